@@ -1,0 +1,114 @@
+//! What the servers of one network are told: values only. Whoever builds them has checked them against the network.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use ipnet::Ipv4Net;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// Everything one network serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// The network's name: the key of its leases.
+    pub network: String,
+    /// The bridge's interface name.
+    pub bridge: String,
+    /// DHCPv4, where a subnet has it.
+    pub dhcp4: Option<Dhcp4Config>,
+    /// DNS, unless disabled.
+    pub dns: Option<DnsConfig>,
+}
+
+/// DHCPv4 on one subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dhcp4Config {
+    /// The server's own address with the subnet's prefix length.
+    pub server: Ipv4Net,
+    /// Pools, each inside the subnet.
+    pub ranges: Vec<Range4>,
+    /// Reservations.
+    pub hosts: Vec<Reservation4>,
+    /// Default gateway (option 3); none on isolated networks.
+    pub router: Option<Ipv4Addr>,
+    /// Resolvers (option 6).
+    pub dns: Vec<Ipv4Addr>,
+    /// Domain name (option 15).
+    pub domain: Option<String>,
+    /// Interface MTU in bytes (option 26).
+    pub mtu: Option<u16>,
+    /// Static routes (option 121), without the default route: the server adds it (RFC 3442).
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range4 {
+    /// First address.
+    pub start: Ipv4Addr,
+    /// Last address.
+    pub end: Ipv4Addr,
+    /// Lease time.
+    pub lease: LeaseTime,
+}
+
+/// How long a lease lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseTime {
+    /// Seconds, 120 or more.
+    Seconds(u32),
+    /// Without end (RFC 2131 §3.3: 0xffffffff).
+    Infinite,
+}
+
+impl Default for LeaseTime {
+    /// One hour, what dnsmasq gives when libvirt says nothing.
+    fn default() -> Self {
+        LeaseTime::Seconds(3600)
+    }
+}
+
+/// What is kept for one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation4 {
+    /// Whom it is for, by hardware address.
+    pub mac: Option<Mac>,
+    /// The host name to hand out; whom it is for (option 12), where there is no MAC.
+    pub name: Option<String>,
+    /// The address; anywhere in the subnet, inside or outside the pools.
+    pub address: Option<Ipv4Addr>,
+    /// Its own lease time.
+    pub lease: Option<LeaseTime>,
+}
+
+/// A port of the network: a guest NIC whose MAC we gave and whose name we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortName {
+    /// The guest side's MAC.
+    pub mac: Mac,
+    /// The guest's name.
+    pub guest: Option<String>,
+}
+
+/// DNS on one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// The host's addresses on the bridge; port 53 of each is served.
+    pub listen: Vec<IpAddr>,
+    /// The subnets whose reverse zones we answer for.
+    pub subnets: Vec<Ipv4Net>,
+    /// The domain guests' names are in, besides being known by their first label.
+    pub domain: Option<String>,
+    /// Never ask an upstream for names in `domain`.
+    pub local_only: bool,
+    /// Fixed records.
+    pub hosts: Vec<(IpAddr, Vec<String>)>,
+    /// Ask upstream resolvers for the rest; false on isolated networks (no tunnel out by DNS).
+    pub forward: bool,
+    /// Where upstream resolvers are listed, usually `/etc/resolv.conf`; watched.
+    pub resolv_conf: PathBuf,
+}

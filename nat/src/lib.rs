@@ -1,0 +1,1 @@
+//! From what a network wants to one nftables transaction.

@@ -1,0 +1,183 @@
+//! The client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use zlink::tokio::unix;
+
+use crate::{
+    AddressSource, Addresses, DEFAULT_SOCKET, Error, Leases, NetworkReply, Networks, Port, PortReply, Ports,
+    SOCKET_VARIABLE, Xml,
+};
+
+#[zlink::proxy("io.netd.Networks")]
+trait Methods {
+    async fn list_networks(&mut self) -> zlink::Result<Result<Networks, Error>>;
+    async fn get_network(&mut self, network: String) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn define_network(&mut self, xml: String) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn create_network(&mut self, xml: String) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn start_network(&mut self, network: String) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn destroy_network(&mut self, network: String) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn undefine_network(&mut self, network: String) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn set_autostart(&mut self, network: String, autostart: bool) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn dump_xml(&mut self, network: String, inactive: bool) -> zlink::Result<Result<Xml, Error>>;
+    async fn list_leases(&mut self, network: String, mac: Option<String>) -> zlink::Result<Result<Leases, Error>>;
+    async fn list_ports(&mut self, network: Option<String>) -> zlink::Result<Result<Ports, Error>>;
+    #[zlink(return_fds)]
+    async fn add_port(
+        &mut self,
+        network: String,
+        guest: Option<String>,
+        mac: Option<String>,
+        queues: u32,
+    ) -> zlink::Result<(Result<PortReply, Error>, Vec<OwnedFd>)>;
+    async fn list_addresses(&mut self, guest: String, source: AddressSource)
+    -> zlink::Result<Result<Addresses, Error>>;
+}
+
+/// Why a call brought no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens, or we may not connect.
+    #[error("failed to connect to netd at {}: {cause}", path.display())]
+    Connect {
+        /// The socket that was tried.
+        path: PathBuf,
+        /// What the transport said.
+        cause: zlink::Error,
+    },
+    /// The connection broke or what came over it made no sense.
+    #[error("netd stopped answering: {0}")]
+    Transport(zlink::Error),
+    /// The daemon refused.
+    #[error("{0}")]
+    Refused(#[from] Error),
+}
+
+/// A connection to the daemon.
+#[derive(Debug)]
+pub struct Client {
+    connection: unix::Connection,
+}
+
+impl Client {
+    /// Connects to the daemon's socket.
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
+        match unix::connect(path).await {
+            Ok(connection) => Ok(Client { connection }),
+            Err(cause) => Err(ClientError::Connect { path: path.to_owned(), cause }),
+        }
+    }
+
+    /// Every network the daemon knows.
+    pub async fn list_networks(&mut self) -> Result<Networks, ClientError> {
+        flatten(self.connection.list_networks().await)
+    }
+
+    /// One network by name or UUID.
+    pub async fn get_network(&mut self, network: &str) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.get_network(network.to_owned()).await)
+    }
+
+    /// Stores a definition; the network is not started.
+    pub async fn define_network(&mut self, xml: String) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.define_network(xml).await)
+    }
+
+    /// Starts a network that has no definition on disk.
+    pub async fn create_network(&mut self, xml: String) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.create_network(xml).await)
+    }
+
+    /// Starts a defined network.
+    pub async fn start_network(&mut self, network: &str) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.start_network(network.to_owned()).await)
+    }
+
+    /// Stops a network; its definition, if any, stays.
+    pub async fn destroy_network(&mut self, network: &str) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.destroy_network(network.to_owned()).await)
+    }
+
+    /// Removes a definition.
+    pub async fn undefine_network(&mut self, network: &str) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.undefine_network(network.to_owned()).await)
+    }
+
+    /// Says whether the daemon starts the network when it starts.
+    pub async fn set_autostart(&mut self, network: &str, autostart: bool) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.set_autostart(network.to_owned(), autostart).await)
+    }
+
+    /// The XML of the live network, or of its definition when `inactive`.
+    pub async fn dump_xml(&mut self, network: &str, inactive: bool) -> Result<Xml, ClientError> {
+        flatten(self.connection.dump_xml(network.to_owned(), inactive).await)
+    }
+
+    /// The leases of one network, of one MAC if given.
+    pub async fn list_leases(&mut self, network: &str, mac: Option<String>) -> Result<Leases, ClientError> {
+        flatten(self.connection.list_leases(network.to_owned(), mac).await)
+    }
+
+    /// The ports of one network or of all.
+    pub async fn list_ports(&mut self, network: Option<String>) -> Result<Ports, ClientError> {
+        flatten(self.connection.list_ports(network).await)
+    }
+
+    /// Plugs a guest into a network: a new tap on its bridge, whose life is the returned descriptors.
+    ///
+    /// One descriptor per queue, each opened with `IFF_VNET_HDR`. When the last copy of them is closed the
+    /// kernel removes the tap and the daemon forgets the port.
+    pub async fn add_port(&mut self, request: PortRequest) -> Result<(Port, Vec<OwnedFd>), ClientError> {
+        let PortRequest { network, guest, mac, queues } = request;
+        let (reply, fds) =
+            self.connection.add_port(network, guest, mac, queues).await.map_err(ClientError::Transport)?;
+        Ok((reply?.port, fds))
+    }
+
+    /// The addresses of a guest.
+    pub async fn list_addresses(&mut self, guest: &str, source: AddressSource) -> Result<Addresses, ClientError> {
+        flatten(self.connection.list_addresses(guest.to_owned(), source).await)
+    }
+}
+
+/// What [`Client::add_port`] asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The network's name or UUID.
+    pub network: String,
+    /// The guest's name: what `domifaddr` finds it by and what DNS answers to.
+    pub guest: Option<String>,
+    /// The guest's MAC; one is made up if absent.
+    pub mac: Option<String>,
+    /// Queue pairs, 1 to 256.
+    pub queues: u32,
+}
+
+fn flatten<T>(reply: zlink::Result<Result<T, Error>>) -> Result<T, ClientError> {
+    Ok(reply.map_err(ClientError::Transport)??)
+}
+
+/// The socket to use: the argument if there is one, else `NETD_SOCKET`, else the default.
+pub fn socket_path(argument: Option<&Path>) -> PathBuf {
+    argument
+        .map(Path::to_owned)
+        .or_else(|| std::env::var_os(SOCKET_VARIABLE).map(PathBuf::from))
+        .unwrap_or_else(|| DEFAULT_SOCKET.into())
+}
+
+/// For programs that are not asynchronous.
+pub mod blocking {
+    use super::{Client, ClientError, OwnedFd, Path, Port, PortRequest};
+
+    /// Connects, plugs a guest into a network and hangs up; the port lives on in the descriptors.
+    pub fn add_port(socket: &Path, request: PortRequest) -> Result<(Port, Vec<OwnedFd>), ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| ClientError::Transport(cause.into()))?;
+        runtime.block_on(async { Client::connect(socket).await?.add_port(request).await })
+    }
+}

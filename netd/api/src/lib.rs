@@ -1,0 +1,225 @@
+//! The varlink interface `io.netd.Networks`: its types, its errors and its client.
+//!
+//! This crate is the only thing `netd`, `vmm` and the tests share. File descriptors of tap queues ride along
+//! with [`Port`] replies here and nowhere else. The interface as other languages see it is
+//! `netd/api/io.netd.Networks.varlink`; a test keeps the two the same.
+
+mod client;
+
+pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
+
+use serde::{Deserialize, Serialize};
+use zlink::introspect;
+
+/// The name of the varlink interface.
+pub const INTERFACE: &str = "io.netd.Networks";
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/netd/netd.sock";
+
+/// The environment variable that names another socket for every client.
+pub const SOCKET_VARIABLE: &str = "NETD_SOCKET";
+
+/// A network as `net-list` and `net-info` show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Network {
+    /// The name, unique on this host.
+    pub name: String,
+    /// The UUID in its 36 character form.
+    pub uuid: String,
+    /// The bridge exists and the network's services run.
+    pub active: bool,
+    /// There is a definition on disk; a network without one is gone when stopped.
+    pub persistent: bool,
+    /// The daemon starts this network when it starts.
+    pub autostart: bool,
+    /// The interface name of the bridge, once one was chosen.
+    pub bridge: Option<String>,
+}
+
+/// A DHCP lease as `net-dhcp-leases` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Lease {
+    /// End of the lease in seconds since the Unix epoch; 0 for a lease without end.
+    pub expiry: i64,
+    /// The client's hardware address, `52:54:00:…`, lower case.
+    pub mac: String,
+    /// `ipv4` or `ipv6`.
+    pub protocol: String,
+    /// The leased address, without a prefix.
+    pub address: String,
+    /// The prefix length of the subnet the address is on.
+    pub prefix: u8,
+    /// The name the client or its reservation gave.
+    pub hostname: Option<String>,
+    /// The client identifier (option 61) as colon-separated hex.
+    pub client_id: Option<String>,
+}
+
+/// A guest's plug in a network: one tap device on the bridge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Port {
+    /// The interface name of the tap on the host.
+    pub interface: String,
+    /// The network the port is on.
+    pub network: String,
+    /// The guest that owns it, if the caller said.
+    pub guest: Option<String>,
+    /// The MAC address of the guest's side.
+    pub mac: String,
+    /// Greatest packet size in bytes, without the Ethernet header.
+    pub mtu: u32,
+    /// How many queue pairs, and so how many file descriptors.
+    pub queues: u32,
+}
+
+/// One address of a guest, as `domifaddr` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Address {
+    /// The interface name of the tap on the host.
+    pub interface: String,
+    /// The MAC address of the guest's side.
+    pub mac: String,
+    /// `ipv4` or `ipv6`.
+    pub protocol: String,
+    /// The address, without a prefix.
+    pub address: String,
+    /// The prefix length; 0 where the source knows none.
+    pub prefix: u8,
+}
+
+/// Where `domifaddr` looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressSource {
+    /// The lease table.
+    #[default]
+    Lease,
+    /// The kernel's neighbour table.
+    Arp,
+}
+
+/// What went wrong, coarse enough for a program to act on. The kinds follow libvirt's error codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// No network of that name or UUID.
+    NoNetwork,
+    /// No guest of that name has a port.
+    NoGuest,
+    /// Right request, wrong state.
+    OperationInvalid,
+    /// The request clashes with something that exists (a name, a bridge, a MAC, a subnet).
+    OperationFailed,
+    /// The XML does not parse or breaks a rule of the format.
+    Xml,
+    /// The XML names something this version does not do.
+    ConfigUnsupported,
+    /// An argument is not of its form.
+    InvalidArg,
+    /// The caller may not do this.
+    AccessDenied,
+    /// The host refused: a system call, a full disk, a missing program.
+    Internal,
+}
+
+/// The one error of the interface. Its `Display` is the line after `error: ` that a user reads.
+#[derive(Clone, Debug, PartialEq, Eq, zlink::ReplyError, introspect::ReplyError)]
+#[zlink(interface = "io.netd.Networks")]
+pub enum Error {
+    /// The request was understood and refused, or tried and failed.
+    Failed {
+        /// What kind of failure.
+        kind: ErrorKind,
+        /// What failed, on what; libvirt's sentence where libvirt has one.
+        message: String,
+        /// The next move, where there is one.
+        hint: Option<String>,
+    },
+}
+
+impl Error {
+    /// An error without a hint.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error::Failed { kind, message: message.into(), hint: None }
+    }
+
+    /// The same error with the next move named.
+    #[must_use]
+    pub fn with_hint(self, hint: impl Into<String>) -> Self {
+        let Error::Failed { kind, message, .. } = self;
+        Error::Failed { kind, message, hint: Some(hint.into()) }
+    }
+
+    /// What kind of failure.
+    pub fn kind(&self) -> ErrorKind {
+        let Error::Failed { kind, .. } = self;
+        *kind
+    }
+
+    /// The next move, where there is one.
+    pub fn hint(&self) -> Option<&str> {
+        let Error::Failed { hint, .. } = self;
+        hint.as_deref()
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Error::Failed { message, .. } = self;
+        f.write_str(message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Reply of `ListNetworks`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Networks {
+    /// All networks, active and not, sorted by name.
+    pub networks: Vec<Network>,
+}
+
+/// Reply of every method that answers with one network.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkReply {
+    /// The network as it is after the call.
+    pub network: Network,
+    /// Things the user should know though the call succeeded (another subnet was chosen, say).
+    pub notices: Vec<String>,
+}
+
+/// Reply of `DumpXml`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Xml {
+    /// The network's XML, ending in a newline.
+    pub xml: String,
+}
+
+/// Reply of `ListLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Leases {
+    /// Leases that have not expired, sorted by MAC.
+    pub leases: Vec<Lease>,
+}
+
+/// Reply of `ListPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Ports {
+    /// Ports sorted by interface name.
+    pub ports: Vec<Port>,
+}
+
+/// Reply of `AddPort`. The file descriptors of the tap's queues, as many as [`Port::queues`], travel with it.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct PortReply {
+    /// The new port.
+    pub port: Port,
+}
+
+/// Reply of `ListAddresses`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Addresses {
+    /// The addresses, by interface.
+    pub addresses: Vec<Address>,
+}

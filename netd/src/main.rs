@@ -1,0 +1,3 @@
+//! The `netd` program.
+
+fn main() {}
