@@ -1,1 +1,6 @@
 //! vmm
+
+pub mod disk;
+pub mod net;
+pub mod pci;
+pub mod virtio;
