@@ -86,7 +86,8 @@ impl Tap {
         if flags & needed != needed {
             return Err(TapError::Flags { name, flags });
         }
-        let tap = Self { fd, name, is_tap: true, attached: AtomicBool::new(true) };
+        let attached = AtomicBool::new(flags & libc::IFF_DETACH_QUEUE as u16 == 0);
+        let tap = Self { fd, name, is_tap: true, attached };
         // SAFETY: TUNSETVNETHDRSZ reads one int through the pointer, which points to a live one.
         unsafe { ioctl::set_vnet_header_size(tap.fd.as_raw_fd(), &(HEADER as libc::c_int)) }
             .map_err(|errno| tap.refused("the header size", errno))?;

@@ -135,10 +135,5 @@ impl VirtioDevice for Net {
 
 /// Lets the first `pairs` tap queues take part, and no others.
 fn attach_pairs(taps: &[Arc<Tap>], pairs: usize) -> Result<(), TapError> {
-    if taps.len() > 1 {
-        for (i, tap) in taps.iter().enumerate().skip(1) {
-            tap.set_attached(i < pairs)?;
-        }
-    }
-    Ok(())
+    taps.iter().enumerate().try_for_each(|(i, tap)| tap.set_attached(i < pairs))
 }

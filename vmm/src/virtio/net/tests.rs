@@ -9,6 +9,8 @@ use super::*;
 use crate::net::HEADER;
 use crate::virtio::testing::{Dice, Driver, Machine, PROMPTLY, Piece, Ring};
 
+mod tap;
+
 const VERSION_1: u64 = 1 << 32;
 const MRG_RXBUF: u64 = 1 << 15;
 const EVENT_IDX: u64 = 1 << 29;
