@@ -2,13 +2,14 @@
 //!
 //! Never: looks at what is inside the image, follows references in it, or grows it. The lock is an open-file-description
 //! lock over the whole file (fcntl F_OFD_SETLK): exclusive for a writer, shared for readers, gone with the descriptor.
-#![allow(dead_code, reason = "the virtio transport, its only user, follows")]
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use crate::virtio::Buffers;
 
 #[cfg(test)]
 mod tests;
@@ -105,12 +106,45 @@ impl RawDisk {
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    /// Fills `to` from byte `offset` on. What the file no longer has (somebody shortened it) is an error.
+    pub(crate) fn read(&self, to: &mut Buffers, offset: u64) -> io::Result<()> {
+        transfer(to, offset, |pieces, at| {
+            // SAFETY: the pieces are guest memory that `to` keeps mapped and of which no references exist.
+            unsafe { libc::preadv(self.file.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int, at) }
+        })
+    }
+
+    /// Writes `from` from byte `offset` on.
+    pub(crate) fn write(&self, from: &mut Buffers, offset: u64) -> io::Result<()> {
+        transfer(from, offset, |pieces, at| {
+            // SAFETY: the pieces are guest memory that `from` keeps mapped; the kernel only reads them.
+            unsafe { libc::pwritev(self.file.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int, at) }
+        })
+    }
 }
 
-impl AsRawFd for RawDisk {
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
+/// Repeats a system call that moves a part of `buffers` until it has moved all; they are used up afterwards.
+fn transfer(
+    buffers: &mut Buffers,
+    mut offset: u64,
+    mut call: impl FnMut(&[libc::iovec], libc::off_t) -> isize,
+) -> io::Result<()> {
+    while buffers.bytes() > 0 {
+        let at = libc::off_t::try_from(offset).map_err(io::Error::other)?;
+        match usize::try_from(call(buffers.as_iovecs(), at)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(moved) => {
+                buffers.advance(moved);
+                offset += moved as u64;
+            }
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
     }
+    Ok(())
 }
 
 fn lock(file: &File, shared: bool) -> io::Result<()> {

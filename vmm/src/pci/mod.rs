@@ -3,7 +3,6 @@
 //! A vCPU exit (ECAM access, ports 0xcf8..0xcff, or any other MMIO) comes in as an offset and bytes, is handed to the
 //! function it names, and the answer goes back. Nothing here knows KVM: interrupts and doorbells leave through the traits
 //! in [`msix`], which the machine implements. Never: INTx lines, bridges, more than one bus, hot-plug.
-#![allow(dead_code, reason = "the virtio transport, its only user, follows")]
 
 mod config;
 mod host_bridge;
@@ -13,8 +12,7 @@ mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-#[allow(unused_imports, reason = "the virtio transport, its only user, follows")]
-pub(crate) use config::{BarKind, ConfigSpace, Identity};
+pub(crate) use config::{BarKind, COMMAND_BUS_MASTER, COMMAND_MEMORY, ConfigSpace, Identity};
 use host_bridge::HostBridge;
 
 /// Slots on bus 0; slot 0 is the host bridge's.

@@ -3,19 +3,24 @@
 //! A device knows its features, its configuration and what to do with a queue; it knows nothing of PCI or KVM. The
 //! transport ([`VirtioPci`]) knows registers, interrupts and doorbells; it knows nothing of frames or sectors. The guest is
 //! hostile: what it writes into rings and registers is checked on a copy, and a broken ring stops its queue, never us.
-#![allow(dead_code, reason = "the virtio transport, its only user, follows")]
 
 pub mod blk;
+mod buffers;
+mod interrupts;
 pub mod net;
+mod queue;
 pub mod rng;
+#[cfg(test)]
+mod testing;
+mod transport;
+mod used;
+mod worker;
 
 use std::io;
-use std::sync::Arc;
 
-use vm_memory::GuestMemoryMmap;
-
-use crate::pci::PciFunction;
-use crate::pci::msix::{Doorbells, MsiRoutes};
+pub(crate) use buffers::Buffers;
+pub use queue::VirtQueue;
+pub use transport::VirtioPci;
 
 /// Bytes of the one BAR a virtio function has; its address must be a multiple of this.
 pub const BAR_SIZE: u64 = 512 * 1024;
@@ -29,36 +34,48 @@ pub enum VirtioError {
     /// No event descriptor to be had.
     #[error("cannot make an event descriptor for a virtio queue: {0}; are file descriptors used up?")]
     EventFd(#[source] io::Error),
+    /// A device with too many queues for its BAR.
+    #[error("a virtio device cannot have {0} queues; use fewer queue pairs")]
+    Queues(usize),
     /// A NIC without a tap.
     #[error("a virtio NIC needs at least one tap queue")]
     NoTap,
-    /// The transport is not there yet.
-    #[error("virtio over PCI is not built into this version")]
-    NoTransport,
+    /// A NIC that cannot carry IP.
+    #[error("a virtio NIC cannot have an MTU of {0} bytes; it takes 68 (RFC 791) to 65535")]
+    Mtu(u16),
+    /// A descriptor that is not a fitting tap queue.
+    #[error(transparent)]
+    Tap(#[from] crate::net::TapError),
 }
 
 /// What a device is to the transport.
 pub trait VirtioDevice: Send {
+    /// For log lines: `net0`, `blk1`.
+    fn name(&self) -> String;
     /// Virtio device type (virtio 1.2 §5): 1 net, 2 block, 4 entropy.
     fn device_type(&self) -> u16;
+    /// PCI class: base, sub, programming interface as `0xBBSSPP`.
+    fn class(&self) -> u32;
+    /// Feature bits offered beside VIRTIO_F_VERSION_1, which always is and always must be accepted.
+    fn features(&self) -> u64;
+    /// Whether a subset of the offered features makes sense (§5: some need others).
+    fn accepts(&self, _features: u64) -> bool {
+        true
+    }
+    /// The most entries of each queue, powers of two; as many queues as there are numbers.
+    fn queue_sizes(&self) -> Vec<u16>;
+    /// The device configuration; the driver can't change it, nor does it change by itself.
+    fn config(&self) -> Vec<u8>;
+    /// The driver is ready: starts the workers. Called again only after `reset`.
+    fn activate(&mut self, activation: Activation) -> io::Result<()>;
+    /// Ends and joins the workers, forgets the queues; afterwards the device can be activated again. Does nothing if idle.
+    fn reset(&mut self);
 }
 
-/// A virtio device behind PCI registers.
-pub struct VirtioPci;
-
-impl VirtioPci {
-    /// Puts `device` behind a PCI function whose BAR stands at `bar` (a multiple of [`BAR_SIZE`]) after power-on.
-    #[allow(clippy::new_ret_no_self, reason = "the bus takes functions behind a pointer; nobody needs the type")]
-    pub fn new(
-        _device: Box<dyn VirtioDevice>,
-        _memory: GuestMemoryMmap<()>,
-        _routes: Arc<dyn MsiRoutes>,
-        _doorbells: Arc<dyn Doorbells>,
-        bar: u64,
-    ) -> Result<Arc<dyn PciFunction>, VirtioError> {
-        if !bar.is_multiple_of(BAR_SIZE) {
-            return Err(VirtioError::BarAddress(bar));
-        }
-        Err(VirtioError::NoTransport)
-    }
+/// What an activated device gets.
+pub struct Activation {
+    /// Features both sides agreed on.
+    pub features: u64,
+    /// The queues by number; `None` for one the driver did not enable.
+    pub queues: Vec<Option<VirtQueue>>,
 }

@@ -1,10 +1,18 @@
 //! MSI-X: the seam to the machine's interrupt router and, beside it, the doorbells.
 //!
-//! The machine implements the two traits over KVM (irqfd, GSI routing, ioeventfd); tests implement them over plain memory.
+//! `table` is the registers as plain state; `vectors` joins them to the router. The machine implements the two traits over KVM (irqfd, GSI routing, ioeventfd); tests implement them over plain memory.
+
+mod table;
+#[cfg(test)]
+mod tests;
+mod vectors;
 
 use std::io;
 
 use vmm_sys_util::eventfd::EventFd;
+
+pub(crate) use table::{CONTROL_ENABLE, CONTROL_FUNCTION_MASK, ENTRY_SIZE};
+pub(crate) use vectors::MsixVectors;
 
 /// What an MSI interrupt writes where (PCI Local Bus 3.0 §6.8.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
