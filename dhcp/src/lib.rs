@@ -3,6 +3,11 @@
 //! ```text
 //! bytes ──► message ──► server(state, message, now) ──► (lease changes, replies) ──► durable ──► bytes
 //! ```
+//!
+//! The daemon calls [`Services`]; everything behind it is reached only through it.
 
 pub mod config;
 pub mod dns;
+mod service;
+
+pub use service::{Error, Lease, Services, Started};
