@@ -5,4 +5,10 @@
 //!         host ──► observe ─────┴► plan (pure: steps) ──► apply ──► journal ──► observe again, verify
 //! ```
 
+pub mod apply;
+pub mod host;
 pub mod model;
+pub mod observe;
+pub mod plan;
+pub mod port;
+pub mod store;

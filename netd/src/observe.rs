@@ -3,7 +3,7 @@
 //! One netlink socket serves every question of the daemon and, through `apply`, every change. A second one listens for
 //! links that go away.
 
-use std::{io, net::Ipv4Addr};
+use std::{io, net::Ipv4Addr, pin::pin};
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
@@ -17,7 +17,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
-use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -89,9 +89,19 @@ impl Netlink {
         collect("links", self.handle.link().get().execute(), link).await
     }
 
+    /// The link of this name.
+    pub async fn link(&self, name: &str) -> Result<Option<Link>, ObserveError> {
+        let mut answer = pin!(self.handle.link().get().match_name(name).execute());
+        match answer.try_next().await {
+            Ok(message) => Ok(message.and_then(link)),
+            Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -libc::ENODEV => Ok(None),
+            Err(cause) => Err(ObserveError::Dump { what: "link", cause }),
+        }
+    }
+
     /// Everyone the host has an IPv4 neighbour entry for.
     pub async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
-        let dump = self.handle.neighbours().get().set_family(IpVersion::V4).execute();
+        let dump = self.handle.neighbours().get().set_address_family(AddressFamily::Inet).execute();
         collect("neighbours", dump, neighbour).await
     }
 }

@@ -79,7 +79,7 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
     Desired {
         bridge,
         routes,
-        forwarding: !matches!(network.forward, Forward::Isolated),
+        forwarding: !matches!(network.forward, Forward::Isolated) && !addresses.is_empty(),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
         addresses,

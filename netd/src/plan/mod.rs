@@ -164,10 +164,10 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
 
 fn has_settings(link: &Link, bridge: &Bridge) -> bool {
     let LinkKind::Bridge { stp, forward_delay } = link.kind else { return false };
-    // With STP on the kernel raises a delay of less than 2 s to 2 s.
-    let delay_is_right = if bridge.stp { forward_delay == (bridge.delay * 100).max(200) } else { true };
+    // With STP on the kernel takes 2 s for anything less and 30 s for anything more (802.1D).
+    let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
     stp == bridge.stp
-        && delay_is_right
+        && (!stp || forward_delay == delay)
         && link.mac == Some(bridge.mac)
         && bridge.mtu.is_none_or(|mtu| link.mtu == mtu)
 }
@@ -305,16 +305,16 @@ pub fn show(steps: &[Step]) -> String {
 }
 
 /// MAC addresses in the journal are text.
-mod mac_text {
+pub(crate) mod mac_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use crate::model::MacAddr;
 
-    pub(super) fn serialize<S: Serializer>(mac: &MacAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mac: &MacAddr, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(mac)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MacAddr, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MacAddr, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
