@@ -5,4 +5,6 @@
 //!         host ──► observe ─────┴► plan (pure: steps) ──► apply ──► journal ──► observe again, verify
 //! ```
 
+pub mod check;
 pub mod model;
+pub mod xml;
