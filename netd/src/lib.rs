@@ -6,9 +6,15 @@
 //! ```
 
 pub mod apply;
+pub mod check;
+
 pub mod host;
 pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod port;
+pub mod registry;
+
 pub mod store;
+pub mod verbs;
+pub mod xml;

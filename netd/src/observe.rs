@@ -172,9 +172,9 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
             LinkAttribute::AfSpecUnspec(families) => {
                 link.ipv6_disabled = !families.iter().any(|family| match family {
-                    AfSpecUnspec::Inet6(facts) => facts
-                        .iter()
-                        .any(|fact| matches!(fact, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0)),
+                    AfSpecUnspec::Inet6(facts) => {
+                        facts.iter().any(|fact| matches!(fact, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0))
+                    }
                     _ => false,
                 });
             }

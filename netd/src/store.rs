@@ -102,12 +102,9 @@ impl Store {
     pub fn open(config: &Path, runtime: &Path) -> Result<(Self, bool), StoreError> {
         let store = Store { config: config.to_owned(), runtime: runtime.to_owned() };
         let first = !store.definitions().exists();
-        for (directory, mode) in [
-            (store.definitions(), 0o755),
-            (store.autostart(), 0o755),
-            (store.records(), 0o700),
-            (store.ports(), 0o700),
-        ] {
+        for (directory, mode) in
+            [(store.definitions(), 0o755), (store.autostart(), 0o755), (store.records(), 0o700), (store.ports(), 0o700)]
+        {
             make_directory(&directory, mode)?;
         }
         let id = boot_id()?;
@@ -287,7 +284,9 @@ fn load_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, StoreError>
     for path in list(directory, "json")? {
         match serde_json::from_str(&read(&path)?) {
             Ok(value) => values.push(value),
-            Err(cause) => tracing::error!("{} is not what netd writes there and is passed over: {cause}", path.display()),
+            Err(cause) => {
+                tracing::error!("{} is not what netd writes there and is passed over: {cause}", path.display())
+            }
         }
     }
     Ok(values)
@@ -310,8 +309,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> Result
     let directory = path.parent().unwrap_or(Path::new("/"));
     let incomplete = directory.join(INCOMPLETE);
     let result = (|| {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&incomplete)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&incomplete)?;
         file.write_all(bytes)?;
         if durability == Durability::Disk {
             file.sync_all()?;

@@ -4,7 +4,11 @@
 //! with [`Port`] replies here and nowhere else. The interface as other languages see it is
 //! `netd/api/io.netd.Networks.varlink`; a test keeps the two the same.
 
+pub mod calls;
 mod client;
+
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
 
@@ -13,6 +17,9 @@ use zlink::introspect;
 
 /// The name of the varlink interface.
 pub const INTERFACE: &str = "io.netd.Networks";
+
+/// The interface in varlink's own language.
+pub const INTERFACE_FILE: &str = include_str!("../io.netd.Networks.varlink");
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/netd/netd.sock";

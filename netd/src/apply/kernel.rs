@@ -4,7 +4,8 @@ use std::{fs, io};
 
 use super::{Executor, Outcome, StepError, links};
 use crate::{
-    host::{HostState, Neighbour},
+    host::HostState,
+    model::MacAddr,
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
 };
@@ -24,9 +25,14 @@ impl Kernel {
         Kernel { netlink, services }
     }
 
-    /// The host's IPv4 neighbours.
-    pub async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
-        self.netlink.neighbours().await
+    /// Sets a new tap up, puts it on the bridge and returns its index.
+    pub(crate) async fn plug(&self, tap: &str, mac: MacAddr, mtu: u32, bridge: &str) -> Result<u32, StepError> {
+        let index = links::index_of(&self.netlink, tap).await?;
+        let bridge = links::index_of(&self.netlink, bridge).await?;
+        // Without this the host would speak IPv6 to the guest from the tap itself.
+        disable_ipv6(tap)?;
+        links::plug(&self.netlink, index, mac, mtu, bridge).await?;
+        Ok(index)
     }
 }
 
@@ -71,7 +77,7 @@ impl Executor for Kernel {
 }
 
 /// Keeps IPv6 off a link. A kernel without IPv6 has no such file, and nothing to keep off.
-pub(super) fn disable_ipv6(link: &str) -> Result<(), StepError> {
+fn disable_ipv6(link: &str) -> Result<(), StepError> {
     match write_sysctl(&format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1") {
         Err(StepError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

@@ -49,8 +49,7 @@ fn bridge_settings(bridge: &Bridge) -> Vec<InfoBridge> {
 /// Gives an existing bridge its settings.
 pub(super) async fn set_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<(), StepError> {
     let index = index_of(netlink, &bridge.name).await?;
-    let mut message =
-        LinkMessageBuilder::<LinkBridge>::new(&bridge.name).index(index).address(bridge.mac.0.to_vec());
+    let mut message = LinkMessageBuilder::<LinkBridge>::new(&bridge.name).index(index).address(bridge.mac.0.to_vec());
     if let Some(mtu) = bridge.mtu {
         message = message.mtu(mtu);
     }
@@ -85,32 +84,21 @@ pub(super) async fn up(netlink: &Netlink, name: &str) -> Result<(), StepError> {
 pub(super) async fn attach(netlink: &Netlink, bridge: &str, index: u32) -> Result<(), StepError> {
     let bridge = index_of(netlink, bridge).await?;
     // A tap that has gone in the meantime took its port along.
-    gone_is_fine(netlink.handle.link().set(LinkUnspec::new_with_index(index).controller(bridge).build()).execute().await)
+    gone_is_fine(
+        netlink.handle.link().set(LinkUnspec::new_with_index(index).controller(bridge).build()).execute().await,
+    )
 }
 
 /// A new tap's settings, then its place on the bridge, then up: from then on it forwards.
-pub(super) async fn plug(
-    netlink: &Netlink,
-    index: u32,
-    mac: MacAddr,
-    mtu: u32,
-    bridge: u32,
-) -> Result<(), StepError> {
-    let message =
-        LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge).up().build();
+pub(super) async fn plug(netlink: &Netlink, index: u32, mac: MacAddr, mtu: u32, bridge: u32) -> Result<(), StepError> {
+    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge).up().build();
     set(netlink, message).await
 }
 
 /// Gives the host an address on the link.
 pub(super) async fn add_address(netlink: &Netlink, name: &str, address: Ipv4Net) -> Result<(), StepError> {
     let index = index_of(netlink, name).await?;
-    netlink
-        .handle
-        .address()
-        .add(index, address.addr().into(), address.prefix_len())
-        .execute()
-        .await
-        .map_err(refused)
+    netlink.handle.address().add(index, address.addr().into(), address.prefix_len()).execute().await.map_err(refused)
 }
 
 /// Removes an address; fine if it or its link is not there.
@@ -156,7 +144,7 @@ async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, StepError> 
     Ok(netlink.link(name).await?)
 }
 
-async fn index_of(netlink: &Netlink, name: &str) -> Result<u32, StepError> {
+pub(super) async fn index_of(netlink: &Netlink, name: &str) -> Result<u32, StepError> {
     match find(netlink, name).await? {
         Some(link) => Ok(link.index),
         None => Err(StepError::NoLink(name.to_owned())),

@@ -87,27 +87,48 @@ pub enum ApplyError {
     Observe(#[from] ObserveError),
 }
 
+/// A plan that was not carried out.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub error: ApplyError,
+    /// What could not be taken back of it.
+    pub left: Vec<UndoError>,
+}
+
 /// Carries out `steps`, the plan for `desired`, and checks that they did what they should.
 ///
-/// Returns the steps as they were done. On an error everything done is taken back first; what could not be taken back
-/// is logged.
+/// Returns the steps as they were done. On an error everything done is taken back first.
 pub async fn apply<E: Executor>(
     executor: &E,
     desired: &Desired,
     steps: Vec<Step>,
     others: Others,
-) -> Result<Vec<Step>, ApplyError> {
+) -> Result<Vec<Step>, Failed> {
     let mut done = Vec::with_capacity(steps.len());
     match carry_out(executor, desired, steps, &mut done).await {
         Ok(()) => Ok(done),
         Err(error) => {
             let undos = plan::teardown(&plan::unwind(&done), others);
-            for failure in take_back(executor, &undos).await {
-                tracing::error!("after a failed start: {failure}");
-            }
-            Err(error)
+            Err(Failed { error, left: take_back(executor, &undos).await })
         }
     }
+}
+
+/// Does what it can of `steps`, for a network whose guests must not notice: nothing is ever taken back.
+///
+/// Returns what failed, and where DNS is served if a step started it.
+pub async fn mend<E: Executor>(executor: &E, steps: Vec<Step>) -> (Outcome, Vec<ApplyError>) {
+    let mut outcome = Outcome::default();
+    let mut failures = Vec::new();
+    for step in steps {
+        tracing::debug!("{step}");
+        match executor.run(&step).await {
+            Ok(found) => outcome.dns_port = outcome.dns_port.or(found.dns_port),
+            Err(cause) => failures.push(ApplyError::Step { step: Box::new(step), cause }),
+        }
+    }
+    (outcome, failures)
 }
 
 async fn carry_out<E: Executor>(

@@ -65,8 +65,8 @@ impl FromStr for NetworkName {
     }
 }
 
-/// The name of a bridge: what the kernel takes as an interface name (`dev_valid_name`: 1 to 15 bytes, no `/`, `:`
-/// or white space).
+/// The name of a network interface: 1 to 15 of the letters, digits, `.`, `_` and `-`. The kernel takes more
+/// (`dev_valid_name`), but `*`, `@` and others mean something in nftables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BridgeName(String);
 text_newtype!(BridgeName);
@@ -75,7 +75,7 @@ impl FromStr for BridgeName {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        check(name, 15, |c| c == '/' || c == ':' || c.is_whitespace() || c.is_control())?;
+        check(name, 15, |c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))?;
         Ok(BridgeName(name.to_owned()))
     }
 }

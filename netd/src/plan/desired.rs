@@ -2,17 +2,12 @@
 
 use std::{net::IpAddr, path::Path};
 
-use dhcp::config::{
-    Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4,
-};
+use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use crate::model::{Dhcp, Forward, LeaseTime, MacAddr, Network, Subnet};
-
-/// libvirt's rule: masquerading never uses ports below 1024, which NFS servers trust.
-const NAT_PORTS: (u16, u16) = (1024, 65535);
+use crate::model::{Dhcp, Forward, LeaseTime, MacAddr, Nat, Network, Subnet};
 
 /// The shortest lease the server gives, in seconds.
 const SHORTEST_LEASE: u32 = 120;
@@ -93,7 +88,7 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
         Forward::Nat(nat) => nat::Mode::Nat {
             dev: nat.dev.clone(),
             addresses: nat.addresses,
-            ports: nat.ports.unwrap_or(NAT_PORTS),
+            ports: nat.ports.unwrap_or(Nat::DEFAULT_PORTS),
         },
         Forward::Route { dev } => nat::Mode::Route { dev: dev.clone() },
         Forward::Open => nat::Mode::Open,
@@ -103,10 +98,7 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
 }
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {
-    let dhcp4 = network
-        .subnets
-        .iter()
-        .find_map(|subnet| subnet.dhcp.as_ref().map(|dhcp| dhcp4(network, subnet, dhcp)));
+    let dhcp4 = network.subnets.iter().find_map(|subnet| subnet.dhcp.as_ref().map(|dhcp| dhcp4(network, subnet, dhcp)));
     let dns = (network.dns.enable && !network.subnets.is_empty()).then(|| DnsConfig {
         listen: network.subnets.iter().map(|subnet| IpAddr::V4(subnet.address.addr())).collect(),
         subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),

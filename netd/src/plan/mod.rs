@@ -154,8 +154,8 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     }
     for &index in &desired.ports {
         let port = host.links.iter().find(|link| link.index == index);
-        // A port that is gone stays gone: its life is the guest's.
-        if port.is_some_and(|port| port.master.is_none() || port.master != link.map(|link| link.index)) {
+        // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
+        if port.is_some_and(|port| port.master.is_none()) {
             steps.push(Step::AttachPort { bridge: bridge.clone(), index });
         }
     }
@@ -206,12 +206,23 @@ impl Step {
     #[must_use]
     pub fn with_dns_port(self, port: Option<u16>, addresses: &[Ipv4Net]) -> Step {
         match (self, port) {
-            (Step::AddFirewall(network), Some(port)) if port != 53 => {
-                let addresses = addresses.iter().map(|address| address.addr()).collect();
-                Step::AddFirewall(nat::Network { dns_redirect: Some(DnsRedirect { addresses, port }), ..network })
+            (Step::AddFirewall(network), Some(port)) => {
+                Step::AddFirewall(nat::Network { dns_redirect: redirect(port, addresses), ..network })
             }
             (step, _) => step,
         }
+    }
+}
+
+fn redirect(port: u16, addresses: &[Ipv4Net]) -> Option<DnsRedirect> {
+    let addresses = addresses.iter().map(Ipv4Net::addr).collect();
+    (port != 53).then_some(DnsRedirect { addresses, port })
+}
+
+impl Desired {
+    /// Sends DNS asked on port 53 to where our server listens instead, if it does.
+    pub fn redirect_dns(&mut self, port: Option<u16>) {
+        self.firewall.dns_redirect = port.and_then(|port| redirect(port, &self.addresses));
     }
 }
 
