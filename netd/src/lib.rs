@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod daemon;
 
 pub mod host;
 pub mod model;
@@ -14,6 +15,7 @@ pub mod observe;
 pub mod plan;
 pub mod port;
 pub mod registry;
+pub mod server;
 
 pub mod store;
 pub mod verbs;

@@ -116,10 +116,15 @@ async fn collect<M, T>(
 }
 
 /// What the kernel says about links while we run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// The link with this index is gone.
-    Gone(u32),
+    /// A link is gone.
+    Gone {
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
+    },
     /// Events were lost: look again at everything.
     Missed,
 }
@@ -132,18 +137,21 @@ pub fn link_events() -> Result<impl Stream<Item = LinkEvent> + Send + Unpin, Obs
     Ok(Box::pin(messages.filter_map(move |(message, _)| {
         // The connection ends when the last handle is dropped; this one keeps it for as long as the stream lives.
         let _open = &handle;
-        let event = match message.payload {
-            // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-                if link.header.interface_family == AddressFamily::Unspec =>
-            {
-                Some(LinkEvent::Gone(link.header.index))
-            }
-            NetlinkPayload::Overrun(_) => Some(LinkEvent::Missed),
-            _ => None,
-        };
-        std::future::ready(event)
+        std::future::ready(event(message.payload))
     })))
+}
+
+fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkEvent> {
+    match payload {
+        // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone))
+            if gone.header.interface_family == AddressFamily::Unspec =>
+        {
+            link(gone).map(|link| LinkEvent::Gone { index: link.index, name: link.name })
+        }
+        NetlinkPayload::Overrun(_) => Some(LinkEvent::Missed),
+        _ => None,
+    }
 }
 
 /// An Ethernet address out of netlink's bytes; `None` for other link layers.

@@ -98,6 +98,7 @@ pub struct Address {
 /// Where `domifaddr` looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum AddressSource {
     /// The lease table.
     #[default]
@@ -109,6 +110,7 @@ pub enum AddressSource {
 /// What went wrong, coarse enough for a program to act on. The kinds follow libvirt's error codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// No network of that name or UUID.
     NoNetwork,

@@ -1,4 +1,4 @@
-//! Verbs about ports, and what happens when a tap goes.
+//! Verbs about ports, and the bookkeeping when taps go.
 
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
@@ -48,24 +48,7 @@ impl<H: Host> Verbs<H> {
         Ok(Addresses { addresses })
     }
 
-    /// Takes note that links are gone: the ports among them are forgotten.
-    pub async fn links_gone(&self, indices: &[u32]) {
-        let _turn = self.turn.lock().await;
-        self.forget_ports(indices);
-    }
-
-    /// Looks which taps still exist: after events were missed.
-    pub async fn recount_ports(&self) -> Result<(), VerbError> {
-        let _turn = self.turn.lock().await;
-        let host = self.host.observe().await?;
-        let known: Vec<u32> = self.registry().ports(None).iter().map(|port| port.index).collect();
-        let gone: Vec<u32> =
-            known.into_iter().filter(|index| !host.links.iter().any(|link| link.index == *index)).collect();
-        self.forget_ports(&gone);
-        Ok(())
-    }
-
-    fn forget_ports(&self, indices: &[u32]) {
+    pub(super) fn forget_ports(&self, indices: &[u32]) {
         let mut networks = BTreeSet::new();
         for &index in indices {
             let Some(port) = self.registry_mut().port_gone(index) else { continue };

@@ -4,12 +4,12 @@
 //! A running guest must not notice: bridges and ports of active networks are only ever mended, never remade; the
 //! nftables table is replaced in one transaction.
 
-use super::{Host, VerbError, Verbs};
+use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
     apply,
     host::{HostState, LinkKind},
     model::Network,
-    plan::{self, InPlace, Others, Undo},
+    plan::{self, Others, Undo},
     port::Port,
     registry::{Live, shipped},
     store::{Found, Phase, Record},
@@ -22,15 +22,16 @@ impl<H: Host> Verbs<H> {
     /// What is wrong with one network is logged and keeps no other from being served.
     pub async fn recover(&self, first: bool) -> Result<(), VerbError> {
         let _turn = self.turn.lock().await;
+        let mut host = self.host.observe().await?;
         if first {
-            self.save_definition(&shipped::network()?)?;
+            let network = self.registry().define(shipped::network()?, &host, random_mac())?;
+            self.save_definition(&network)?;
         }
         for found in self.store.load_definitions()? {
             self.load(found);
         }
         let records = self.store.load_records()?;
         let had_records = !records.is_empty();
-        let mut host = self.host.observe().await?;
         let (alive, dead): (Vec<_>, Vec<_>) =
             records.into_iter().map(|record| self.judge(record, &host)).partition(|found| found.live.is_some());
         for found in alive {
@@ -145,26 +146,10 @@ impl<H: Host> Verbs<H> {
         link.kind == LinkKind::Tun && (on.is_none() || on == bridge)
     }
 
-    /// Gives every adopted network what it lacks: its servers above all.
     async fn mend_all(&self, host: &HostState) {
-        let names: Vec<_> =
-            self.registry().networks().filter(|(_, e)| e.live.is_some()).map(|(n, _)| n.clone()).collect();
-        for name in names {
+        for name in self.active() {
             self.publish_ports(&name);
-            let Some(mut live) = self.registry().find_live(name.as_str()).ok().map(|(_, live)| live.clone()) else {
-                continue;
-            };
-            match self.registry().desired(&live.network) {
-                Ok(desired) => live.desired = desired,
-                Err(error) => tracing::error!("network {name}: {error}"),
-            }
-            let steps = plan::plan(&live.desired, host, InPlace { firewall: true, services: false });
-            let (outcome, failures) = apply::mend(&self.host, steps).await;
-            for failure in failures {
-                tracing::error!("network {name}: {failure}");
-            }
-            live.desired.redirect_dns(outcome.dns_port);
-            self.registry_mut().started(live);
+            self.mend(&name, host).await;
             tracing::info!("network {name} adopted");
         }
     }
