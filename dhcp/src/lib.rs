@@ -8,6 +8,18 @@
 
 pub mod config;
 pub mod dns;
+mod engine;
+mod hostname;
+mod io;
+mod leases;
+mod limit;
+mod moment;
+mod network;
+mod ports;
+mod report;
+mod row;
 mod service;
+mod store;
+pub mod v4;
 
 pub use service::{Error, Lease, Services, Started};
