@@ -106,9 +106,14 @@ fn check(network: &Network) -> Result<(), Error> {
 }
 
 async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
+    run_any(&PROGRAMS, transaction).await
+}
+
+/// By the first of the programs that exists.
+async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
     let json = serde_json::to_vec(transaction)
         .map_err(|cause| Error::Run { program: "nft".to_owned(), cause: cause.into() })?;
-    for program in PROGRAMS {
+    for program in programs {
         match tokio::time::timeout(DEADLINE, run_program(program, &json)).await {
             Ok(Err(Error::Run { cause, .. })) if cause.kind() == io::ErrorKind::NotFound => {}
             Ok(result) => return result,
@@ -168,3 +173,6 @@ fn classify(stderr: &str, status: String) -> Error {
         Error::Refused { stderr }
     }
 }
+
+#[cfg(test)]
+mod tests;

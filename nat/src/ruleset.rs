@@ -402,3 +402,6 @@ fn established<'a>() -> Statement<'a> {
 fn reject<'a>() -> Statement<'a> {
     Statement::Reject(Some(Reject::new(Some(RejectType::ICMPX), Some(RejectCode::PortUnreach))))
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,3 +86,6 @@ pub fn conflicts(new: &Network, others: &[Network]) -> Vec<Conflict> {
     }
     conflicts
 }
+
+#[cfg(test)]
+mod tests;

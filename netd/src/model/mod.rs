@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 mod names;
 
+pub(crate) use names::printable;
 pub use names::{BridgeName, MacAddr, NameError, NetworkName};
 
 /// A network as its XML describes it.

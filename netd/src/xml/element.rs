@@ -4,47 +4,30 @@ use std::{fmt::Display, net::Ipv4Addr, str::FromStr};
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::error::{Error, Problem};
+use super::{
+    error::{Error, Problem},
+    limits,
+};
+use crate::model::printable;
 
-/// More bytes than a network with 10,000 reservations has.
-const TEXT_LIMIT: usize = 4 << 20;
-/// More nodes than such a network has, white space included.
+/// More nodes than a network with 10,000 reservations has, white space included.
 const NODES_LIMIT: u32 = 100_000;
 
 /// The text as a tree. No document type, and so no entities, are read.
 pub(super) fn document(text: &str) -> Result<Document<'_>, Error> {
     let error = |line, problem| Error { line, element: String::new(), problem };
-    if text.len() > TEXT_LIMIT {
-        return Err(error(1, Problem::TooLarge("4 MiB")));
-    }
+    limits::check(text).map_err(|(line, problem)| error(line, problem))?;
     let options = ParsingOptions { nodes_limit: NODES_LIMIT, ..ParsingOptions::default() };
     Document::parse_with_options(text, options).map_err(|cause| match cause {
         roxmltree::Error::NodesLimitReached => error(1, Problem::TooLarge("100000 elements")),
         // The end of the text has no position of its own.
-        roxmltree::Error::UnexpectedEndOfStream | roxmltree::Error::UnclosedRootNode => {
-            error(last_line(text), Problem::Syntax("the text ends in the middle of an element".to_owned()))
-        }
+        roxmltree::Error::UnexpectedEndOfStream | roxmltree::Error::UnclosedRootNode => error(
+            limits::line_at(text, text.trim_end().len()),
+            Problem::Syntax("the text ends in the middle of an element".to_owned()),
+        ),
         roxmltree::Error::NoRootNode => error(1, Problem::Syntax("the document is empty".to_owned())),
-        roxmltree::Error::DtdDetected => {
-            error(1, Problem::Syntax("a document type (<!DOCTYPE>) is not allowed".to_owned()))
-        }
         cause => error(cause.pos().row, Problem::Syntax(printable(&cause.to_string()))),
     })
-}
-
-fn last_line(text: &str) -> u32 {
-    u32::try_from(text.trim_end().lines().count().max(1)).unwrap_or(u32::MAX)
-}
-
-/// What a message may quote of a text that anybody may have written: short and on one line.
-fn printable(text: &str) -> String {
-    const LIMIT: usize = 80;
-    let clean = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut short: String = clean.take(LIMIT).collect();
-    if text.trim().chars().count() > LIMIT {
-        short.push('…');
-    }
-    short
 }
 
 /// One element of the tree.
@@ -66,8 +49,11 @@ impl<'a> Element<'a> {
 
     /// The error `problem`, here.
     pub(super) fn error(self, problem: impl Into<Problem>) -> Error {
-        let line = self.0.document().text_pos_at(self.0.range().start).row;
-        Error { line, element: printable(self.name()), problem: problem.into() }
+        Error { line: self.line(), element: printable(self.name()), problem: problem.into() }
+    }
+
+    fn line(self) -> u32 {
+        self.0.document().text_pos_at(self.0.range().start).row
     }
 
     /// Refuses every attribute that is not `known`; those `later` are named as not supported yet.
@@ -97,11 +83,14 @@ impl<'a> Element<'a> {
                 let (name, foreign) = (child.name(), node.tag_name().namespace().is_some());
                 if !foreign && known.contains(&name) {
                     children.push(child);
-                } else if foreign || later.contains(&name) {
-                    return Err(child.error(Problem::NotSupportedYet(format!("element <{}>", printable(name)))));
                 } else {
-                    let problem = Problem::UnknownElement { name: printable(name), expected: known.to_vec() };
-                    return Err(Error { line: child.error(problem.clone()).line, ..self.error(problem) });
+                    let name = printable(name);
+                    let problem = if foreign || later.contains(&name.as_str()) {
+                        Problem::NotSupportedYet(format!("element <{name}>"))
+                    } else {
+                        Problem::UnknownElement { name, expected: known.to_vec() }
+                    };
+                    return Err(Error { line: child.line(), ..self.error(problem) });
                 }
             } else if node.is_text() && !node.text().unwrap_or_default().trim().is_empty() {
                 let text = printable(node.text().unwrap_or_default());

@@ -1,6 +1,10 @@
 //! `<ip>` with `<dhcp>`, and `<route>`: reading them and the rules between their addresses.
 
-use std::{net::Ipv4Addr, str::FromStr};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::Ipv4Addr,
+    str::FromStr,
+};
 
 use ipnet::Ipv4Net;
 
@@ -25,19 +29,61 @@ pub(super) fn subnet(element: Element<'_>) -> Result<Subnet, Error> {
     Ok(Subnet { address, written_as_netmask, dhcp })
 }
 
-/// Keeps a subnet that gets along with those before it.
-pub(super) fn add_subnet(subnets: &mut Vec<Subnet>, element: Element<'_>, subnet: Subnet) -> Result<(), Error> {
-    for other in &*subnets {
-        let (new, old) = (subnet.address.trunc(), other.address.trunc());
-        if new.contains(&old) || old.contains(&new) {
-            return Err(element.error(Problem::SubnetsOverlap(new, old)));
+/// The subnets of a network, each of which gets along with those before it.
+#[derive(Default)]
+pub(super) struct Subnets {
+    list: Vec<Subnet>,
+    taken: Disjoint,
+    dhcp: bool,
+}
+
+impl Subnets {
+    pub(super) fn add(&mut self, element: Element<'_>, subnet: Subnet) -> Result<(), Error> {
+        let net = subnet.address.trunc();
+        if let Err((start, end)) = self.taken.insert(net.network(), net.broadcast()) {
+            let other =
+                self.list.iter().map(|s| s.address.trunc()).find(|s| (s.network(), s.broadcast()) == (start, end));
+            return Err(element.error(Problem::SubnetsOverlap(net, other.unwrap_or(net))));
         }
-        if subnet.dhcp.is_some() && other.dhcp.is_some() {
+        if subnet.dhcp.is_some() && std::mem::replace(&mut self.dhcp, true) {
             return Err(element.error(Problem::SecondDhcp));
         }
+        self.list.push(subnet);
+        Ok(())
     }
-    subnets.push(subnet);
-    Ok(())
+
+    /// A route leads through a neighbour.
+    pub(super) fn check_gateway(&self, element: Element<'_>, route: &Route) -> Result<(), Error> {
+        if self.taken.contains(route.gateway) {
+            return Ok(());
+        }
+        Err(element.error(Problem::UnreachableGateway(route.gateway)))
+    }
+
+    pub(super) fn into_list(self) -> Vec<Subnet> {
+        self.list
+    }
+}
+
+/// Ranges of addresses, first and last, that have none in common.
+#[derive(Default)]
+struct Disjoint(BTreeMap<Ipv4Addr, Ipv4Addr>);
+
+impl Disjoint {
+    /// Adds a range, or says which one it overlaps.
+    fn insert(&mut self, start: Ipv4Addr, end: Ipv4Addr) -> Result<(), (Ipv4Addr, Ipv4Addr)> {
+        match self.0.range(..=end).next_back() {
+            Some((old_start, old_end)) if *old_end >= start => Err((*old_start, *old_end)),
+            _ => {
+                self.0.insert(start, end);
+                Ok(())
+            }
+        }
+    }
+
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        self.0.range(..=address).next_back().is_some_and(|(_, end)| *end >= address)
+    }
 }
 
 /// Reads one `<route>`.
@@ -58,14 +104,6 @@ pub(super) fn route(element: Element<'_>) -> Result<Route, Error> {
     let gateway = element.ipv4("gateway", element.need("gateway", "the attribute 'gateway'")?)?;
     let metric = element.get("metric").map(|m| element.number("metric", m, (1, u32::MAX), "a metric of 1 or more"));
     Ok(Route { destination, gateway, metric: metric.transpose()?, written_as_netmask: prefix.1 })
-}
-
-/// A route leads through a neighbour.
-pub(super) fn check_gateway(element: Element<'_>, route: &Route, subnets: &[Subnet]) -> Result<(), Error> {
-    if subnets.iter().any(|s| s.address.contains(&route.gateway)) {
-        return Ok(());
-    }
-    Err(element.error(Problem::UnreachableGateway(route.gateway)))
 }
 
 fn need_address(element: Element<'_>) -> Result<Ipv4Addr, Error> {
@@ -131,21 +169,20 @@ fn check_host_address(element: Element<'_>, address: Ipv4Net) -> Result<(), Erro
 
 fn dhcp(element: Element<'_>, subnet: Ipv4Net) -> Result<Dhcp, Error> {
     element.attributes(&[], &[])?;
-    let mut dhcp = Dhcp::default();
+    let (mut dhcp, mut taken, mut seen) = (Dhcp::default(), Disjoint::default(), HashSet::new());
     for child in element.children(&["range", "host"], &["bootp"])? {
         if child.name() == "range" {
             let range = self::range(child, subnet)?;
-            let clash = dhcp.ranges.iter().find(|r: &&DhcpRange| range.start <= r.end && r.start <= range.end);
-            if let Some(other) = clash {
-                let problem = Problem::RangesOverlap(range.start, range.end, other.start, other.end);
-                return Err(child.error(problem));
+            if let Err((start, end)) = taken.insert(range.start, range.end) {
+                return Err(child.error(Problem::RangesOverlap(range.start, range.end, start, end)));
             }
             dhcp.ranges.push(range);
         } else {
-            dhcp.hosts.push(host(child, subnet)?);
+            let host = self::host(child, subnet)?;
+            check_repeated(child, &host, &mut seen)?;
+            dhcp.hosts.push(host);
         }
     }
-    check_repeated(element, &dhcp.hosts)?;
     Ok(dhcp)
 }
 
@@ -202,18 +239,19 @@ fn host(element: Element<'_>, subnet: Ipv4Net) -> Result<DhcpHost, Error> {
 }
 
 /// One guest, one reservation; one address, one guest.
-fn check_repeated(element: Element<'_>, hosts: &[DhcpHost]) -> Result<(), Error> {
-    let mut seen = std::collections::HashSet::new();
-    for host in hosts {
-        let keys = [
-            host.mac.map(|mac| ("the MAC address", mac.to_string())),
-            host.ip.map(|ip| ("the address", ip.to_string())),
-            host.name.clone().map(|name| ("the host name", name.to_ascii_lowercase())),
-        ];
-        for (what, value) in keys.into_iter().flatten() {
-            if !seen.insert((what, value.clone())) {
-                return Err(element.error(Problem::Repeated { what, value }));
-            }
+fn check_repeated(
+    element: Element<'_>,
+    host: &DhcpHost,
+    seen: &mut HashSet<(&'static str, String)>,
+) -> Result<(), Error> {
+    let keys = [
+        host.mac.map(|mac| ("the MAC address", mac.to_string())),
+        host.ip.map(|ip| ("the address", ip.to_string())),
+        host.name.as_ref().map(|name| ("the host name", name.to_ascii_lowercase())),
+    ];
+    for (what, value) in keys.into_iter().flatten() {
+        if !seen.insert((what, value.clone())) {
+            return Err(element.error(Problem::Repeated { what, value }));
         }
     }
     Ok(())

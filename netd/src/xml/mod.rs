@@ -7,6 +7,7 @@
 mod element;
 mod error;
 mod ip;
+mod limits;
 mod read;
 mod write;
 

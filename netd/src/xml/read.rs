@@ -1,6 +1,6 @@
 //! From the tree to the model: everything but `<ip>` and `<route>`, which are in `ip`.
 
-use std::str::FromStr;
+use std::{collections::HashSet, str::FromStr};
 
 use uuid::Uuid;
 
@@ -9,7 +9,9 @@ use super::{
     error::{Error, Problem},
     ip,
 };
-use crate::model::{Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet};
+use crate::model::{
+    Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet, printable,
+};
 
 const KNOWN: [&str; 10] = ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "ip", "route"];
 const LATER: [&str; 8] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan", "port"];
@@ -18,14 +20,14 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     let document = document(text)?;
     let root = Element::root(&document);
     if root.name() != "network" {
-        return Err(root.error(Problem::Root(root.name().to_owned())));
+        return Err(root.error(Problem::Root(printable(root.name()))));
     }
     // `connections` is how many guests are plugged in: live XML has it, and it means nothing in a definition.
     root.attributes(&["connections"], &["ipv6", "trustGuestRxFilters"])?;
 
     let (mut name, mut uuid, mut forward, mut bridge, mut mac) = (None, None, None, None, None);
     let (mut mtu, mut domain, mut dns) = (None, None, None);
-    let (mut subnets, mut routes) = (Vec::new(), Vec::new());
+    let (mut subnets, mut routes) = (ip::Subnets::default(), Vec::new());
     for child in root.children(&KNOWN, &LATER)? {
         match child.name() {
             "name" => once(&mut name, child, self::name(child)?)?,
@@ -36,17 +38,15 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "mtu" => once(&mut mtu, child, self::mtu(child)?)?,
             "domain" => once(&mut domain, child, self::domain(child)?)?,
             "dns" => once(&mut dns, child, self::dns(child)?)?,
-            "ip" => {
-                let subnet = ip::subnet(child)?;
-                ip::add_subnet(&mut subnets, child, subnet)?;
-            }
+            "ip" => subnets.add(child, ip::subnet(child)?)?,
             _ => routes.push((child, ip::route(child)?)),
         }
     }
     let name = name.ok_or_else(|| root.error(Problem::Missing("name information")))?;
     for (element, route) in &routes {
-        ip::check_gateway(*element, route, &subnets)?;
+        subnets.check_gateway(*element, route)?;
     }
+    let subnets = subnets.into_list();
     let forward = match forward {
         Some((element, forward)) => {
             check_forward(element, &forward, &name, &subnets)?;
@@ -124,7 +124,7 @@ fn forward(element: Element<'_>) -> Result<Forward, Error> {
         "bridge" | "private" | "vepa" | "passthrough" | "hostdev" => {
             Err(element.error(Problem::NotSupportedYet(format!("mode '{mode}'"))))
         }
-        _ => Err(element.error(Problem::ForwardMode(mode.chars().take(40).collect()))),
+        _ => Err(element.error(Problem::ForwardMode(printable(mode)))),
     }
 }
 
@@ -222,10 +222,10 @@ fn dns(element: Element<'_>) -> Result<Dns, Error> {
 fn dns_host(element: Element<'_>) -> Result<DnsHost, Error> {
     element.attributes(&["ip"], &[])?;
     let ip = element.ipv4("ip", element.need("ip", "the attribute 'ip'")?)?;
-    let mut names = Vec::new();
+    let (mut names, mut seen) = (Vec::new(), HashSet::new());
     for child in element.children(&["hostname"], &[])? {
         let name = domain_name(child, "the text", &child.text()?)?;
-        if names.contains(&name) {
+        if !seen.insert(name.to_ascii_lowercase()) {
             return Err(child.error(Problem::Repeated { what: "the name", value: name }));
         }
         names.push(name);
