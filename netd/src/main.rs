@@ -33,7 +33,6 @@ fn main() -> anyhow::Result<()> {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
         .init();
-    let options =
-        netd::daemon::Options { config_dir, state_dir, runtime_dir, ..netd::daemon::Options::default() };
+    let options = netd::daemon::Options { config_dir, state_dir, runtime_dir, ..netd::daemon::Options::default() };
     Ok(netd::daemon::run(&options)?)
 }
