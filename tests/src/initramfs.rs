@@ -81,12 +81,6 @@ fn build(busybox: &Path, modules: &[PathBuf]) -> Result<Vec<u8>> {
     archive.file("/init", 0o755, INIT.as_bytes());
     archive.file("/etc/udhcpc", 0o755, UDHCPC.as_bytes());
     archive.file("/etc/acpi/PWRF/00000080", 0o755, POWER_BUTTON.as_bytes());
-    // There is no init to ask: stop and restart go straight to the kernel. The links `busybox --install` makes
-    // leave these two alone.
-    for verb in ["poweroff", "reboot"] {
-        let script = format!("#!/bin/sh\necho 'guest: {verb}' >/dev/console\nsync\nexec /bin/busybox {verb} -f\n");
-        archive.file(&format!("/bin/{verb}"), 0o755, script.as_bytes());
-    }
     let mut order = String::new();
     for path in modules {
         let name = module_name(path);
