@@ -5,6 +5,13 @@
 //! because a tool or a privilege is missing: that is a failure which names what is missing.
 
 pub mod cpio;
+pub mod daemon;
 pub mod initramfs;
+pub mod internet;
 pub mod lab;
 pub mod paths;
+pub mod snapshot;
+pub mod space;
+pub mod station;
+pub mod tap;
+pub mod wait;
