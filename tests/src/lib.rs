@@ -5,6 +5,7 @@
 //! because a tool or a privilege is missing: that is a failure which names what is missing.
 
 pub mod cpio;
+pub mod crowd;
 pub mod daemon;
 pub mod initramfs;
 pub mod internet;
