@@ -7,9 +7,11 @@
 pub mod cpio;
 pub mod crowd;
 pub mod daemon;
+pub mod guest;
 pub mod initramfs;
 pub mod internet;
 pub mod lab;
+pub mod on_kvm;
 pub mod paths;
 pub mod snapshot;
 pub mod space;
