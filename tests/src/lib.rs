@@ -7,6 +7,7 @@
 pub mod cpio;
 pub mod crowd;
 pub mod daemon;
+pub mod dhcp_client;
 pub mod guest;
 pub mod initramfs;
 pub mod internet;
