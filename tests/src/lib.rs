@@ -19,3 +19,4 @@ pub mod space;
 pub mod station;
 pub mod tap;
 pub mod wait;
+pub mod xml;
