@@ -182,6 +182,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// While the daemon runs, with no network: nothing but its own process is on the host.
+    pub fn same_as_before_but_for_the_daemon(&self) -> Result<()> {
+        Snapshot::take(&self.host)?.without_process(self.pid()?).same_as(&self.before)
+    }
+
     /// The host must look as it did before the daemon was started; its runtime directory must be empty.
     pub fn same_as_before(&self) -> Result<()> {
         let left = files(&self.host.dir().join("run"))?;

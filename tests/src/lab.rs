@@ -16,8 +16,8 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs,
-    io::{BufRead, BufReader, Read},
+    fs::{self, File},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -26,7 +26,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -114,10 +114,21 @@ pub fn run(job: &Job, sink: &mut dyn FnMut(&str)) -> Result<Outcome> {
 
 /// Starts the lab once.
 pub fn start(job: &Job, sink: &mut dyn FnMut(&str)) -> Result<Outcome> {
+    let begun = Instant::now();
     let mut lab = Lab::boot(job)?;
     let outcome = lab.watch(job.timeout, sink);
     lab.end();
+    count(job, outcome, begun.elapsed());
     Ok(outcome)
+}
+
+/// Adds a line to `.cache/lab.log`: how often the lab freezes, and with which options, is worth knowing.
+fn count(job: &Job, outcome: Outcome, took: Duration) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let line = format!("{now} {} s, qemu {:?}: {outcome}\n", took.as_secs(), job.qemu);
+    // The log is an aid: a job does not fail for the want of it.
+    let log = File::options().create(true).append(true).open(paths::cache().join("lab.log"));
+    let _ = log.and_then(|mut log| log.write_all(line.as_bytes()));
 }
 
 enum Event {

@@ -5,13 +5,18 @@
 //! because a tool or a privilege is missing: that is a failure which names what is missing.
 
 pub mod cpio;
+pub mod crowd;
 pub mod daemon;
+pub mod dhcp_client;
+pub mod guest;
 pub mod initramfs;
 pub mod internet;
 pub mod lab;
+pub mod on_kvm;
 pub mod paths;
 pub mod snapshot;
 pub mod space;
 pub mod station;
 pub mod tap;
 pub mod wait;
+pub mod xml;

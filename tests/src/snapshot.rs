@@ -27,6 +27,17 @@ impl Snapshot {
         Ok(Snapshot { parts })
     }
 
+    /// The same as if one process were not there.
+    #[must_use]
+    pub fn without_process(mut self, pid: u32) -> Self {
+        for (name, text) in &mut self.parts {
+            if *name == "processes" {
+                *text = text.split_inclusive('\n').filter(|line| !line.starts_with(&format!("{pid} "))).collect();
+            }
+        }
+        self
+    }
+
     /// An error that shows all that is different now.
     pub fn same_as(&self, before: &Snapshot) -> Result<()> {
         let mut differences = String::new();

@@ -5,11 +5,14 @@
 //! It never touches the namespaces of the caller.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::Write,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::{fs::MetadataExt, process::CommandExt},
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            process::CommandExt,
+        },
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -22,6 +25,7 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::prctl,
     sys::signal::Signal,
+    unistd::{Gid, Uid, setgid, setgroups, setuid},
 };
 use tempfile::TempDir;
 
@@ -29,6 +33,20 @@ use crate::paths;
 
 /// Directories that are empty in every space: what daemons and clients write to besides what we tell them.
 const PRIVATE: [&str; 4] = ["/run", "/var/lib/dhcp", "/var/lib/dhcpcd", "/var/lib/misc"];
+
+/// Somebody without privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group.
+    pub gid: u32,
+    /// One more group, `kvm` say.
+    pub group: u32,
+}
+
+/// Debian's `nobody` in `nogroup`, which own nothing.
+pub const NOBODY: User = User { uid: 65_534, gid: 65_534, group: 65_534 };
 
 /// A pretended machine.
 #[derive(Debug)]
@@ -48,6 +66,8 @@ impl Space {
         );
         let name = format!("{name}-{}", std::process::id());
         let dir = tempfile::Builder::new().prefix(&format!("netd-{name}-")).tempdir()?;
+        // Everybody may look: some programs run as an ordinary user.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         fs::write(dir.path().join("resolv.conf"), "")?;
         let (net, mnt) = in_new_thread(|| make_namespaces(dir.path()))
             .with_context(|| format!("cannot make the namespaces of '{name}'"))?;
@@ -80,16 +100,27 @@ impl Space {
 
     /// A program that will run inside, as root, and end with the thread that starts it.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        self.command_as(None, program)
+    }
+
+    /// The same as another user.
+    pub fn command_as(&self, user: Option<User>, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         let (net, mnt) = (self.net.as_raw_fd(), self.mnt.as_raw_fd());
         command.stdin(Stdio::null());
-        // SAFETY: between fork and exec only system calls are made (setns, prctl); nothing is allocated or locked.
+        // SAFETY: between fork and exec only system calls are made; nothing is allocated or locked.
         // The descriptors are open for as long as `self`, and the child has its own copies from fork on.
         unsafe {
             command.pre_exec(move || {
-                prctl::set_pdeathsig(Signal::SIGKILL)?;
                 setns(BorrowedFd::borrow_raw(mnt), CloneFlags::CLONE_NEWNS)?;
                 setns(BorrowedFd::borrow_raw(net), CloneFlags::CLONE_NEWNET)?;
+                if let Some(User { uid, gid, group }) = user {
+                    setgroups(&[Gid::from_raw(gid), Gid::from_raw(group)])?;
+                    setgid(Gid::from_raw(gid))?;
+                    setuid(Uid::from_raw(uid))?;
+                }
+                // After the change of user: the kernel forgets it then (prctl(2)).
+                prctl::set_pdeathsig(Signal::SIGKILL)?;
                 Ok(())
             });
         }

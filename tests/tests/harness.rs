@@ -2,9 +2,12 @@
 
 use anyhow::Result;
 use tests::{
+    crowd::{self, Errand, Plug},
     internet::{GATEWAY, HOST, Internet, PAGE, WEB, WEB_NAME},
+    paths,
     snapshot::Snapshot,
     space::{Running, Space},
+    tap,
     wait::{self, PATIENCE},
 };
 
@@ -86,5 +89,43 @@ fn the_name_server_of_the_internet_knows_the_web_server_and_cuts_off_long_answer
     assert!(host.sh("dig +ignore +noedns big.example.net")?.contains("flags: qr tc"));
     assert_eq!(host.sh("dig +short +tcp big.example.net")?.lines().count(), 60);
     assert_eq!(internet.queries()[0], format!("{WEB_NAME} 1"));
+    Ok(())
+}
+
+#[test]
+fn a_crowd_of_guests_leases_resolves_and_fetches_behind_dnsmasq() -> Result<()> {
+    let host = Space::new("host")?;
+    let _internet = Internet::connect(&host)?;
+    host.sh("ip link add br0 type bridge; ip address add 192.168.60.1/24 dev br0; ip link set br0 up
+             sysctl -qw net.ipv4.ip_forward=1
+             nft add table ip t; nft add chain ip t post '{ type nat hook postrouting priority 100; }'
+             nft add rule ip t post oifname uplink masquerade")?;
+    let plugs = (1..=3)
+        .map(|n| {
+            let fd = host.inside(|| tap::open(&format!("tap{n}")))?;
+            host.ip(&format!("link set tap{n} master br0 up"))?;
+            Plug::new(&format!("guest{n}"), &format!("52:54:00:00:00:{n:02x}"), fd)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let arguments = [
+        "--conf-file=/dev/null",
+        "--keep-in-foreground",
+        "--interface=br0",
+        "--bind-interfaces",
+        "--dhcp-range=192.168.60.10,192.168.60.99",
+        "--no-ping",
+        "--leasefile-ro",
+    ];
+    let _dnsmasq = Running(host.command(paths::tool("dnsmasq")?).args(arguments).spawn()?);
+    let errand = Errand { resolve: Some(WEB_NAME.into()), fetch: true };
+    let reports = crowd::run(&plugs, &errand, PATIENCE)?;
+    assert_eq!(reports.len(), 3);
+    for (report, name) in reports.iter().zip(["guest1", "guest2", "guest3"]) {
+        assert_eq!(report.name, name);
+        assert_eq!(report.resolved, Some(WEB), "{report:?}");
+        assert_eq!(report.page.as_deref(), Some(PAGE), "{report:?}");
+        assert!(report.lease_after.is_some(), "{report:?}");
+    }
+    assert_ne!(reports[0].address, reports[1].address);
     Ok(())
 }

@@ -152,7 +152,7 @@ pub struct PortRequest {
     pub guest: Option<String>,
     /// The guest's MAC; one is made up if absent.
     pub mac: Option<String>,
-    /// Queue pairs, 1 to 256.
+    /// Queue pairs, 1 to 253: one message carries no more file descriptors.
     pub queues: u32,
 }
 
