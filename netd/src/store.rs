@@ -165,8 +165,9 @@ impl Store {
         sync_directory(&self.autostart())
     }
 
-    /// Every network that is or may be on the host. Records that cannot be read are logged and left where they are.
-    pub fn load_records(&self) -> Result<Vec<Record>, StoreError> {
+    /// Every network that is or may be on the host, and whether every record could be read. One that could not is
+    /// logged and left where it is.
+    pub fn load_records(&self) -> Result<(Vec<Record>, bool), StoreError> {
         load_all(&self.records())
     }
 
@@ -182,7 +183,7 @@ impl Store {
 
     /// Every tap that was ours.
     pub fn load_ports(&self) -> Result<Vec<Port>, StoreError> {
-        load_all(&self.ports())
+        Ok(load_all(&self.ports())?.0)
     }
 
     /// Keeps a port for the next daemon.
@@ -279,17 +280,19 @@ fn read(path: &Path) -> Result<String, StoreError> {
     Ok(text)
 }
 
-fn load_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, StoreError> {
+fn load_all<T: DeserializeOwned>(directory: &Path) -> Result<(Vec<T>, bool), StoreError> {
     let mut values = Vec::new();
+    let mut all_read = true;
     for path in list(directory, "json")? {
         match serde_json::from_str(&read(&path)?) {
             Ok(value) => values.push(value),
             Err(cause) => {
-                tracing::error!("{} is not what netd writes there and is passed over: {cause}", path.display())
+                tracing::error!("{} is not what netd writes there and is passed over: {cause}", path.display());
+                all_read = false;
             }
         }
     }
-    Ok(values)
+    Ok((values, all_read))
 }
 
 fn save(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {

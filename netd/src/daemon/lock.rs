@@ -81,14 +81,13 @@ mod tests {
 
     #[test]
     fn a_directory_cannot_be_had_twice() {
-        let directory = std::env::temp_dir().join(format!("netd-lock-{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&directory).unwrap();
-        let first = lock(&directory).unwrap();
-        let second = lock(&directory).unwrap_err().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path();
+        let first = lock(directory).unwrap();
+        let second = lock(directory).unwrap_err().to_string();
         assert!(second.contains(&format!("(pid {})", std::process::id())), "{second}");
         assert!(second.contains(&directory.display().to_string()), "{second}");
         drop(first);
-        lock(&directory).unwrap();
-        fs::remove_dir(&directory).unwrap();
+        lock(directory).unwrap();
     }
 }

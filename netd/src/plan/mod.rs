@@ -10,7 +10,7 @@
 mod desired;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -30,8 +30,8 @@ impl<H: Host> Verbs<H> {
         for found in self.store.load_definitions()? {
             self.load(found);
         }
-        let records = self.store.load_records()?;
-        let had_records = !records.is_empty();
+        let (records, all_read) = self.store.load_records()?;
+        let had_records = !records.is_empty() || !all_read;
         let (alive, dead): (Vec<_>, Vec<_>) =
             records.into_iter().map(|record| self.judge(record, &host)).partition(|found| found.live.is_some());
         for found in alive {
@@ -39,8 +39,11 @@ impl<H: Host> Verbs<H> {
                 self.registry_mut().started(live);
             }
         }
+        let mut cleaned = Vec::new();
         for found in &dead {
-            self.clean_up(&found.record).await;
+            if self.clean_up(&found.record).await {
+                cleaned.push(found.record.name.as_str());
+            }
         }
         self.adopt_ports(&host)?;
         if !dead.is_empty() {
@@ -51,7 +54,12 @@ impl<H: Host> Verbs<H> {
             let firewalls = self.registry().firewalls();
             if let Err(error) = self.host.replace_firewall(&firewalls).await {
                 tracing::error!("cannot restore the firewall rules: {error}");
+                cleaned.clear();
             }
+        }
+        // Not before now: until its rules are gone too, something of the network is left.
+        for name in cleaned {
+            self.store.remove_record(name)?;
         }
         if !self.store.autostarted() {
             self.autostart().await;
@@ -102,13 +110,13 @@ impl<H: Host> Verbs<H> {
         Judged { record, live: Some(live) }
     }
 
-    /// Takes away what is left of a network that does not run.
-    async fn clean_up(&self, record: &Record) {
+    /// Takes away what is left of a network that does not run, but for its rules: the table is made anew a little
+    /// later without them. True if it worked.
+    async fn clean_up(&self, record: &Record) -> bool {
         let others = match record.name.parse() {
             Ok(name) => self.registry().others(&name),
             Err(_) => Others::default(),
         };
-        // The table is made anew a little later, with or without this network's rules.
         let undos: Vec<Undo> = plan::teardown(&record.journal, others)
             .into_iter()
             .filter(|undo| !matches!(undo, Undo::RemoveFirewall(_) | Undo::RemoveTable))
@@ -117,11 +125,7 @@ impl<H: Host> Verbs<H> {
         for failure in &left {
             tracing::error!("network {}: {failure}", record.name);
         }
-        if left.is_empty()
-            && let Err(error) = self.store.remove_record(&record.name)
-        {
-            tracing::error!("{error}");
-        }
+        left.is_empty()
     }
 
     /// The taps of an earlier daemon that are still there, by index and name both.
