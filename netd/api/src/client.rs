@@ -1,4 +1,4 @@
-//! The client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
+//! EDGE: the client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
 
 use std::{
     os::fd::OwnedFd,
@@ -152,7 +152,7 @@ pub struct PortRequest {
     pub guest: Option<String>,
     /// The guest's MAC; one is made up if absent.
     pub mac: Option<String>,
-    /// Queue pairs, 1 to 256.
+    /// Queue pairs, 1 to 253: one message carries no more file descriptors.
     pub queues: u32,
 }
 
