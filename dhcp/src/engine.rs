@@ -169,12 +169,16 @@ impl Engine {
         }
     }
 
-    /// Drops what is over, and says when to call again for the sake of the names: never before the next lease ends.
-    pub(crate) fn tick(&mut self, now: Moment, last: Moment) -> Option<Duration> {
+    /// Drops what is over by `now`; `last` is when this was called last.
+    pub(crate) fn tick(&mut self, now: Moment, last: Moment) {
         self.table.sweep(now.boot);
         if self.table.next_end(last.boot).is_some_and(|ends| ends <= now.boot) {
             self.names_changed = true;
         }
+    }
+
+    /// When the next lease ends, on the forward clock: [`Engine::tick`] then, for the sake of its name.
+    pub(crate) fn next_end(&self, now: Moment) -> Option<Duration> {
         self.table.next_end(now.boot)
     }
 
