@@ -158,7 +158,10 @@ impl Engine {
     /// Says whether a submission reached the disk; if it didn't, what it changed is taken back.
     pub(crate) fn settle(&mut self, submission: Submission, written: bool) -> Settled {
         let Submission { ticket, changes, reply, about } = submission;
-        for change in &changes {
+        // What was done last is undone first.
+        let order: &mut dyn Iterator<Item = &Change> =
+            if written { &mut changes.iter() } else { &mut changes.iter().rev() };
+        for change in order {
             self.table.settle(change, ticket, written);
         }
         if written {
