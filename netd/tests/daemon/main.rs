@@ -102,7 +102,7 @@ fn a_port_forwards_at_once_and_goes_with_its_descriptors() {
     assert!(link.contains(&format!("link/ether fe{}", &port.mac[2..])), "{link}");
     println!("port added in {elapsed:?}");
     assert_eq!((port.queues, fds.len(), port.mtu), (2, 2, 1500));
-    assert_eq!(ports(&space), [port.interface.clone()]);
+    assert_eq!(ports(&space), std::slice::from_ref(&port.interface));
     assert_eq!(entries(&space.path("run/ports")), [format!("{}.json", port.interface)]);
 
     let twice = PortRequest { network: "default".into(), guest: None, mac: Some(port.mac.clone()), queues: 1 };
@@ -145,7 +145,7 @@ fn a_killed_daemon_is_succeeded_without_anyone_noticing() {
     space.run("nft flush ruleset");
     let daemon = space.daemon();
     assert_eq!(active(&space), ["default", "n3"]);
-    assert_eq!(ports(&space), [kept.interface.clone()]);
+    assert_eq!(ports(&space), std::slice::from_ref(&kept.interface));
     let after: Vec<String> = space.run("ip -o link show").lines().map(str::to_owned).collect();
     let expected: Vec<&str> = before.lines().filter(|line| !line.contains(&lost.interface)).collect();
     let of_bridge_without_port = |line: &str| line.contains("virbr1");
