@@ -7,8 +7,8 @@
 //! Everything lives in one table of ours, [`TABLE`]. The crate only ever writes: no rule is read back, matched or
 //! recognised, so it does not matter how a release of `nft` prints them.
 
-pub mod apply;
-pub mod intent;
+mod apply;
+mod intent;
 mod ruleset;
 
 pub use apply::{Error, add, delete_table, remove, replace};

@@ -7,8 +7,8 @@
 
 pub mod apply;
 pub mod check;
+pub mod cli;
 pub mod daemon;
-
 pub mod host;
 pub mod model;
 pub mod observe;
@@ -16,7 +16,6 @@ pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod server;
-
 pub mod store;
 pub mod verbs;
 pub mod xml;
