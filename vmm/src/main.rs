@@ -1,3 +1,7 @@
-//! The `vmm` program.
+//! The `vmm` program: all it does is in the library, where it can be tested.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vmm::cli::main()
+}

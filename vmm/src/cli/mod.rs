@@ -1,0 +1,54 @@
+//! The words of the command line: what they are called, what help says about them, and what the exit code means.
+//!
+//! EDGE: reads the arguments and the environment, prints. Everything that is done is done elsewhere.
+
+mod words;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::words::{Arguments, Command};
+use crate::{control::End, probe, run};
+
+/// The whole program: parse, do, print, exit code.
+///
+/// 0: the guest powered off, or this host can run guests. 1: an error, said on standard error. 2: words that make no
+/// sense. 128 + N: stopped by signal N before the guest had finished.
+pub fn main() -> ExitCode {
+    let Arguments { verbose, command } = Arguments::parse();
+    log_to_stderr(verbose);
+    let done = match command {
+        Command::Run(words) => words
+            .understand()
+            .map_err(anyhow::Error::from)
+            .and_then(|(config, netd)| run::run(&config, &netd).map(exit_code).map_err(anyhow::Error::from)),
+        Command::Probe => probe::probe().map(say).map_err(anyhow::Error::from),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn exit_code(end: End) -> ExitCode {
+    match end {
+        End::PoweredOff => ExitCode::SUCCESS,
+        End::Killed(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+    }
+}
+
+fn say(verdict: probe::Verdict) -> ExitCode {
+    println!("{verdict}");
+    if verdict == probe::Verdict::Good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn log_to_stderr(verbose: bool) {
+    let level = if verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(level)
+        .without_time()
+        .with_target(false)
+        .init();
+}

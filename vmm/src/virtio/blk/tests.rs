@@ -1,0 +1,246 @@
+//! The disk from the driver's side, over a real file.
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use super::request::{Disk, Refusal, Request, parse};
+use super::*;
+use crate::virtio::testing::{Dice, Driver, Machine, Piece, Ring};
+
+const VERSION_1: u64 = 1 << 32;
+const ALL: u64 = VERSION_1 | 1 << 1 | 1 << 2 | 1 << 6 | 1 << 9 | 1 << 28 | 1 << 29;
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const FLUSH: u32 = 4;
+const GET_ID: u32 = 8;
+
+const OK: u8 = 0;
+const IOERR: u8 = 1;
+const UNSUPPORTED: u8 = 2;
+
+/// 64 sectors, each filled with its number.
+fn image() -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().prefix("disk").suffix(".raw").tempfile().unwrap();
+    for sector in 0..64 {
+        file.write_all(&[sector; 512]).unwrap();
+    }
+    file
+}
+
+fn header(kind: u32, sector: u64) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat()
+}
+
+struct Fixture<'m> {
+    driver: Driver<'m>,
+    ring: Ring<'m>,
+}
+
+impl<'m> Fixture<'m> {
+    fn new(machine: &'m Machine, disk: Blk, features: u64) -> Self {
+        let mut driver = machine.plug(1, disk);
+        driver.probe();
+        assert!(driver.negotiate(features), "offered {:#x}", driver.offered());
+        let ring = driver.ring(0, 128, features & 1 << 29 != 0);
+        driver.start();
+        Self { driver, ring }
+    }
+
+    /// One request; answers the status and the bytes used.
+    fn request(&mut self, kind: u32, sector: u64, data: &[Piece]) -> (u8, u32) {
+        let machine = self.driver.machine;
+        let status = Piece::room(machine, 1);
+        let mut pieces = vec![Piece::holding(machine, &header(kind, sector))];
+        pieces.extend(data);
+        pieces.push(status);
+        let head = self.ring.add(&pieces);
+        self.driver.kick(&mut self.ring);
+        let (used, bytes) = self.ring.wait_used();
+        assert_eq!(used, head);
+        (status.bytes(machine)[0], bytes)
+    }
+}
+
+fn open(image: &tempfile::NamedTempFile, readonly: bool) -> Blk {
+    Blk::new(RawDisk::open(image.path(), readonly).unwrap())
+}
+
+#[test]
+fn what_is_written_is_in_the_file_and_is_read_back() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    let (a, b) = (Piece::holding(&machine, &[0xaa; 700]), Piece::holding(&machine, &[0xbb; 324]));
+    assert_eq!(guest.request(WRITE, 5, &[a, b]), (OK, 1));
+    assert_eq!(guest.request(FLUSH, 0, &[]), (OK, 1));
+    let mut sectors = [0; 4 * 512];
+    image.as_file().read_exact_at(&mut sectors, 4 * 512).unwrap();
+    assert!(sectors[..512].iter().all(|b| *b == 4) && sectors[512..1212].iter().all(|b| *b == 0xaa));
+    assert!(sectors[1212..1536].iter().all(|b| *b == 0xbb) && sectors[1536..].iter().all(|b| *b == 7));
+    let room = [Piece::room(&machine, 100), Piece::room(&machine, 924)];
+    assert_eq!(guest.request(READ, 5, &room), (OK, 1025));
+    assert_eq!([room[0].bytes(&machine), room[1].bytes(&machine)].concat(), sectors[512..1536]);
+}
+
+#[test]
+fn the_configuration_tells_size_and_limits() {
+    let (machine, image) = (Machine::new(), image());
+    let guest = Fixture::new(&machine, open(&image, false), ALL);
+    let at = guest.driver.device.offset;
+    assert_eq!(guest.driver.read(at, 8), 64, "sectors");
+    assert_eq!(guest.driver.read(at + 12, 4), 254, "segments");
+    assert_eq!(guest.driver.read(at + 20, 4), 512, "block size");
+    assert_eq!(guest.driver.offered() & 1 << 5, 0, "not read-only");
+}
+
+#[test]
+fn the_framing_of_a_request_does_not_matter() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    // Header in two pieces, the second of which goes on with data; status in the piece that ends the data of a read.
+    let head = header(WRITE, 9);
+    let mut rest = head[10..].to_vec();
+    rest.extend([0xcc; 512]);
+    let status = Piece::room(&machine, 1);
+    guest.ring.add_indirect(&[Piece::holding(&machine, &head[..10]), Piece::holding(&machine, &rest), status]);
+    guest.driver.kick(&mut guest.ring);
+    guest.ring.wait_used();
+    assert_eq!(status.bytes(&machine), [OK]);
+    let room = Piece::room(&machine, 513);
+    guest.ring.add(&[Piece::holding(&machine, &header(READ, 9)), room]);
+    guest.driver.kick(&mut guest.ring);
+    assert_eq!(guest.ring.wait_used().1, 513);
+    assert_eq!(room.bytes(&machine), [[0xcc; 512].as_slice(), &[OK]].concat());
+}
+
+#[test]
+fn a_request_past_the_end_or_of_part_sectors_is_an_error_and_the_next_one_works() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    let sector = Piece::room(&machine, 512);
+    for (at, data) in [
+        (64, vec![sector]),
+        (63, vec![sector, sector]),
+        (u64::MAX, vec![sector]),
+        (u64::MAX / 512, vec![sector]),
+        (0, vec![Piece { len: 511, ..sector }]),
+        (0, vec![Piece { len: 1, ..sector }]),
+    ] {
+        assert_eq!(guest.request(READ, at, &data).0, IOERR, "sector {at}");
+    }
+    let data = Piece::holding(&machine, &[1; 512]);
+    assert_eq!(guest.request(WRITE, 64, &[data]).0, IOERR);
+    assert_eq!(guest.request(7, 0, &[sector]).0, UNSUPPORTED);
+    assert_eq!(guest.request(READ, 63, &[sector]), (OK, 513));
+    assert_eq!(image.as_file().metadata().unwrap().len(), 64 * 512, "the image did not grow");
+}
+
+#[test]
+fn a_read_only_disk_says_so_and_refuses_writes() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, true), ALL | 1 << 5);
+    assert_eq!(guest.driver.offered() & 1 << 5, 1 << 5);
+    let data = Piece::holding(&machine, &[1; 512]);
+    assert_eq!(guest.request(WRITE, 0, &[data]).0, IOERR);
+    let room = Piece::room(&machine, 512);
+    assert_eq!(guest.request(READ, 3, &[room]), (OK, 513));
+    assert_eq!(room.bytes(&machine), [3; 512]);
+}
+
+#[test]
+fn the_serial_number_is_the_file_name_unless_another_is_given() {
+    let image = image();
+    for given in [None, Some("a serial that is longer than 20 bytes")] {
+        let machine = Machine::new();
+        let disk = open(&image, true);
+        let disk = given.map_or_else(|| open_again(&disk), |text| open_again(&disk).with_serial(text));
+        let mut guest = Fixture::new(&machine, disk, ALL | 1 << 5);
+        let room = Piece::room(&machine, 20);
+        assert_eq!(guest.request(GET_ID, 0, &[room]), (OK, 21));
+        let expected = given.unwrap_or(image.path().file_name().unwrap().to_str().unwrap());
+        let mut padded = expected.as_bytes().to_vec();
+        padded.resize(20, 0);
+        assert_eq!(room.bytes(&machine), padded);
+    }
+}
+
+fn open_again(disk: &Blk) -> Blk {
+    Blk::new(RawDisk::open(disk.disk.path(), true).unwrap())
+}
+
+#[test]
+fn an_image_that_became_shorter_gives_errors_not_a_crash() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    image.as_file().set_len(1024).unwrap();
+    let room = Piece::room(&machine, 512);
+    assert_eq!(guest.request(READ, 2, &[room]).0, IOERR);
+    assert_eq!(guest.request(READ, 1, &[room]), (OK, 513));
+}
+
+#[test]
+fn a_chain_without_header_or_status_breaks_the_queue_only_until_the_reset() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    for pieces in [vec![Piece::room(&machine, 1)], vec![Piece::holding(&machine, &header(FLUSH, 0))]] {
+        guest.ring.add(&pieces);
+        guest.driver.kick(&mut guest.ring);
+        assert_eq!(machine.router.wait(guest.driver.config_message(), crate::virtio::testing::PROMPTLY), 1);
+        assert_eq!(guest.driver.status() & 0x40, 0x40);
+        assert!(guest.driver.negotiate(ALL));
+        guest.ring = guest.driver.ring(0, 128, true);
+        guest.driver.start();
+        assert_eq!(guest.request(FLUSH, 0, &[]), (OK, 1));
+    }
+}
+
+#[test]
+fn random_requests_are_answered_as_a_model_of_the_disk_says() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    let mut model: Vec<u8> = (0..64 * 512).map(|i| (i / 512) as u8).collect();
+    let mut dice = Dice::new(11);
+    for _ in 0..400 {
+        let (sector, count) = (dice.below(70), 1 + dice.below(4));
+        let (at, len) = (sector as usize * 512, count as usize * 512);
+        let expected = if at + len <= model.len() { OK } else { IOERR };
+        if dice.below(2) == 0 {
+            let bytes: Vec<u8> = (0..len).map(|_| dice.roll() as u8).collect();
+            let data = Piece::holding(&machine, &bytes);
+            assert_eq!(guest.request(WRITE, sector, &[data]).0, expected);
+            if expected == OK {
+                model[at..at + len].copy_from_slice(&bytes);
+            }
+        } else {
+            let room = Piece::room(&machine, len as u32);
+            assert_eq!(guest.request(READ, sector, &[room]).0, expected);
+            if expected == OK {
+                assert_eq!(room.bytes(&machine), model[at..at + len]);
+            }
+        }
+    }
+    let mut file = vec![0; model.len()];
+    image.as_file().read_exact_at(&mut file, 0).unwrap();
+    assert!(file == model);
+}
+
+#[test]
+fn any_header_parses_to_a_request_inside_the_disk_or_a_refusal() {
+    let mut dice = Dice::new(5);
+    for _ in 0..100_000 {
+        let mut bytes: [u8; 16] = std::array::from_fn(|_| dice.roll() as u8);
+        bytes[..4].copy_from_slice(&(dice.below(12) as u32).to_le_bytes());
+        if dice.below(2) == 0 {
+            bytes[8..].copy_from_slice(&dice.below(130).to_le_bytes());
+        }
+        let data = [dice.below(4) * 512, dice.roll(), dice.below(2000)][dice.below(3) as usize] as usize;
+        let disk = Disk { bytes: 128 * 512, readonly: dice.below(2) == 0 };
+        match parse(&bytes, data, data, disk) {
+            Ok(Request::Read { offset } | Request::Write { offset }) => {
+                assert!(offset + data as u64 <= disk.bytes && data.is_multiple_of(512));
+            }
+            Ok(Request::Flush | Request::GetId) => {}
+            Err(Refusal::ReadOnly) => assert!(disk.readonly),
+            Err(Refusal::Range { .. } | Refusal::Unsupported(_)) => {}
+        }
+    }
+}
