@@ -15,12 +15,14 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 
 use crate::{
@@ -43,6 +45,9 @@ pub const READ_ONLY_SOCKET: &str = "netd-ro.sock";
 
 /// Members of this group may use [`SOCKET`].
 pub const GROUP: &str = "netd";
+
+/// After a disturbance the host is looked at this much later, once for all that happened meanwhile.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// What the daemon is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,17 +166,30 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
 }
 
 /// What the kernel says about links, as long as it says something.
-async fn heed(mut events: impl futures_util::Stream<Item = LinkEvent> + Unpin, verbs: Arc<Verbs<Kernel>>) {
-    while let Some(event) = events.next().await {
-        let result = match event {
-            LinkEvent::Gone { index, name } => verbs.link_gone(index, &name).await,
-            LinkEvent::Missed => verbs.look_again().await,
-        };
-        if let Err(error) = result {
-            tracing::error!("{error}");
+async fn heed(mut events: impl Stream<Item = LinkEvent> + Unpin, verbs: Arc<Verbs<Kernel>>) {
+    let mut due = None;
+    loop {
+        let wake = due.unwrap_or_else(Instant::now);
+        tokio::select! {
+            event = events.next() => {
+                let look = match event {
+                    Some(LinkEvent::Gone { index, name }) => verbs.link_gone(index, &name).await,
+                    Some(LinkEvent::Disturbed) => true,
+                    None => break,
+                };
+                if look {
+                    due.get_or_insert_with(|| Instant::now() + SETTLING);
+                }
+            }
+            () = tokio::time::sleep_until(wake), if due.is_some() => {
+                due = None;
+                if let Err(error) = verbs.reconcile().await {
+                    tracing::error!("{error}");
+                }
+            }
         }
     }
-    tracing::error!("the kernel's link events ended: ports that go are noticed only by the next daemon");
+    tracing::error!("the kernel's link events ended: what happens to links is noticed only by the next daemon");
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {

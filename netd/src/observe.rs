@@ -125,14 +125,16 @@ pub enum LinkEvent {
         /// Its name.
         name: String,
     },
-    /// Events were lost: look again at everything.
-    Missed,
+    /// A tap left its bridge, a bridge was set down, an address was removed, or events were lost: something that a
+    /// network is made of may be missing.
+    Disturbed,
 }
 
 /// A stream of [`LinkEvent`]s, from now on. It ends only if the socket breaks.
 pub fn link_events() -> Result<impl Stream<Item = LinkEvent> + Send + Unpin, ObserveError> {
     let (connection, handle, messages) =
-        rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(ObserveError::Socket)?;
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
+            .map_err(ObserveError::Socket)?;
     tokio::spawn(connection);
     Ok(Box::pin(messages.filter_map(move |(message, _)| {
         // The connection ends when the last handle is dropped; this one keeps it for as long as the stream lives.
@@ -142,14 +144,22 @@ pub fn link_events() -> Result<impl Stream<Item = LinkEvent> + Send + Unpin, Obs
 }
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkEvent> {
+    use RouteNetlinkMessage::{DelAddress, DelLink, NewLink};
     match payload {
         // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone))
-            if gone.header.interface_family == AddressFamily::Unspec =>
-        {
+        NetlinkPayload::InnerMessage(DelLink(gone)) if gone.header.interface_family == AddressFamily::Unspec => {
             link(gone).map(|link| LinkEvent::Gone { index: link.index, name: link.name })
         }
-        NetlinkPayload::Overrun(_) => Some(LinkEvent::Missed),
+        NetlinkPayload::InnerMessage(NewLink(now)) => {
+            let link = link(now)?;
+            let disturbed = match link.kind {
+                LinkKind::Tun => link.up && link.master.is_none(),
+                LinkKind::Bridge { .. } => !link.up,
+                LinkKind::Other => false,
+            };
+            disturbed.then_some(LinkEvent::Disturbed)
+        }
+        NetlinkPayload::InnerMessage(DelAddress(_)) | NetlinkPayload::Overrun(_) => Some(LinkEvent::Disturbed),
         _ => None,
     }
 }

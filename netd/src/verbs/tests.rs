@@ -204,7 +204,7 @@ fn ports_survive_the_daemon_and_go_with_their_tap() {
 
     let index = fake.world().host.link("vnet1").unwrap().index;
     fake.remove_link(index);
-    now(verbs.link_gone(index, "vnet1")).unwrap();
+    assert!(!now(verbs.link_gone(index, "vnet1")));
     assert!(verbs.list_ports(None).unwrap().ports.is_empty());
     assert_eq!(std::fs::read_dir(directory.path().join("runtime/ports")).unwrap().count(), 0);
 }
@@ -245,10 +245,50 @@ fn a_deleted_bridge_is_put_back_with_its_ports() {
     now(verbs.add_port(&port("default", "vm1", None))).unwrap();
     let bridge = fake.world().host.link("virbr0").unwrap().index;
     fake.remove_link(bridge);
-    now(verbs.link_gone(bridge, "virbr0")).unwrap();
+    assert!(now(verbs.link_gone(bridge, "virbr0")));
+    now(verbs.reconcile()).unwrap();
     assert_true(&verbs, &fake, &found, "bridge deleted");
     let host = fake.world().host.clone();
     assert_eq!(host.link("vnet0").unwrap().master, Some(host.link("virbr0").unwrap().index));
+}
+
+#[test]
+fn what_is_pulled_off_a_running_network_is_put_back() {
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    now(verbs.start("default")).unwrap();
+    now(verbs.add_port(&port("default", "vm1", None))).unwrap();
+    let whole = fake.traces();
+    let bridge = fake.world().host.link("virbr0").unwrap().index;
+    for link in &mut fake.world().host.links {
+        match link.name.as_str() {
+            "virbr0" => link.up = false,
+            "vnet0" => link.master = None,
+            _ => {}
+        }
+    }
+    fake.world().host.addresses.retain(|address| address.link != bridge);
+    fake.world().host.routes.retain(|route| route.link != Some(bridge));
+    now(verbs.reconcile()).unwrap();
+    assert_eq!(fake.traces(), whole);
+    let calls = fake.world().calls;
+    now(verbs.reconcile()).unwrap();
+    assert_eq!(fake.world().calls, calls + 1, "looking is all there is to do");
+}
+
+#[test]
+fn a_tap_that_someone_put_elsewhere_stays_there_and_forwarding_turned_off_stays_off() {
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    now(verbs.start("default")).unwrap();
+    now(verbs.add_port(&port("default", "vm1", None))).unwrap();
+    for link in fake.world().host.links.iter_mut().filter(|link| link.name == "vnet0") {
+        link.master = Some(2);
+    }
+    fake.world().host.forwarding = false;
+    let found = fake.traces();
+    now(verbs.reconcile()).unwrap();
+    assert_eq!(fake.traces(), found);
 }
 
 #[test]

@@ -189,6 +189,21 @@ fn a_deleted_bridge_is_back_within_a_second() {
 }
 
 #[test]
+fn a_tap_pulled_off_the_bridge_is_back_within_a_second() {
+    let space = Space::new();
+    let _daemon = space.daemon();
+    space.start("default");
+    let (port, _fds) = add_port(&space, "default", "vm1", 1);
+    space.run(&format!("ip link set {} nomaster", port.interface));
+    space.run("ip address del 192.168.122.1/24 dev virbr0");
+    let begin = Instant::now();
+    let link = format!("ip -o link show dev {}", port.interface);
+    wait_for("the tap", || space.run(&link).contains("master virbr0"));
+    wait_for("the address", || space.run("ip -o address show dev virbr0").contains("192.168.122.1/24"));
+    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_taken_subnet_is_refused_or_made_way_for() {
     let space = Space::new();
     let _daemon = space.daemon();
