@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     apply::Kernel,
-    observe::{self, LinkEvent, Netlink, ObserveError},
+    observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
     store::{Store, StoreError},
@@ -136,7 +136,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let kernel = Kernel::new(Netlink::open()?, services);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
     // From before the ports are counted, so that none can go unnoticed in between.
-    let events = observe::link_events()?;
+    let events = observe::events()?;
     verbs.recover(first).await?;
 
     // Whoever sees the first socket, which is made last, finds both.
@@ -165,16 +165,16 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// What the kernel says about links, as long as it says something.
-async fn heed(mut events: impl Stream<Item = LinkEvent> + Unpin, verbs: Arc<Verbs<Kernel>>) {
+/// What the kernel says, as long as it says something.
+async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Kernel>>) {
     let mut due = None;
     loop {
         let wake = due.unwrap_or_else(Instant::now);
         tokio::select! {
             event = events.next() => {
                 let look = match event {
-                    Some(LinkEvent::Gone { index, name }) => verbs.link_gone(index, &name).await,
-                    Some(LinkEvent::Disturbed) => true,
+                    Some(Event::Gone { index, name }) => verbs.link_gone(index, &name).await,
+                    Some(Event::Disturbed) => true,
                     None => break,
                 };
                 if look {
@@ -189,7 +189,7 @@ async fn heed(mut events: impl Stream<Item = LinkEvent> + Unpin, verbs: Arc<Verb
             }
         }
     }
-    tracing::error!("the kernel's link events ended: what happens to links is noticed only by the next daemon");
+    tracing::error!("the kernel's events ended: what other programs do to networks is noticed only by the next daemon");
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {

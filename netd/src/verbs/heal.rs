@@ -1,5 +1,5 @@
 //! What happens when something goes that a network is made of: a guest's tap is forgotten; a bridge, an address, a tap's
-//! place on the bridge are put back.
+//! place on the bridge, the nftables table are put back.
 
 use super::{Host, VerbError, Verbs};
 use crate::{
@@ -31,7 +31,11 @@ impl<H: Host> Verbs<H> {
         }
         // A new server may answer DNS on another port than the old one.
         let after = self.registry().firewalls();
-        if before != after {
+        let flushed = !after.is_empty() && !self.host.has_firewall()?;
+        if flushed {
+            tracing::warn!("the nftables table was removed; putting it back");
+        }
+        if before != after || flushed {
             self.host.replace_firewall(&after).await?;
         }
         Ok(())

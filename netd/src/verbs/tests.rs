@@ -269,6 +269,7 @@ fn what_is_pulled_off_a_running_network_is_put_back() {
     }
     fake.world().host.addresses.retain(|address| address.link != bridge);
     fake.world().host.routes.retain(|route| route.link != Some(bridge));
+    fake.world().table = None;
     now(verbs.reconcile()).unwrap();
     assert_eq!(fake.traces(), whole);
     let calls = fake.world().calls;

@@ -136,6 +136,8 @@ fn a_killed_daemon_is_succeeded_without_anyone_noticing() {
     space.start("n3");
     let (kept, fds) = add_port(&space, "default", "vm1", 1);
     let (lost, lost_fds) = add_port(&space, "n3", "vm2", 1);
+    // The kernel takes up to a second to call a bridge up whose first port is.
+    wait_for("the bridge to be up", || space.run("ip -o link show dev virbr0").contains("state UP"));
     let before = space.run("ip -o link show");
     daemon.kill();
     drop(lost_fds);
@@ -201,6 +203,22 @@ fn a_tap_pulled_off_the_bridge_is_back_within_a_second() {
     wait_for("the tap", || space.run(&link).contains("master virbr0"));
     wait_for("the address", || space.run("ip -o address show dev virbr0").contains("192.168.122.1/24"));
     assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_flushed_ruleset_is_back_within_a_second() {
+    let space = Space::new();
+    let found = space.traces();
+    let _daemon = space.daemon();
+    space.start("default");
+    let rules = space.run("nft list ruleset");
+    space.run("nft flush ruleset");
+    let begin = Instant::now();
+    wait_for("the rules", || space.run("nft list ruleset") == rules);
+    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
+    space.destroy("default");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(space.traces(), found, "a network that was stopped is not put back");
 }
 
 #[test]
