@@ -37,7 +37,7 @@ fn active(verbs: &Verbs<Fake>) -> Vec<String> {
 }
 
 /// What the registry says is what is there: every active network whole, and nothing of any other.
-fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, found: &Traces, case: &str) {
+fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Traces, case: &str) {
     let host = fake.world().host.clone();
     let registry = verbs.registry();
     for (name, entry) in registry.networks() {
@@ -51,6 +51,8 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, found: &Traces, case: &str) {
         assert_eq!(plan::show(&plan::plan(&live.desired, &host, in_place)), "", "{case}: {name}");
     }
     let live = registry.firewalls().len();
+    let records = std::fs::read_dir(directory.path().join("runtime/networks")).unwrap().count();
+    assert_eq!(records, live, "{case}: records");
     let world = fake.world();
     assert_eq!(world.table.as_ref().map_or(0, |table| table.len()), live, "{case}: rules");
     assert_eq!(world.services.len(), live, "{case}: servers");
@@ -136,7 +138,7 @@ fn killed_during(script: Script, text: &str, trouble: Option<fn(usize) -> Troubl
     fake.kill_daemon();
 
     let verbs = daemon(&fake, &directory).unwrap();
-    assert_true(&verbs, &fake, &found, &case);
+    assert_true(&verbs, &fake, &directory, &found, &case);
     if matches!(script, Script::Restart | Script::RestartWithTwo) {
         assert_eq!(fake.world().host.links, before, "{case}: a restart touched a link");
     }
@@ -247,7 +249,7 @@ fn a_deleted_bridge_is_put_back_with_its_ports() {
     fake.remove_link(bridge);
     assert!(now(verbs.link_gone(bridge, "virbr0")));
     now(verbs.reconcile()).unwrap();
-    assert_true(&verbs, &fake, &found, "bridge deleted");
+    assert_true(&verbs, &fake, &directory, &found, "bridge deleted");
     let host = fake.world().host.clone();
     assert_eq!(host.link("vnet0").unwrap().master, Some(host.link("virbr0").unwrap().index));
 }
