@@ -89,6 +89,32 @@ fn ten_networks_of_every_kind_come_and_go() {
 }
 
 #[test]
+fn every_setting_of_a_bridge_is_what_the_kernel_then_has() {
+    let space = Space::new();
+    let found = space.traces();
+    let _daemon = space.daemon();
+    // With the protocol on the kernel takes 2 s for anything less.
+    for (bridge, mtu, expected) in [
+        ("<bridge stp='off' delay='7'/>", "", vec!["stp_state 0", "mtu 1500"]),
+        ("<bridge stp='on' delay='0'/>", "", vec!["stp_state 1", "forward_delay 200"]),
+        ("<bridge stp='on' delay='7'/>", "<mtu size='9000'/>", vec!["forward_delay 700", "mtu 9000"]),
+        ("<bridge stp='on' delay='30'/>", "<mtu size='1280'/>", vec!["forward_delay 3000", "mtu 1280"]),
+    ] {
+        let xml = format!("<network><name>b</name>{bridge}{mtu}<ip address='10.78.0.1' prefix='24'/></network>");
+        let started = space.call(async |client| client.create_network(xml).await).unwrap();
+        let link = space.run(&format!("ip -d link show dev {}", started.network.bridge.unwrap()));
+        assert!(expected.iter().all(|part| link.contains(part)), "{bridge}{mtu}: {link}");
+        let (port, fds) = add_port(&space, "b", "vm1", 1);
+        drop(fds);
+        wait_for("the port to be forgotten", || ports(&space).is_empty());
+        let link = space.run("ip -d link show type bridge");
+        assert!(expected.iter().all(|part| link.contains(part)), "{bridge}{mtu} after {}: {link}", port.interface);
+        space.destroy("b");
+        assert_eq!(space.traces(), found);
+    }
+}
+
+#[test]
 fn a_port_forwards_at_once_and_goes_with_its_descriptors() {
     let space = Space::new();
     let _daemon = space.daemon();
