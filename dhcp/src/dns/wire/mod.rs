@@ -16,8 +16,8 @@ mod tests;
 
 pub(super) use local::{Record, emit_error, emit_local, emit_refusal};
 pub(super) use name::{Name, decimal_octet};
-pub(super) use query::{Edns, Query, Refusal, emit_upstream_query};
-pub(super) use reply::{Reply, Requester};
+pub(super) use query::{Query, Refusal, emit_upstream_query};
+pub(super) use reply::{Reply, Requester, header_of};
 
 /// The fixed header (RFC 1035 §4.1.1), in octets.
 pub(super) const HEADER: usize = 12;
@@ -112,7 +112,7 @@ pub(super) enum WireError {
     CompressedQuestion { offset: usize },
     #[error("the pointer at octet {offset} does not go backwards")]
     PointerForward { offset: usize },
-    #[error("the name at octet {offset} is longer than 255 octets")]
+    #[error("the name at octet {offset} is longer than 255 octets or made of too many pieces")]
     NameTooLong { offset: usize },
     #[error("{0} questions where there must be one")]
     Questions(u16),
@@ -183,7 +183,7 @@ fn truncate(response: &mut Vec<u8>, question_end: usize) {
     }
 }
 
-/// Appends our OPT (RFC 6891 §6.1.2) and counts it. `rcode` is the whole 12 bits; `option` is a finished option or nothing.
+/// Appends our OPT (RFC 6891 §6.1.2) and counts it. `rcode` is the whole 12 bits; `option` is whole options or empty.
 fn push_opt(response: &mut Vec<u8>, rcode: u16, dnssec_ok: bool, option: &[u8]) {
     response.push(0);
     response.extend(rtype::OPT.to_be_bytes());
