@@ -104,6 +104,7 @@ fn the_lease_table_looks_as_virsh_shows_it() -> Result<()> {
     station.reaches("192.168.122.1")?;
     let text = netd.ok(&["domifaddr", "vm1", "--source", "arp"])?;
     assert!(text.contains(&address), "{text}");
+    drop(station);
     netd.finish()
 }
 
@@ -126,6 +127,7 @@ fn a_lease_is_the_ports_own_and_comes_back_after_a_restart_of_the_guest() -> Res
     })?;
     let again = Station::plug_with(&netd, "again", request())?;
     assert_eq!(again.lease()?, address);
+    drop(again);
     netd.finish()
 }
 
@@ -150,6 +152,7 @@ fn reservations_are_kept_by_mac_and_by_name() -> Result<()> {
     let address: Ipv4Addr = nine.lease()?.parse()?;
     assert!((10..=199).contains(&address.octets()[3]) && address.octets()[3] != 108, "{address}");
     assert!(netd.ok(&["net-dhcp-leases", "blue"])?.contains("seven"));
+    drop((seven, eight, nine));
     netd.finish()
 }
 
@@ -161,6 +164,7 @@ fn a_host_firewall_that_drops_all_input_does_not_stop_leases() -> Result<()> {
     netd.ok(&["net-start", "default"])?;
     let station = Station::plug(&netd, "default", "vm1")?;
     station.lease()?;
+    drop(station);
     netd.finish()
 }
 
