@@ -134,8 +134,9 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let events = observe::link_events()?;
     verbs.recover(first).await?;
 
-    let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
+    // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
+    let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
     let tasks = [
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),

@@ -97,7 +97,7 @@ fn the_interface_file_has_every_method_with_the_types_parameters() {
 #[test]
 fn the_interface_file_has_the_error_of_the_types() {
     let file = interface_file();
-    let errors: Vec<String> = Error::VARIANTS.iter().map(|variant| shape(variant)).collect();
+    let errors: Vec<String> = Error::VARIANTS.iter().map(shape).collect();
     let in_file: Vec<String> = file
         .iter()
         .filter(|(head, _)| head.starts_with("error "))
