@@ -294,7 +294,11 @@ impl Host for Fake {
                 })
             })
             .await
-            .map_err(|cause| PortError::Plug { interface: "vnet".into(), bridge: spec.bridge.clone(), cause })?;
+            .map_err(|cause| PortError::Plug {
+                interface: "vnet".into(),
+                bridge: spec.bridge.clone(),
+                cause: Box::new(cause),
+            })?;
         Ok((port, Vec::new()))
     }
 

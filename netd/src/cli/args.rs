@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
-#[command(name = "netd", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "netd", version, disable_help_subcommand = true)]
 #[command(after_help = "A network is named by its name or UUID. `netd VERB --help` tells more of a verb.")]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -18,7 +18,7 @@ pub(super) struct Cli {
 /// What every verb takes.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Global {
-    /// How to print results: as virsh does, or for programs.
+    /// Print as virsh does, or for programs.
     #[arg(short, long, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub(super) output: OutputForm,
     /// The daemon's socket [default: $NETD_SOCKET, then /run/netd/netd.sock].

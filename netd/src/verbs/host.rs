@@ -24,7 +24,7 @@ pub enum PortError {
         /// The bridge.
         bridge: String,
         /// Why.
-        cause: StepError,
+        cause: Box<StepError>,
     },
 }
 
@@ -51,7 +51,7 @@ impl Host for Kernel {
         let index = plugged.map_err(|cause| PortError::Plug {
             interface: tap.name.clone(),
             bridge: spec.bridge.clone(),
-            cause,
+            cause: Box::new(cause),
         })?;
         let port = Port {
             interface: tap.name,

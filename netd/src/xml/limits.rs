@@ -8,7 +8,7 @@ use super::error::Problem;
 /// More bytes than a network with 10,000 reservations has.
 const TEXT: usize = 4 << 20;
 /// More bytes than one tag has with every attribute we know.
-const TAG: usize = 4096;
+const TAG: usize = 1024;
 /// Deeper than any network.
 const DEPTH: u32 = 32;
 
@@ -33,7 +33,7 @@ pub(super) fn check(text: &str) -> Result<(), (u32, Problem)> {
         } else {
             let length = tag_length(rest.as_bytes());
             if length > TAG {
-                return Err((line(rest), Problem::TooLarge("4096 bytes in one tag")));
+                return Err((line(rest), Problem::TooLarge("1024 bytes in one tag")));
             }
             let tag = &rest.as_bytes()[..length];
             if tag.starts_with(b"</") {
