@@ -9,8 +9,12 @@
 //! `wire`, `zone`, `cache`, `resolver` and `upstream` are pure: bytes, values and `now` in, values out. `io` holds the
 //! sockets and the watch on resolv.conf and decides nothing. No name is ever looked up by the host's own resolver.
 
+mod cache;
 mod io;
-#[allow(dead_code, unused_imports, reason = "the forwarder that uses the rest comes next")]
+mod resolver;
+#[cfg(test)]
+mod testing;
+mod upstream;
 mod wire;
 mod zone;
 
@@ -87,5 +91,5 @@ impl Running {
 /// Serves `config` on its addresses for packets that come in through `bridge` or from the host itself, and follows
 /// `names` and the file that lists the upstreams. Must be called on a tokio runtime with time and I/O.
 pub async fn serve(config: DnsConfig, bridge: &str, names: watch::Receiver<Arc<Names>>) -> Result<Running, Error> {
-    io::Service::start(config, bridge, names).await.map(Running)
+    io::Service::start(config, bridge, names, io::Surroundings::default()).await.map(Running)
 }

@@ -104,6 +104,9 @@ impl Zone {
         };
         let listen = config.listen.iter().map(|&address| ("_gateway", address));
         let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        // RFC 6761 §6.3 knows it by no longer name.
+        let plain = Name::from_text("localhost");
+        zone.pointers.extend(localhost.into_iter().zip(plain.into_iter().cycle()));
         zone.add_all(localhost.into_iter().map(|address| ("localhost", address)));
         zone.add_all(config.hosts.iter().flat_map(|(ip, names)| names.iter().map(move |name| (name.as_str(), *ip))));
         zone.add_all(listen);
@@ -191,7 +194,7 @@ impl Zone {
         let zone = self.zone_of(name);
         let records = addresses.iter().map(|&address| Record::Address(address));
         let mut records: Vec<Record> = records.filter(|r| qtype == rtype::ANY || r.rtype() == qtype).collect();
-        if *name == zone {
+        if self.domain.as_ref() == Some(name) {
             records.extend(apex(qtype));
         }
         if records.is_empty() { Verdict::NoData { zone } } else { Verdict::Answer { records, zone } }
@@ -344,3 +347,6 @@ fn ancestor(name: &Name, labels: usize) -> Name {
     let skip = name.labels().count().saturating_sub(labels);
     name.ancestor(skip)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,8 +16,8 @@ mod tests;
 
 pub(super) use local::{Record, emit_error, emit_local, emit_refusal};
 pub(super) use name::{Name, decimal_octet};
-pub(super) use query::{Edns, Query, Refusal, emit_upstream_query};
-pub(super) use reply::{Reply, Requester};
+pub(super) use query::{Query, Refusal, emit_upstream_query};
+pub(super) use reply::{Reply, Requester, header_of};
 
 /// The fixed header (RFC 1035 §4.1.1), in octets.
 pub(super) const HEADER: usize = 12;
@@ -112,7 +112,7 @@ pub(super) enum WireError {
     CompressedQuestion { offset: usize },
     #[error("the pointer at octet {offset} does not go backwards")]
     PointerForward { offset: usize },
-    #[error("the name at octet {offset} is longer than 255 octets")]
+    #[error("the name at octet {offset} is longer than 255 octets or made of too many pieces")]
     NameTooLong { offset: usize },
     #[error("{0} questions where there must be one")]
     Questions(u16),

@@ -13,6 +13,9 @@ use super::{WireError, take};
 /// The longest name (RFC 1035 §2.3.4), in octets.
 pub(in super::super) const MAX_NAME: usize = 255;
 
+/// The most pointers followed in one name: no more than it can have labels.
+const MAX_POINTERS: usize = 127;
+
 /// The longest label (RFC 1035 §2.3.4), in octets.
 const MAX_LABEL: usize = 63;
 
@@ -81,6 +84,7 @@ impl Name {
     }
 
     /// The name under in-addr.arpa (RFC 1035 §3.5) or ip6.arpa (RFC 3596 §2.5) that stands for `address`.
+    #[cfg(test)]
     pub(in super::super) fn reverse(address: IpAddr) -> Name {
         let mut wire = Vec::with_capacity(74);
         match address {
@@ -193,10 +197,10 @@ pub(in super::super) fn decimal_octet(label: &[u8]) -> Option<u8> {
 /// Steps over a name that may be compressed (RFC 1035 §4.1.4) and says where the next field starts.
 ///
 /// Every pointer must go before the place where the part of the name it ends began, so the walk ends; the whole must
-/// fit a name, so it ends soon.
+/// fit a name and there are only so many pointers, so it ends soon.
 pub(super) fn skip(message: &[u8], start: usize) -> Result<usize, WireError> {
     let (mut at, mut part, mut length) = (start, start, 1);
-    let mut next = None;
+    let (mut next, mut pointers) = (None, 0);
     loop {
         let [octet] = take(message, at, "label")?;
         match octet {
@@ -212,6 +216,10 @@ pub(super) fn skip(message: &[u8], start: usize) -> Result<usize, WireError> {
                 let target = usize::from(u16::from_be_bytes(take(message, at, "pointer")?) & 0x3fff);
                 if target >= part || target < super::HEADER {
                     return Err(WireError::PointerForward { offset: at });
+                }
+                pointers += 1;
+                if pointers > MAX_POINTERS {
+                    return Err(WireError::NameTooLong { offset: start });
                 }
                 next.get_or_insert(at + 2);
                 (at, part) = (target, target);

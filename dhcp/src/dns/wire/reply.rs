@@ -4,8 +4,8 @@
 //! the rest is where its TTLs stand and how long it may be kept.
 
 use super::{
-    EXTENDED_ERROR, Frame, HEADER, LONGEST, Name, Query, WireError, bits, emit_error, push_opt, put_u16, rcode, rtype,
-    take, truncate, u16_at,
+    EXTENDED_ERROR, Frame, HEADER, LONGEST, Name, Query, Why, WireError, bits, emit_error, extended_error, push_opt,
+    put_u16, rcode, rtype, take, truncate, u16_at,
 };
 
 /// A TTL with the top bit set is 0 (RFC 2181 §8).
@@ -48,6 +48,12 @@ pub(in super::super) struct Requester<'a> {
     pub(in super::super) age: u32,
     /// It comes from the cache: not authoritative, whatever it was then.
     pub(in super::super) cached: bool,
+}
+
+/// The id and the header's four bits of response code, if this is a response at all.
+pub(in super::super) fn header_of(message: &[u8]) -> Option<(u16, u16)> {
+    let (id, flags) = (u16_at(message, 0, "id").ok()?, u16_at(message, 2, "flags").ok()?);
+    (message.len() >= HEADER && flags & bits::RESPONSE != 0).then_some((id, flags & bits::RCODE))
 }
 
 /// What the walk over the records collects.
@@ -110,9 +116,21 @@ impl Reply {
         Ok(Reply { bytes, ttls, rcode, edns, errors, lifetime, negative, name, qtype, qclass })
     }
 
-    /// The id in the header.
-    pub(in super::super) fn id(&self) -> u16 {
-        u16_at(&self.bytes, 0, "id").unwrap_or(0)
+    /// The answer to `query` when no upstream gave one.
+    pub(in super::super) fn failure(query: &Query, why: Why) -> Reply {
+        let plain = Query { edns: None, ..query.clone() };
+        Reply {
+            bytes: emit_error(&plain, true, rcode::SERVFAIL, None).into(),
+            ttls: Box::default(),
+            rcode: rcode::SERVFAIL,
+            edns: false,
+            errors: extended_error(why).into(),
+            lifetime: None,
+            negative: None,
+            name: query.name.clone(),
+            qtype: query.qtype,
+            qclass: query.qclass,
+        }
     }
 
     /// Whether it repeats this question, case aside.
@@ -140,6 +158,16 @@ impl Reply {
     /// How long it may be kept, in seconds: the least TTL, or RFC 2308's for negative answers; `None` if not at all.
     pub(in super::super) fn lifetime(&self) -> Option<u32> {
         self.lifetime.filter(|&seconds| seconds > 0)
+    }
+
+    /// Whether it says that something is not there.
+    pub(in super::super) fn is_negative(&self) -> bool {
+        self.negative.is_some()
+    }
+
+    /// Whether it says that nobody could tell.
+    pub(in super::super) fn is_failure(&self) -> bool {
+        self.rcode == rcode::SERVFAIL
     }
 
     /// What keeping it costs, in octets.
