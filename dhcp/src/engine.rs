@@ -254,3 +254,8 @@ impl Engine {
         })
     }
 }
+
+#[cfg(test)]
+mod conversations;
+#[cfg(test)]
+mod tests;

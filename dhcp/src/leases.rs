@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A binding is applied before it is on disk, so that the next packet sees it; [`Table::settle`] later says whether it
-//! got there. If not, the last binding that did comes back, whatever was applied in between.
+//! got there. If not, the last binding that did comes back, whatever was applied in between; until then its address is
+//! nobody else's.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -112,6 +113,8 @@ pub(crate) struct Table {
     offered: HashMap<Ipv4Addr, Mac>,
     quarantine: HashMap<Ipv4Addr, Duration>,
     unsettled: HashMap<Mac, Unsettled>,
+    /// The addresses of `on_disk` of everyone unsettled.
+    kept: BTreeSet<(Ipv4Addr, Mac)>,
 }
 
 impl Table {
@@ -143,6 +146,9 @@ impl Table {
             && binding.is_live(now)
         {
             return Holder::Leased(binding.mac);
+        }
+        if let Some(mac) = self.kept_for(address, now) {
+            return Holder::Leased(mac);
         }
         if let Some(&until) = self.quarantine.get(&address)
             && until > now
@@ -181,8 +187,10 @@ impl Table {
     pub(crate) fn apply(&mut self, change: Change, ticket: Ticket) {
         if let Some(mac) = change.binding_of() {
             let on_disk = self.bindings.get(&mac);
-            let unsettled =
-                self.unsettled.entry(mac).or_insert_with(|| Unsettled { last: ticket, on_disk: on_disk.cloned() });
+            let unsettled = self.unsettled.entry(mac).or_insert_with(|| {
+                self.kept.extend(on_disk.map(|binding| (binding.address, mac)));
+                Unsettled { last: ticket, on_disk: on_disk.cloned() }
+            });
             unsettled.last = ticket;
         }
         match change {
@@ -211,20 +219,26 @@ impl Table {
         let Some(mac) = change.binding_of() else { return };
         let Some(unsettled) = self.unsettled.get_mut(&mac) else { return };
         if written {
-            unsettled.on_disk = match change {
-                Change::Bind(binding) => Some(binding.clone()),
-                _ => None,
-            };
+            if let Some(before) = unsettled.on_disk.take() {
+                self.kept.remove(&(before.address, mac));
+            }
+            if let Change::Bind(binding) = change {
+                self.kept.insert((binding.address, mac));
+                unsettled.on_disk = Some(binding.clone());
+            }
         }
         if unsettled.last > ticket {
             return;
         }
         let on_disk = self.unsettled.remove(&mac).and_then(|unsettled| unsettled.on_disk);
+        if let Some(binding) = &on_disk {
+            self.kept.remove(&(binding.address, mac));
+        }
         if written {
             return;
         }
         self.remove(mac);
-        // Its address may have been given away after a release that never reached the disk: then it stays released.
+        // A remembered binding's address may have been given away.
         if let Some(binding) = on_disk
             && !self.by_address.contains_key(&binding.address)
         {
@@ -237,6 +251,15 @@ impl Table {
         self.offers.retain(|_, offer| offer.until > now);
         self.offered.retain(|_, mac| self.offers.contains_key(mac));
         self.quarantine.retain(|_, until| *until > now);
+    }
+
+    /// The client whose live lease of the address is on disk, while a change of it is on its way there.
+    fn kept_for(&self, address: Ipv4Addr, now: Duration) -> Option<Mac> {
+        let candidates = self.kept.range((address, Mac([0; 6]))..=(address, Mac([0xff; 6])));
+        candidates.map(|(_, mac)| *mac).find(|mac| {
+            let unsettled = self.unsettled.get(mac).and_then(|unsettled| unsettled.on_disk.as_ref());
+            unsettled.is_some_and(|binding| binding.is_live(now))
+        })
     }
 
     fn withdraw(&mut self, mac: Mac) {
@@ -274,3 +297,6 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ mod report;
 mod row;
 mod service;
 mod store;
+#[cfg(test)]
+mod testing;
 pub mod v4;
 
 pub use service::{Error, Lease, Services, Started};

@@ -19,7 +19,8 @@ use crate::{
 /// The layout below. A database with a higher one is not touched.
 const VERSION: i64 = 1;
 
-/// Times are seconds since the Unix epoch; `granted` is seconds; NULL in either means a lease without end.
+/// Times are seconds since the Unix epoch; `granted` is seconds; NULL in either means a lease without end. A row replaces
+/// its MAC's and its address's older ones: a release that never got here can't come back as a second holder.
 const SCHEMA: &str = "
 CREATE TABLE leases (
     network   TEXT NOT NULL,
@@ -30,7 +31,8 @@ CREATE TABLE leases (
     client_id BLOB,
     granted   INTEGER,
     ends      INTEGER,
-    PRIMARY KEY (network, mac)
+    PRIMARY KEY (network, mac),
+    UNIQUE (network, address)
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
 ";

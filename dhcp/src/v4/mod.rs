@@ -21,3 +21,6 @@ pub(crate) mod request;
 pub(crate) mod server;
 
 pub use message::{MIN_LEN, Message, Op, WireError};
+
+#[cfg(test)]
+mod tests;
