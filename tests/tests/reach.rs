@@ -115,17 +115,17 @@ fn a_new_port_forwards_within_twenty_milliseconds() -> Result<()> {
     let (mut netd, _internet) = host_with_internet("quick")?;
     netd.ok(&["net-start", "default"])?;
     let mut times = Vec::new();
-    for n in 0..5 {
+    for n in 0..11 {
         let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1 };
         let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
         let added = Instant::now();
-        let plug = Plug::new(&format!("q{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
+        let plugs = [Plug::new(&format!("q{n}"), &port.mac, fds.pop().context("a descriptor")?)?];
         // The lease is four packets through the new port, both ways; a frame that is lost costs seconds.
-        crowd::run(&[plug], &Errand::default(), Duration::from_secs(5))?[0].address.context("no lease")?;
+        crowd::run(&plugs, &Errand::default(), Duration::from_secs(5))?[0].address.context("no lease")?;
         times.push(added.elapsed());
     }
     times.sort();
-    assert!(times[2] < Duration::from_millis(20), "{times:?}");
+    assert!(times[5] < Duration::from_millis(20), "{times:?}");
     netd.finish()
 }
 
