@@ -131,3 +131,6 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

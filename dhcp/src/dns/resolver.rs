@@ -54,7 +54,7 @@ const REST: Duration = Duration::from_secs(10);
 /// How many wrong answers are dropped before UDP is given up for a question.
 const STRAYS: u8 = 8;
 
-/// How many may wait.
+/// How many may wait. Each that waits alone holds a descriptor, and up to two more while upstreams are silent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Queries of all clients together.
@@ -67,7 +67,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { total: 512, per_client: 128, cache: Bounds::default() }
+        Limits { total: 256, per_client: 128, cache: Bounds::default() }
     }
 }
 

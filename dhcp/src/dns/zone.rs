@@ -37,9 +37,14 @@ pub(super) enum Verdict {
     Forward,
 }
 
-/// Names under which nothing is asked upstream (wire form, lower case).
-const NEVER_FORWARDED: [&[u8]; 6] =
-    [b"\x09localhost\0", b"\x05local\0", b"\x05onion\0", b"\x07invalid\0", b"\x04test\0", b"\x04home\x04arpa\0"];
+/// The asker itself (wire form and lower case, as all names here).
+const LOCALHOST: &[u8] = b"\x09localhost\0";
+
+/// The names of homes, each its own.
+const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
+
+/// Top-level names under which there is nothing to be found by DNS.
+const NOTHING_UNDER: [&[u8]; 4] = [b"\x05local\0", b"\x05onion\0", b"\x07invalid\0", b"\x04test\0"];
 
 /// The name by which a client looks for encrypted resolvers.
 const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
@@ -233,7 +238,6 @@ impl Zone {
         match name.reversed_address() {
             Some(address) => self.pointer(name, address, zone, qtype),
             None => {
-                // Above or below what we hold: a name on the way down to a private zone is not ours.
                 let zone = zone?;
                 Some(negative(name, zone, qtype, name.labels().count() < 34))
             }
@@ -298,10 +302,9 @@ fn special(name: &Name, qtype: u16) -> Option<Verdict> {
     if is_under(name.bytes(), RESOLVER_ARPA) {
         return Some(Verdict::NoData { zone: ancestor(name, 2) });
     }
-    let top = NEVER_FORWARDED.into_iter().find(|top| is_under(name.bytes(), top))?;
-    let zone = ancestor(name, if top == NEVER_FORWARDED[5] { 2 } else { 1 });
-    if top == NEVER_FORWARDED[0] {
-        // Every name under localhost is this machine (RFC 6761 §6.3).
+    if is_under(name.bytes(), LOCALHOST) {
+        // Every name under it is this machine (RFC 6761 §6.3).
+        let zone = ancestor(name, 1);
         let records = match qtype {
             rtype::A => vec![Record::Address(Ipv4Addr::LOCALHOST.into())],
             rtype::AAAA => vec![Record::Address(Ipv6Addr::LOCALHOST.into())],
@@ -309,11 +312,13 @@ fn special(name: &Name, qtype: u16) -> Option<Verdict> {
         };
         return Some(Verdict::Answer { records, zone });
     }
-    if top == NEVER_FORWARDED[5] && *name == zone && qtype == rtype::DS {
+    if is_under(name.bytes(), HOME_ARPA) {
         // The delegation is insecure on purpose, and a validating guest must see that (RFC 8375 §4).
-        return None;
+        let asks_delegation = name.bytes() == HOME_ARPA && qtype == rtype::DS;
+        return (!asks_delegation).then(|| Verdict::NoName { zone: ancestor(name, 2) });
     }
-    Some(Verdict::NoName { zone })
+    let nothing = NOTHING_UNDER.into_iter().any(|top| is_under(name.bytes(), top));
+    nothing.then(|| Verdict::NoName { zone: ancestor(name, 1) })
 }
 
 /// Types that ask about a top-level domain and not about a host: a validating guest needs them.

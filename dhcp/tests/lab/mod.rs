@@ -79,7 +79,8 @@ impl Guest {
         let guest = Guest { mac, dir: tempfile::tempdir().unwrap(), namespace };
         guest.must("ip link set lo up");
         guest.must("ip link set eth0 up");
-        fs::write(guest.path("hook"), HOOK).unwrap();
+        let seen = format!("SEEN={}\n", guest.path("seen").display());
+        fs::write(guest.path("hook"), HOOK.replacen('\n', &format!("\n{seen}"), 1)).unwrap();
         run(&format!("chmod +x {}", guest.path("hook").display()));
         guest
     }
@@ -104,7 +105,8 @@ impl Guest {
     pub(crate) fn command(&self, line: &str) -> tokio::process::Command {
         let mut words = line.split_whitespace();
         let mut command = tokio::process::Command::new(words.next().unwrap());
-        command.args(words).env("SEEN", self.path("seen")).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(words).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let namespace = self.namespace.try_clone().unwrap();
         // SAFETY: the closure runs in the forked child and only makes system calls on a descriptor it owns; the strings
         // are made before.
@@ -125,9 +127,20 @@ impl Guest {
 
     /// Runs a command in the guest to its end, which comes within 30 s.
     pub(crate) async fn output(&self, line: &str) -> Output {
-        let done = tokio::time::timeout(Duration::from_secs(30), self.command(line).output()).await;
+        let mut command = self.command(line);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = tokio::time::timeout(Duration::from_secs(30), command.output()).await;
         done.unwrap_or_else(|_| panic!("`{line}` hangs"))
-            .unwrap_or_else(|cause| panic!("`{line}` can't be run; install the client it names: {cause}"))
+            .unwrap_or_else(|cause| panic!("`{line}` can't be run; install what it names: {cause}"))
+    }
+
+    /// Starts a client that stays; it and every process it makes end when the value is dropped.
+    pub(crate) fn start(&self, line: &str) -> tokio::process::Child {
+        // The shell is the first process of a PID namespace: clients change their user and so lose a parent-death signal,
+        // but when it goes they go.
+        let mut command = self.command("unshare --pid --fork --kill-child --mount-proc sh -c");
+        command.arg(format!("{line}; exit"));
+        command.spawn().unwrap_or_else(|cause| panic!("`unshare` can't be run: {cause}"))
     }
 
     fn must(&self, line: &str) {
@@ -143,7 +156,7 @@ impl Guest {
 /// What every client runs on an event: keeps what it was told, and configures the address.
 const HOOK: &str = r#"#!/bin/sh
 case "$1$reason" in deconfig|PREINIT|CARRIER|NOCARRIER|STOPPED|STOP*) exit 0 ;; esac
-{ echo "event=$1$reason"; env; } > "$SEEN"
+{ echo "event=$1$reason"; env; } > "$SEEN.new" && mv "$SEEN.new" "$SEEN"
 address=${ip:-$new_ip_address}
 [ -n "$address" ] && ip addr replace "$address/24" dev eth0
 exit 0
@@ -175,4 +188,15 @@ pub(crate) async fn serve(directory: &Path, config: NetworkConfig) -> Services {
     let services = Services::open(&directory.join("leases.db")).await.expect("a lease database");
     services.start(config).await.expect("the network's servers");
     services
+}
+
+/// Waits for something to become true, which must be within 20 s.
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}: not within 20 s");
 }

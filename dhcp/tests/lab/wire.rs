@@ -3,6 +3,7 @@
 use std::{
     io, mem,
     net::{Ipv4Addr, SocketAddrV4},
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,19 @@ impl Wire {
             })
         };
         socket.bind(&address.unwrap().1).unwrap();
+        // Room for the answers to a burst that is sent whole before any is read.
+        let room: libc::c_int = 8 << 20;
+        // SAFETY: pointer and length are of one live integer, which setsockopt only reads.
+        let failed = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const room).cast(),
+                mem::size_of_val(&room) as libc::socklen_t,
+            )
+        };
+        assert_eq!(failed, 0);
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         Wire(socket)
     }
@@ -98,10 +112,10 @@ impl Wire {
     }
 }
 
-/// A MAC of ours by number.
+/// A made-up MAC by number; none of a real device here.
 pub(crate) fn mac(number: u32) -> Mac {
     let [a, b, c, d] = number.to_be_bytes();
-    Mac([0x52, 0x54, a, b, c, d])
+    Mac([0x56, 0x54, a, b, c, d])
 }
 
 pub(crate) fn kind(message: &Message) -> u8 {

@@ -1,4 +1,4 @@
-//! The client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
+//! EDGE: the client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
 
 use std::{
     os::fd::OwnedFd,

@@ -1,4 +1,4 @@
-//! `net-edit`. EDGE: the user's editor, a temporary file, the terminal.
+//! EDGE: `net-edit`: the user's editor, a temporary file, the terminal.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! The verbs on ports and guests. EDGE: `port exec` becomes another program.
+//! EDGE: the verbs on ports and guests; `port exec` becomes another program.
 
 use std::{
     ffi::OsString,

@@ -89,6 +89,32 @@ fn ten_networks_of_every_kind_come_and_go() {
 }
 
 #[test]
+fn every_setting_of_a_bridge_is_what_the_kernel_then_has() {
+    let space = Space::new();
+    let found = space.traces();
+    let _daemon = space.daemon();
+    // With the protocol on the kernel takes 2 s for anything less.
+    for (bridge, mtu, expected) in [
+        ("<bridge stp='off' delay='7'/>", "", vec!["stp_state 0", "mtu 1500"]),
+        ("<bridge stp='on' delay='0'/>", "", vec!["stp_state 1", "forward_delay 200"]),
+        ("<bridge stp='on' delay='7'/>", "<mtu size='9000'/>", vec!["forward_delay 700", "mtu 9000"]),
+        ("<bridge stp='on' delay='30'/>", "<mtu size='1280'/>", vec!["forward_delay 3000", "mtu 1280"]),
+    ] {
+        let xml = format!("<network><name>b</name>{bridge}{mtu}<ip address='10.78.0.1' prefix='24'/></network>");
+        let started = space.call(async |client| client.create_network(xml).await).unwrap();
+        let link = space.run(&format!("ip -d link show dev {}", started.network.bridge.unwrap()));
+        assert!(expected.iter().all(|part| link.contains(part)), "{bridge}{mtu}: {link}");
+        let (port, fds) = add_port(&space, "b", "vm1", 1);
+        drop(fds);
+        wait_for("the port to be forgotten", || ports(&space).is_empty());
+        let link = space.run("ip -d link show type bridge");
+        assert!(expected.iter().all(|part| link.contains(part)), "{bridge}{mtu} after {}: {link}", port.interface);
+        space.destroy("b");
+        assert_eq!(space.traces(), found);
+    }
+}
+
+#[test]
 fn a_port_forwards_at_once_and_goes_with_its_descriptors() {
     let space = Space::new();
     let _daemon = space.daemon();
@@ -102,7 +128,7 @@ fn a_port_forwards_at_once_and_goes_with_its_descriptors() {
     assert!(link.contains(&format!("link/ether fe{}", &port.mac[2..])), "{link}");
     println!("port added in {elapsed:?}");
     assert_eq!((port.queues, fds.len(), port.mtu), (2, 2, 1500));
-    assert_eq!(ports(&space), [port.interface.clone()]);
+    assert_eq!(ports(&space), std::slice::from_ref(&port.interface));
     assert_eq!(entries(&space.path("run/ports")), [format!("{}.json", port.interface)]);
 
     let twice = PortRequest { network: "default".into(), guest: None, mac: Some(port.mac.clone()), queues: 1 };
@@ -136,6 +162,8 @@ fn a_killed_daemon_is_succeeded_without_anyone_noticing() {
     space.start("n3");
     let (kept, fds) = add_port(&space, "default", "vm1", 1);
     let (lost, lost_fds) = add_port(&space, "n3", "vm2", 1);
+    // The kernel takes up to a second to call a bridge up whose first port is.
+    wait_for("the bridge to be up", || space.run("ip -o link show dev virbr0").contains("state UP"));
     let before = space.run("ip -o link show");
     daemon.kill();
     drop(lost_fds);
@@ -145,7 +173,7 @@ fn a_killed_daemon_is_succeeded_without_anyone_noticing() {
     space.run("nft flush ruleset");
     let daemon = space.daemon();
     assert_eq!(active(&space), ["default", "n3"]);
-    assert_eq!(ports(&space), [kept.interface.clone()]);
+    assert_eq!(ports(&space), std::slice::from_ref(&kept.interface));
     let after: Vec<String> = space.run("ip -o link show").lines().map(str::to_owned).collect();
     let expected: Vec<&str> = before.lines().filter(|line| !line.contains(&lost.interface)).collect();
     let of_bridge_without_port = |line: &str| line.contains("virbr1");
@@ -186,6 +214,37 @@ fn a_deleted_bridge_is_back_within_a_second() {
     assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
     assert_ne!(space.index("virbr0"), Some(old));
     wait_for("DNS", || space.run("ss -lnu").contains("192.168.122.1:53"));
+}
+
+#[test]
+fn a_tap_pulled_off_the_bridge_is_back_within_a_second() {
+    let space = Space::new();
+    let _daemon = space.daemon();
+    space.start("default");
+    let (port, _fds) = add_port(&space, "default", "vm1", 1);
+    space.run(&format!("ip link set {} nomaster", port.interface));
+    space.run("ip address del 192.168.122.1/24 dev virbr0");
+    let begin = Instant::now();
+    let link = format!("ip -o link show dev {}", port.interface);
+    wait_for("the tap", || space.run(&link).contains("master virbr0"));
+    wait_for("the address", || space.run("ip -o address show dev virbr0").contains("192.168.122.1/24"));
+    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_flushed_ruleset_is_back_within_a_second() {
+    let space = Space::new();
+    let found = space.traces();
+    let _daemon = space.daemon();
+    space.start("default");
+    let rules = space.run("nft list ruleset");
+    space.run("nft flush ruleset");
+    let begin = Instant::now();
+    wait_for("the rules", || space.run("nft list ruleset") == rules);
+    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
+    space.destroy("default");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(space.traces(), found, "a network that was stopped is not put back");
 }
 
 #[test]

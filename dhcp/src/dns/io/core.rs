@@ -167,7 +167,9 @@ pub(super) async fn keep_time(core: Arc<Core>) {
             None => core.rearm.notified().await,
             Some(at) => {
                 tokio::select! {
-                    () = tokio::time::sleep_until(at.into()) => core.change(|resolver, now, out| resolver.tick(now, out)),
+                    () = tokio::time::sleep_until(at.into()) => {
+                        core.change(|resolver, now, out| resolver.tick(now, out));
+                    }
                     () = core.rearm.notified() => {}
                 }
             }

@@ -212,8 +212,8 @@ impl Watcher {
     }
 }
 
-/// Where a change would show: for the file and every link on the way to it, its directory, or the nearest one above that
-/// exists, and the name to look for there.
+/// Where a change would show: for the file and every link on the way to it, its directory, or the nearest one above
+/// that exists, and the name to look for there.
 fn places(file: &Path) -> Vec<(PathBuf, OsString)> {
     let mut places = Vec::new();
     let mut file = file.to_owned();

@@ -139,6 +139,7 @@ fn set_upstreams(core: &Arc<Core>, follower: &Follower, own: &[IpAddr]) {
     let lists = follower.lists();
     let index = |name: &str| if_nametoindex(name).ok();
     let upstreams = upstream::choose(&lists.listed, &lists.behind_stub, own, index);
+    tracing::debug!(?upstreams, "DNS upstreams");
     core.change(|resolver, now, out| resolver.set_upstreams(&upstreams, now, out));
 }
 

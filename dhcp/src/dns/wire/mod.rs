@@ -183,7 +183,7 @@ fn truncate(response: &mut Vec<u8>, question_end: usize) {
     }
 }
 
-/// Appends our OPT (RFC 6891 §6.1.2) and counts it. `rcode` is the whole 12 bits; `option` is a finished option or nothing.
+/// Appends our OPT (RFC 6891 §6.1.2) and counts it. `rcode` is the whole 12 bits; `option` is whole options or empty.
 fn push_opt(response: &mut Vec<u8>, rcode: u16, dnssec_ok: bool, option: &[u8]) {
     response.push(0);
     response.extend(rtype::OPT.to_be_bytes());

@@ -5,13 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Output,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UdpSocket},
@@ -62,31 +60,21 @@ pub(super) fn ip(arguments: &str) {
 }
 
 /// A directory of the test's own.
-pub(super) struct Directory(pub(super) PathBuf);
+pub(super) struct Directory(TempDir);
 
 impl Directory {
     pub(super) fn new() -> Directory {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("dns-test-{}-{count}", std::process::id()));
-        std::fs::create_dir(&path).expect("a temporary directory");
-        Directory(path)
+        Directory(TempDir::new().expect("a temporary directory"))
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).expect("a file in the temporary directory");
         path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -49,6 +49,23 @@ fn pipelined_queries_are_answered_as_answers_come() {
 }
 
 #[test]
+fn a_burst_is_answered_in_full_however_long_it_is() {
+    in_netns(|| async {
+        let network = Network::start("").await;
+        let (mut reader, mut writer) = connect(&network).await.into_split();
+        let burst: Vec<u8> = (0..5_000).flat_map(|id| framed(&query(id, "vm1", 1))).collect();
+        let write = async { writer.write_all(&burst).await.unwrap() };
+        let read = async {
+            for _ in 0..5_000 {
+                let length = reader.read_u16().await.unwrap();
+                reader.read_exact(&mut vec![0; usize::from(length)]).await.unwrap();
+            }
+        };
+        timeout(PATIENCE, async { tokio::join!(write, read) }).await.expect("5,000 answers");
+    });
+}
+
+#[test]
 fn a_query_in_pieces_is_one_query_and_many_are_answered_on_one_connection() {
     in_netns(|| async {
         let network = Network::start("").await;
