@@ -12,7 +12,7 @@ use tests::{
     initramfs,
     lab::{self, Job, Outcome},
     on_kvm::kvm_runs_guests,
-    paths::{self, Flavour},
+    paths,
 };
 
 use crate::table::Table;
@@ -29,6 +29,12 @@ struct Boot {
     lease: Duration,
     overhead_kib: u64,
 }
+
+/// How a monitor's command line is made for a guest of this name.
+type Monitor = fn(&Daemon, &str) -> Result<Command>;
+
+/// One of the times of a boot.
+type Part = fn(&Boot) -> Duration;
 
 /// Boots guests here if this machine can, else in the lab.
 pub(crate) fn boots(table: &mut Table, samples: usize) -> Result<()> {
@@ -53,7 +59,7 @@ pub(crate) fn boots(table: &mut Table, samples: usize) -> Result<()> {
 pub(crate) fn boot_in_turns(table: &mut Table, samples: usize) -> Result<()> {
     let mut netd = Daemon::new("bench")?;
     netd.ok(&["net-start", "default"])?;
-    let monitors: [(&str, fn(&Daemon, &str) -> Result<Command>); 3] =
+    let monitors: [(&str, Monitor); 3] =
         [("vmm", vmm), ("QEMU q35", |d, n| qemu(d, n, "q35")), ("QEMU microvm", |d, n| qemu(d, n, "microvm"))];
     let mut boots: [Vec<Boot>; 3] = [const { Vec::new() }; 3];
     for round in 0..samples {
@@ -65,9 +71,9 @@ pub(crate) fn boot_in_turns(table: &mut Table, samples: usize) -> Result<()> {
     }
     netd.finish()?;
     let [ours, peers @ ..] = &boots;
-    let times = |boots: &[Boot], of: fn(&Boot) -> Duration| boots.iter().map(of).collect::<Vec<_>>();
+    let times = |boots: &[Boot], of: Part| boots.iter().map(of).collect::<Vec<_>>();
     for ((peer, _), theirs) in monitors[1..].iter().zip(peers) {
-        let parts: [(&str, fn(&Boot) -> Duration); 3] = [
+        let parts: [(&str, Part); 3] = [
             ("guest: exec to kernel's first line", |b| b.kernel),
             ("guest: exec to user space", |b| b.user_space),
             ("guest: exec to lease", |b| b.lease),
@@ -92,8 +98,8 @@ fn boot(command: &mut Command, name: &str) -> Result<Boot> {
 }
 
 fn files() -> Result<(String, String)> {
-    let kernel = paths::kernel(Flavour::Cloud)?.image.display().to_string();
-    Ok((kernel, initramfs::guest_image()?.display().to_string()))
+    let image = initramfs::guest_image()?;
+    Ok((image.kernel.display().to_string(), image.initrd.display().to_string()))
 }
 
 fn vmm(netd: &Daemon, name: &str) -> Result<Command> {
