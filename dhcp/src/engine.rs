@@ -191,22 +191,26 @@ impl Engine {
     }
 
     /// Every name and the address it stands for: a guest's for each of its ports with a lease, then those clients claim.
+    /// Guests' own names come before the names their clients claim: of several names for one address the first is the
+    /// one a reverse look-up answers.
     fn names(&self, now: Moment) -> Names {
-        let mut records = BTreeSet::new();
+        let mut guests = BTreeSet::new();
         for (name, mac) in self.ports.named() {
             if let Some(binding) = self.table.binding(mac).filter(|binding| binding.is_live(now.boot)) {
-                records.insert((name.to_owned(), IpAddr::V4(binding.address)));
+                guests.insert((name.to_owned(), IpAddr::V4(binding.address)));
             }
         }
+        let mut claimed = BTreeSet::new();
         for binding in self.table.bindings().filter(|binding| binding.is_live(now.boot)) {
             if let Some(name) = &binding.hostname
                 && !self.ports.name_is_taken(name, binding.mac)
                 && self.table.name_holder(name, now.boot) == Some(binding.mac)
             {
-                records.insert((name.clone(), IpAddr::V4(binding.address)));
+                claimed.insert((name.clone(), IpAddr::V4(binding.address)));
             }
         }
-        Names { records: records.into_iter().collect() }
+        let claimed = claimed.into_iter().filter(|record| !guests.contains(record)).collect::<Vec<_>>();
+        Names { records: guests.into_iter().chain(claimed).collect() }
     }
 
     /// The leases that have not ended, by MAC.

@@ -15,17 +15,19 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 
 use crate::{
     apply::Kernel,
-    observe::{self, LinkEvent, Netlink, ObserveError},
+    observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
     store::{Store, StoreError},
@@ -43,6 +45,9 @@ pub const READ_ONLY_SOCKET: &str = "netd-ro.sock";
 
 /// Members of this group may use [`SOCKET`].
 pub const GROUP: &str = "netd";
+
+/// After a disturbance the host is looked at this much later, once for all that happened meanwhile.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// What the daemon is started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,11 +136,12 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let kernel = Kernel::new(Netlink::open()?, services);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
     // From before the ports are counted, so that none can go unnoticed in between.
-    let events = observe::link_events()?;
+    let events = observe::events()?;
     verbs.recover(first).await?;
 
-    let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
+    // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
+    let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
     let tasks = [
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
@@ -159,18 +165,31 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// What the kernel says about links, as long as it says something.
-async fn heed(mut events: impl futures_util::Stream<Item = LinkEvent> + Unpin, verbs: Arc<Verbs<Kernel>>) {
-    while let Some(event) = events.next().await {
-        let result = match event {
-            LinkEvent::Gone { index, name } => verbs.link_gone(index, &name).await,
-            LinkEvent::Missed => verbs.look_again().await,
-        };
-        if let Err(error) = result {
-            tracing::error!("{error}");
+/// What the kernel says, as long as it says something.
+async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Kernel>>) {
+    let mut due = None;
+    loop {
+        let wake = due.unwrap_or_else(Instant::now);
+        tokio::select! {
+            event = events.next() => {
+                let look = match event {
+                    Some(Event::Gone { index, name }) => verbs.link_gone(index, &name).await,
+                    Some(Event::Disturbed) => true,
+                    None => break,
+                };
+                if look {
+                    due.get_or_insert_with(|| Instant::now() + SETTLING);
+                }
+            }
+            () = tokio::time::sleep_until(wake), if due.is_some() => {
+                due = None;
+                if let Err(error) = verbs.reconcile().await {
+                    tracing::error!("{error}");
+                }
+            }
         }
     }
-    tracing::error!("the kernel's link events ended: ports that go are noticed only by the next daemon");
+    tracing::error!("the kernel's events ended: what other programs do to networks is noticed only by the next daemon");
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {

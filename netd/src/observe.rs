@@ -1,11 +1,13 @@
 //! EDGE: reads the host by rtnetlink and procfs into [`HostState`]; never writes.
 //!
-//! One netlink socket serves every question of the daemon and, through `apply`, every change. A second one listens for
-//! links that go away.
+//! One netlink socket serves every question of the daemon and, through `apply`, every change. Two more listen for
+//! what other programs do to links and tables.
+
+pub(crate) mod rules;
 
 use std::{io, net::Ipv4Addr, pin::pin};
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -115,9 +117,9 @@ async fn collect<M, T>(
     Ok(messages.into_iter().filter_map(parse).collect())
 }
 
-/// What the kernel says about links while we run.
+/// What the kernel says while we run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkEvent {
+pub enum Event {
     /// A link is gone.
     Gone {
         /// Its index.
@@ -125,31 +127,43 @@ pub enum LinkEvent {
         /// Its name.
         name: String,
     },
-    /// Events were lost: look again at everything.
-    Missed,
+    /// A tap left its bridge, a bridge was set down, an address or an nftables table was removed, or events were lost:
+    /// something that a network is made of may be missing.
+    Disturbed,
 }
 
-/// A stream of [`LinkEvent`]s, from now on. It ends only if the socket breaks.
-pub fn link_events() -> Result<impl Stream<Item = LinkEvent> + Send + Unpin, ObserveError> {
+/// A stream of [`Event`]s, from now on. It ends only if the socket breaks.
+pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError> {
     let (connection, handle, messages) =
-        rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(ObserveError::Socket)?;
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
+            .map_err(ObserveError::Socket)?;
     tokio::spawn(connection);
-    Ok(Box::pin(messages.filter_map(move |(message, _)| {
+    let links = messages.filter_map(move |(message, _)| {
         // The connection ends when the last handle is dropped; this one keeps it for as long as the stream lives.
         let _open = &handle;
         std::future::ready(event(message.payload))
-    })))
+    });
+    let tables = rules::removals().map_err(ObserveError::Socket)?.map(|()| Event::Disturbed);
+    Ok(Box::pin(stream::select(links, tables)))
 }
 
-fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<LinkEvent> {
+fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
+    use RouteNetlinkMessage::{DelAddress, DelLink, NewLink};
     match payload {
         // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone))
-            if gone.header.interface_family == AddressFamily::Unspec =>
-        {
-            link(gone).map(|link| LinkEvent::Gone { index: link.index, name: link.name })
+        NetlinkPayload::InnerMessage(DelLink(gone)) if gone.header.interface_family == AddressFamily::Unspec => {
+            link(gone).map(|link| Event::Gone { index: link.index, name: link.name })
         }
-        NetlinkPayload::Overrun(_) => Some(LinkEvent::Missed),
+        NetlinkPayload::InnerMessage(NewLink(now)) => {
+            let link = link(now)?;
+            let disturbed = match link.kind {
+                LinkKind::Tun => link.up && link.master.is_none(),
+                LinkKind::Bridge { .. } => !link.up,
+                LinkKind::Other => false,
+            };
+            disturbed.then_some(Event::Disturbed)
+        }
+        NetlinkPayload::InnerMessage(DelAddress(_)) | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
         _ => None,
     }
 }

@@ -173,6 +173,13 @@ impl Guest {
         Ok(output)
     }
 
+    /// Has the guest power itself off and waits for the end of its process.
+    pub fn power_off(&mut self) -> Result<ExitStatus> {
+        self.shows("guest: ready")?;
+        self.type_line("run 0 poweroff")?;
+        self.ends()
+    }
+
     /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);

@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
+    libc,
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
     sys::prctl,
@@ -114,6 +115,8 @@ impl Space {
             command.pre_exec(move || {
                 setns(BorrowedFd::borrow_raw(mnt), CloneFlags::CLONE_NEWNS)?;
                 setns(BorrowedFd::borrow_raw(net), CloneFlags::CLONE_NEWNET)?;
+                // A tap lives as long as a copy of its descriptor: no child may keep one that another test just got.
+                libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int);
                 if let Some(User { uid, gid, group }) = user {
                     setgroups(&[Gid::from_raw(gid), Gid::from_raw(group)])?;
                     setgid(Gid::from_raw(gid))?;

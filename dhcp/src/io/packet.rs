@@ -56,6 +56,10 @@ impl PacketSocket {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         attach_filter(fd.as_raw_fd())?;
         set_option(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
+        // A bridge without ports has no carrier, and its queue discipline swallows what is sent, with no error. When
+        // the first port comes the kernel wakes the discipline some milliseconds later; a new guest's first DISCOVER
+        // may be here before that. So the answer goes past it (packet(7)).
+        set_option(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &1_i32)?;
         // Best effort: it takes CAP_NET_ADMIN, which a smaller buffer doesn't need.
         let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER);
 

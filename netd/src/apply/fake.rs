@@ -311,6 +311,10 @@ impl Host for Fake {
         .await
     }
 
+    fn has_firewall(&self) -> Result<bool, ObserveError> {
+        Ok(self.world().table.is_some())
+    }
+
     fn set_ports(&self, _network: &str, _ports: Vec<dhcp::config::PortName>) {}
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {

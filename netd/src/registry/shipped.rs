@@ -57,7 +57,7 @@ fn renumber(network: &mut Network, third: u8) {
 /// Where the unchanged network goes when what it has is taken: the next free 192.168.N.0/24, the next free bridge
 /// name. Returns it with a sentence for each change; `None` if nothing free is left.
 ///
-/// `subnet_is_free` and `bridge_is_free` know of other networks' definitions.
+/// `subnet_is_free` and `free_bridge` know of other networks' definitions.
 pub fn make_way(
     network: &Network,
     host: &HostState,

@@ -17,7 +17,7 @@ use crate::{
 pub enum VerbError {
     /// The request cannot be granted.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(Box<Refusal>),
     /// The host could not be read.
     #[error("internal error: {0}")]
     Observe(#[from] ObserveError),
@@ -32,25 +32,40 @@ pub enum VerbError {
     Step(#[from] StepError),
     /// A port could not be made.
     #[error("internal error: {0}")]
-    Port(#[from] PortError),
+    Port(Box<PortError>),
     /// The disk did not do as asked.
     #[error("internal error: {0}")]
     Store(#[from] StoreError),
 }
 
+impl From<Refusal> for VerbError {
+    fn from(refusal: Refusal) -> Self {
+        VerbError::Refused(Box::new(refusal))
+    }
+}
+
+impl From<PortError> for VerbError {
+    fn from(error: PortError) -> Self {
+        VerbError::Port(Box::new(error))
+    }
+}
+
 impl From<xml::Error> for VerbError {
     fn from(error: xml::Error) -> Self {
-        VerbError::Refused(error.into())
+        Refusal::from(error).into()
     }
 }
 
 impl VerbError {
     fn hint(&self) -> Option<String> {
         match self {
-            VerbError::Port(PortError::Tap(TapError::Open(cause))) => Some(match cause.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV) => "load the tun module: 'modprobe tun'".into(),
-                _ => "the daemon must run as root or own /dev/net/tun".into(),
-            }),
+            VerbError::Port(error) => match &**error {
+                PortError::Tap(TapError::Open(cause)) => Some(match cause.raw_os_error() {
+                    Some(libc::ENOENT | libc::ENODEV) => "load the tun module: 'modprobe tun'".into(),
+                    _ => "the daemon must be allowed to use /dev/net/tun: run it as root".into(),
+                }),
+                _ => None,
+            },
             VerbError::Store(StoreError { cause, path, .. }) => match cause.raw_os_error() {
                 Some(libc::ENOSPC | libc::EDQUOT) => {
                     Some(format!("the disk is full: 'df {}' shows it", path.parent().unwrap_or(path).display()))
@@ -67,7 +82,7 @@ impl VerbError {
 impl From<VerbError> for netd_api::Error {
     fn from(error: VerbError) -> Self {
         match error {
-            VerbError::Refused(refusal) => refusal.into(),
+            VerbError::Refused(refusal) => (*refusal).into(),
             error => {
                 let reply = netd_api::Error::new(ErrorKind::Internal, error.to_string());
                 match error.hint() {

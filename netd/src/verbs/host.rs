@@ -5,7 +5,7 @@ use std::{future::Future, os::fd::OwnedFd};
 use crate::{
     apply::{Executor, Kernel, StepError},
     host::Neighbour,
-    observe::ObserveError,
+    observe::{ObserveError, rules},
     port::{self, Port, tap::TapError},
     registry::PortSpec,
 };
@@ -34,6 +34,8 @@ pub trait Host: Executor {
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
     /// Makes our table anew with these networks; removes it if there are none.
     fn replace_firewall(&self, networks: &[nat::Network]) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Whether our table is there at all.
+    fn has_firewall(&self) -> Result<bool, ObserveError>;
     /// Tells the servers whose MACs are on a network.
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>);
     /// The leases of a network.
@@ -71,6 +73,10 @@ impl Host for Kernel {
             networks => nat::replace(networks).await?,
         }
         Ok(())
+    }
+
+    fn has_firewall(&self) -> Result<bool, ObserveError> {
+        rules::has_table(nat::TABLE).map_err(ObserveError::Socket)
     }
 
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>) {

@@ -136,6 +136,7 @@ impl<H: Host> Verbs<H> {
             journal: crate::plan::unwind(&steps),
         };
         self.store.save_record(&record)?;
+        self.publish_ports(&name);
         let done = match apply::apply(&self.host, &desired, steps, others).await {
             Ok(done) => done,
             Err(failed) => {

@@ -9,7 +9,7 @@ use crate::{
     apply,
     host::{HostState, LinkKind},
     model::Network,
-    plan::{self, Others, Undo},
+    plan::{self, InPlace, Others, Undo},
     port::Port,
     registry::{Live, shipped},
     store::{Found, Phase, Record},
@@ -153,7 +153,7 @@ impl<H: Host> Verbs<H> {
     async fn mend_all(&self, host: &HostState) {
         for name in self.active() {
             self.publish_ports(&name);
-            self.mend(&name, host).await;
+            self.mend(&name, host, InPlace { firewall: true, services: false }).await;
             tracing::info!("network {name} adopted");
         }
     }

@@ -37,7 +37,7 @@ fn active(verbs: &Verbs<Fake>) -> Vec<String> {
 }
 
 /// What the registry says is what is there: every active network whole, and nothing of any other.
-fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, found: &Traces, case: &str) {
+fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Traces, case: &str) {
     let host = fake.world().host.clone();
     let registry = verbs.registry();
     for (name, entry) in registry.networks() {
@@ -51,6 +51,8 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, found: &Traces, case: &str) {
         assert_eq!(plan::show(&plan::plan(&live.desired, &host, in_place)), "", "{case}: {name}");
     }
     let live = registry.firewalls().len();
+    let records = std::fs::read_dir(directory.path().join("runtime/networks")).unwrap().count();
+    assert_eq!(records, live, "{case}: records");
     let world = fake.world();
     assert_eq!(world.table.as_ref().map_or(0, |table| table.len()), live, "{case}: rules");
     assert_eq!(world.services.len(), live, "{case}: servers");
@@ -136,7 +138,7 @@ fn killed_during(script: Script, text: &str, trouble: Option<fn(usize) -> Troubl
     fake.kill_daemon();
 
     let verbs = daemon(&fake, &directory).unwrap();
-    assert_true(&verbs, &fake, &found, &case);
+    assert_true(&verbs, &fake, &directory, &found, &case);
     if matches!(script, Script::Restart | Script::RestartWithTwo) {
         assert_eq!(fake.world().host.links, before, "{case}: a restart touched a link");
     }
@@ -204,7 +206,7 @@ fn ports_survive_the_daemon_and_go_with_their_tap() {
 
     let index = fake.world().host.link("vnet1").unwrap().index;
     fake.remove_link(index);
-    now(verbs.link_gone(index, "vnet1")).unwrap();
+    assert!(!now(verbs.link_gone(index, "vnet1")));
     assert!(verbs.list_ports(None).unwrap().ports.is_empty());
     assert_eq!(std::fs::read_dir(directory.path().join("runtime/ports")).unwrap().count(), 0);
 }
@@ -245,10 +247,51 @@ fn a_deleted_bridge_is_put_back_with_its_ports() {
     now(verbs.add_port(&port("default", "vm1", None))).unwrap();
     let bridge = fake.world().host.link("virbr0").unwrap().index;
     fake.remove_link(bridge);
-    now(verbs.link_gone(bridge, "virbr0")).unwrap();
-    assert_true(&verbs, &fake, &found, "bridge deleted");
+    assert!(now(verbs.link_gone(bridge, "virbr0")));
+    now(verbs.reconcile()).unwrap();
+    assert_true(&verbs, &fake, &directory, &found, "bridge deleted");
     let host = fake.world().host.clone();
     assert_eq!(host.link("vnet0").unwrap().master, Some(host.link("virbr0").unwrap().index));
+}
+
+#[test]
+fn what_is_pulled_off_a_running_network_is_put_back() {
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    now(verbs.start("default")).unwrap();
+    now(verbs.add_port(&port("default", "vm1", None))).unwrap();
+    let whole = fake.traces();
+    let bridge = fake.world().host.link("virbr0").unwrap().index;
+    for link in &mut fake.world().host.links {
+        match link.name.as_str() {
+            "virbr0" => link.up = false,
+            "vnet0" => link.master = None,
+            _ => {}
+        }
+    }
+    fake.world().host.addresses.retain(|address| address.link != bridge);
+    fake.world().host.routes.retain(|route| route.link != Some(bridge));
+    fake.world().table = None;
+    now(verbs.reconcile()).unwrap();
+    assert_eq!(fake.traces(), whole);
+    let calls = fake.world().calls;
+    now(verbs.reconcile()).unwrap();
+    assert_eq!(fake.world().calls, calls + 1, "looking is all there is to do");
+}
+
+#[test]
+fn a_tap_that_someone_put_elsewhere_stays_there_and_forwarding_turned_off_stays_off() {
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    now(verbs.start("default")).unwrap();
+    now(verbs.add_port(&port("default", "vm1", None))).unwrap();
+    for link in fake.world().host.links.iter_mut().filter(|link| link.name == "vnet0") {
+        link.master = Some(2);
+    }
+    fake.world().host.forwarding = false;
+    let found = fake.traces();
+    now(verbs.reconcile()).unwrap();
+    assert_eq!(fake.traces(), found);
 }
 
 #[test]

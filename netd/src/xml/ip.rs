@@ -196,10 +196,10 @@ fn range(element: Element<'_>, subnet: Ipv4Net) -> Result<DhcpRange, Error> {
     if !subnet.contains(&start) || !subnet.contains(&end) {
         return Err(element.error(Problem::RangeOutside(start, end, subnet.trunc())));
     }
+    // The host's own address may be inside, as in many of libvirt's files: the server never gives it out.
     for (address, role, hint) in [
         (subnet.network(), "the network address", "start the range one higher"),
         (subnet.broadcast(), "the broadcast address", "end the range one lower"),
-        (subnet.addr(), "the host's own address", "leave it out of the range; a subnet can have several ranges"),
     ] {
         if (start..=end).contains(&address) {
             let hint = hint.to_owned();

@@ -150,8 +150,9 @@ impl VirtQueue {
         self.queue.enable_notification(&self.memory).map_err(QueueError::Available)
     }
 
-    /// The driver broke this queue: says so once, and tells the driver that the device needs a reset (§2.1.2).
-    pub(crate) fn broken(self, device: &str, error: &QueueError) {
+    /// The driver broke this queue: says so, and tells the driver that the device needs a reset (§2.1.2). The queue must not
+    /// be used any more.
+    pub(crate) fn broken(&self, device: &str, error: &QueueError) {
         tracing::warn!(device, queue = self.index, %error, "the guest broke a virtqueue; it stops until the guest resets the device");
         self.interrupts.needs_reset();
     }

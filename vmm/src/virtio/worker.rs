@@ -56,7 +56,6 @@ pub(crate) trait Served: Send {
     /// Works until there is nothing to do, having asked to be kicked, or a burst is full; true if there may be more to do.
     fn burst(&mut self) -> Result<bool, QueueError>;
     fn queue(&self) -> &VirtQueue;
-    fn into_queue(self) -> VirtQueue;
 }
 
 /// Lets a queue work; if the guest broke it, says so and serves it no more. True if there may be more to do.
@@ -66,7 +65,7 @@ pub(crate) fn work<Q: Served>(queue: &mut Option<Q>, device: &str) -> bool {
         Some(Ok(more)) => more,
         Some(Err(error)) => {
             if let Some(queue) = queue.take() {
-                queue.into_queue().broken(device, &error);
+                queue.queue().broken(device, &error);
             }
             false
         }

@@ -95,10 +95,6 @@ impl Served for Device {
         &self.queue
     }
 
-    fn into_queue(self) -> VirtQueue {
-        self.queue
-    }
-
     fn burst(&mut self) -> Result<bool, QueueError> {
         self.queue.disable_kicks()?;
         let mut more = true;

@@ -68,8 +68,4 @@ impl Served for Control {
     fn queue(&self) -> &VirtQueue {
         &self.queue
     }
-
-    fn into_queue(self) -> VirtQueue {
-        self.queue
-    }
 }

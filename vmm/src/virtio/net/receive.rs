@@ -39,6 +39,8 @@ pub(super) struct Receive {
     tap_ready: bool,
     /// An error of the tap was told of; it is told of again after a frame came through.
     tap_failed: bool,
+    /// Frames dropped because what the guest had posted was too small for them.
+    overruns: u64,
 }
 
 impl Receive {
@@ -53,6 +55,7 @@ impl Receive {
             spill: vec![0; HEADER + MAX_FRAME],
             tap_ready: true,
             tap_failed: false,
+            overruns: 0,
         })
     }
 
@@ -92,7 +95,9 @@ impl Receive {
         match self.tap.receive(&mut self.room, &mut self.spill) {
             Ok(bytes) => {
                 self.tap_failed = false;
-                if (HEADER..=self.room.bytes()).contains(&bytes) {
+                if bytes > self.room.bytes() {
+                    self.overruns += 1;
+                } else if bytes >= HEADER {
                     self.deliver(bytes)?;
                 }
                 Ok(true)
@@ -127,6 +132,18 @@ impl Receive {
     }
 }
 
+impl Drop for Receive {
+    fn drop(&mut self) {
+        if self.overruns > 0 {
+            tracing::debug!(
+                tap = self.tap.name(),
+                frames = self.overruns,
+                "dropped frames larger than the posted buffers"
+            );
+        }
+    }
+}
+
 impl Served for Receive {
     fn burst(&mut self) -> Result<bool, QueueError> {
         let mut more = true;
@@ -142,9 +159,5 @@ impl Served for Receive {
 
     fn queue(&self) -> &VirtQueue {
         &self.queue
-    }
-
-    fn into_queue(self) -> VirtQueue {
-        self.queue
     }
 }

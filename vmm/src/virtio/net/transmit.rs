@@ -60,8 +60,4 @@ impl Served for Transmit {
     fn queue(&self) -> &VirtQueue {
         &self.queue
     }
-
-    fn into_queue(self) -> VirtQueue {
-        self.queue
-    }
 }

@@ -45,10 +45,6 @@ impl Served for Device {
     fn queue(&self) -> &VirtQueue {
         &self.queue
     }
-
-    fn into_queue(self) -> VirtQueue {
-        self.queue
-    }
 }
 
 /// Fills `bytes`; answers how many it got: all, unless the kernel has no getrandom.
