@@ -18,5 +18,6 @@ pub mod snapshot;
 pub mod space;
 pub mod station;
 pub mod tap;
+pub mod vmm;
 pub mod wait;
 pub mod xml;
