@@ -15,6 +15,7 @@ pub mod lab;
 pub mod on_kvm;
 pub mod paths;
 pub mod snapshot;
+pub mod sniffer;
 pub mod space;
 pub mod station;
 pub mod tap;

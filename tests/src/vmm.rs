@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use crate::{
@@ -111,7 +111,7 @@ fn publish() -> Result<Public> {
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
     let copy = |from: &Path, name: &str, mode: u32| {
         let to = dir.path().join(name);
-        fs::copy(from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        paths::copy_program(from, &to)?;
         fs::set_permissions(&to, Permissions::from_mode(mode))?;
         anyhow::Ok(to)
     };
