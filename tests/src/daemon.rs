@@ -185,6 +185,11 @@ impl Daemon {
             self.ok(&["net-destroy", network])?;
         }
         self.stop()?;
+        self.finish_stopped()
+    }
+
+    /// The end of [`Daemon::finish`]: the daemon is stopped, the host must be as it was before.
+    pub fn finish_stopped(&mut self) -> Result<()> {
         self.same_as_before()?;
         self.finished = true;
         Ok(())

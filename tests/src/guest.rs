@@ -83,6 +83,11 @@ impl Guest {
         self.process.0.id()
     }
 
+    /// When it was started.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// Everything on the console so far.
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&self.console.lock().text).replace('\r', "")

@@ -1,13 +1,14 @@
 //! EDGE: where things are on this machine: the repository, its cache, the built programs, Debian's kernels.
 //!
-//! It only looks. Nothing here creates, starts or changes anything.
+//! It looks, and it copies a program where a test needs it elsewhere. Nothing else is changed.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The root of the repository this crate was built from.
 pub fn repository() -> PathBuf {
@@ -26,6 +27,14 @@ pub fn program(name: &str) -> Result<PathBuf> {
     // Tests are in target/PROFILE/deps, programs in target/PROFILE.
     let found = me.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
     found.with_context(|| format!("no program '{name}' beside {}: run `cargo build --release` first", me.display()))
+}
+
+/// Copies a program by another program: a descriptor of ours that is open for writing would be inherited by whatever
+/// another thread starts just then, and the copy could not be run while that lives (`ETXTBSY`).
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg(from).arg(to).status().context("cannot run cp")?;
+    ensure!(status.success(), "cannot copy {} to {}", from.display(), to.display());
+    Ok(())
 }
 
 /// A tool of the operating system, by the path to run it.
