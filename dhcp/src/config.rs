@@ -1,8 +1,10 @@
 //! What the servers of one network are told: values only. Whoever builds them has checked them against the network.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    str::FromStr,
 };
 
 use ipnet::Ipv4Net;
@@ -10,6 +12,36 @@ use ipnet::Ipv4Net;
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    /// `52:54:00:…`, lower case.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// The text is no Ethernet address: six pairs of hex digits with colons between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an Ethernet address")]
+pub struct BadMac;
+
+impl FromStr for Mac {
+    type Err = BadMac;
+
+    fn from_str(text: &str) -> Result<Self, BadMac> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(BadMac)?;
+            if !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(BadMac);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| BadMac)?;
+        }
+        if parts.next().is_some() { Err(BadMac) } else { Ok(Mac(bytes)) }
+    }
+}
 
 /// Everything one network serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,25 @@
 //! ```text
 //! bytes ──► message ──► server(state, message, now) ──► (lease changes, replies) ──► durable ──► bytes
 //! ```
+//!
+//! The daemon calls [`Services`]; everything behind it is reached only through it.
 
 pub mod config;
 pub mod dns;
+mod engine;
+mod hostname;
+mod io;
+mod leases;
+mod limit;
+mod moment;
+mod network;
+mod ports;
+mod report;
+mod row;
+mod service;
+mod store;
+#[cfg(test)]
+mod testing;
+pub mod v4;
+
+pub use service::{Error, Lease, Services, Started};

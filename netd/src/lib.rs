@@ -5,4 +5,17 @@
 //!         host ──► observe ─────┴► plan (pure: steps) ──► apply ──► journal ──► observe again, verify
 //! ```
 
+pub mod apply;
+pub mod check;
+pub mod cli;
+pub mod daemon;
+pub mod host;
 pub mod model;
+pub mod observe;
+pub mod plan;
+pub mod port;
+pub mod registry;
+pub mod server;
+pub mod store;
+pub mod verbs;
+pub mod xml;

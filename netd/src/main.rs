@@ -1,3 +1,7 @@
-//! The `netd` program.
+//! The `netd` program: see `netd::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    netd::cli::main()
+}

@@ -1,4 +1,4 @@
-//! The client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
+//! EDGE: the client side of `io.netd.Networks`: one typed method per varlink method, async and blocking.
 
 use std::{
     os::fd::OwnedFd,
@@ -128,13 +128,15 @@ impl Client {
 
     /// Plugs a guest into a network: a new tap on its bridge, whose life is the returned descriptors.
     ///
-    /// One descriptor per queue, each opened with `IFF_VNET_HDR`. When the last copy of them is closed the
-    /// kernel removes the tap and the daemon forgets the port.
+    /// One descriptor per queue, each opened with `IFF_VNET_HDR`, non-blocking and closed on exec. When the last copy of
+    /// them is closed the kernel removes the tap and the daemon forgets the port.
     pub async fn add_port(&mut self, request: PortRequest) -> Result<(Port, Vec<OwnedFd>), ClientError> {
         let PortRequest { network, guest, mac, queues } = request;
         let (reply, fds) =
             self.connection.add_port(network, guest, mac, queues).await.map_err(ClientError::Transport)?;
-        Ok((reply?.port, fds))
+        // The transport receives them without close-on-exec, and every child of this process would keep the tap alive.
+        let fds = fds.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
+        Ok((reply?.port, fds.map_err(|cause| ClientError::Transport(cause.into()))?))
     }
 
     /// The addresses of a guest.
@@ -152,7 +154,7 @@ pub struct PortRequest {
     pub guest: Option<String>,
     /// The guest's MAC; one is made up if absent.
     pub mac: Option<String>,
-    /// Queue pairs, 1 to 256.
+    /// Queue pairs, 1 to 253: one message carries no more file descriptors.
     pub queues: u32,
 }
 

@@ -4,7 +4,11 @@
 //! with [`Port`] replies here and nowhere else. The interface as other languages see it is
 //! `netd/api/io.netd.Networks.varlink`; a test keeps the two the same.
 
+pub mod calls;
 mod client;
+
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
 
@@ -13,6 +17,9 @@ use zlink::introspect;
 
 /// The name of the varlink interface.
 pub const INTERFACE: &str = "io.netd.Networks";
+
+/// The interface in varlink's own language.
+pub const INTERFACE_FILE: &str = include_str!("../io.netd.Networks.varlink");
 
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/netd/netd.sock";
@@ -91,6 +98,7 @@ pub struct Address {
 /// Where `domifaddr` looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum AddressSource {
     /// The lease table.
     #[default]
@@ -102,6 +110,7 @@ pub enum AddressSource {
 /// What went wrong, coarse enough for a program to act on. The kinds follow libvirt's error codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 #[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// No network of that name or UUID.
     NoNetwork,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 mod names;
 
+pub(crate) use names::printable;
 pub use names::{BridgeName, MacAddr, NameError, NetworkName};
 
 /// A network as its XML describes it.
@@ -36,6 +37,17 @@ pub struct Network {
     pub routes: Vec<Route>,
 }
 
+impl Network {
+    /// As the XML of a started network shows it: the ports that NAT uses are written out, as libvirt does.
+    #[must_use]
+    pub fn live(mut self) -> Self {
+        if let Forward::Nat(nat) = &mut self.forward {
+            nat.ports.get_or_insert(Nat::DEFAULT_PORTS);
+        }
+        self
+    }
+}
+
 /// `<forward>`: how packets leave the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forward {
@@ -61,6 +73,11 @@ pub struct Nat {
     pub addresses: Option<(Ipv4Addr, Ipv4Addr)>,
     /// Source ports for TCP and UDP, first and last; 1024-65535 if absent.
     pub ports: Option<(u16, u16)>,
+}
+
+impl Nat {
+    /// Never a port below 1024: NFS servers trust those (libvirt's rule).
+    pub const DEFAULT_PORTS: (u16, u16) = (1024, 65535);
 }
 
 /// `<bridge>`.

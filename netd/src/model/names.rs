@@ -11,7 +11,7 @@ pub enum NameError {
     /// A character that cannot stand in it.
     #[error("'{name}' contains {character:?}")]
     Character {
-        /// The whole name.
+        /// The name, shortened.
         name: String,
         /// The character.
         character: char,
@@ -19,7 +19,7 @@ pub enum NameError {
     /// Longer than a file or an interface may be named.
     #[error("'{name}' is longer than {limit} bytes")]
     TooLong {
-        /// The whole name.
+        /// The name, shortened.
         name: String,
         /// Greatest length in bytes.
         limit: usize,
@@ -65,8 +65,8 @@ impl FromStr for NetworkName {
     }
 }
 
-/// The name of a bridge: what the kernel takes as an interface name (`dev_valid_name`: 1 to 15 bytes, no `/`, `:`
-/// or white space).
+/// The name of a network interface: 1 to 15 of the letters, digits, `.`, `_` and `-`. The kernel takes more
+/// (`dev_valid_name`), but `*`, `@` and others mean something in nftables.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BridgeName(String);
 text_newtype!(BridgeName);
@@ -75,7 +75,7 @@ impl FromStr for BridgeName {
     type Err = NameError;
 
     fn from_str(name: &str) -> Result<Self, NameError> {
-        check(name, 15, |c| c == '/' || c == ':' || c.is_whitespace() || c.is_control())?;
+        check(name, 15, |c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))?;
         Ok(BridgeName(name.to_owned()))
     }
 }
@@ -88,12 +88,23 @@ fn check(name: &str, limit: usize, forbidden: impl Fn(char) -> bool) -> Result<(
         return Err(NameError::Reserved(name.to_owned()));
     }
     if let Some(character) = name.chars().find(|c| forbidden(*c)) {
-        return Err(NameError::Character { name: name.to_owned(), character });
+        return Err(NameError::Character { name: printable(name), character });
     }
     if name.len() > limit {
-        return Err(NameError::TooLong { name: name.to_owned(), limit });
+        return Err(NameError::TooLong { name: printable(name), limit });
     }
     Ok(())
+}
+
+/// What a message may quote of a text that anybody may have written: short and on one line.
+pub(crate) fn printable(text: &str) -> String {
+    const LIMIT: usize = 80;
+    let text = text.trim();
+    let mut short: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LIMIT).collect();
+    if text.chars().nth(LIMIT).is_some() {
+        short.push('…');
+    }
+    short
 }
 
 /// A unicast Ethernet address.
@@ -111,7 +122,7 @@ impl FromStr for MacAddr {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let bad = || NameError::Mac(text.to_owned());
+        let bad = || NameError::Mac(printable(text));
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {

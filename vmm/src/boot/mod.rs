@@ -1,7 +1,7 @@
-//! From kernel and initrd files to guest memory and the first CPU's registers.
+//! EDGE: from kernel and initrd files to guest memory and the first CPU's registers.
 //!
 //! Two protocols: an ELF `vmlinux` starts at its PVH entry point ([`pvh`]), a bzImage by the 64-bit boot protocol
-//! ([`bzimage`]); which one is read from the file's first bytes. EDGE: reads the opened files, nothing else; they are opened
+//! ([`bzimage`]); which one is read from the file's first bytes. It reads the files and nothing else; they are opened
 //! once, so a reset boots the same kernel even if the path now leads elsewhere.
 
 mod bzimage;

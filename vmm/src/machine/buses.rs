@@ -1,4 +1,4 @@
-//! Where a vCPU's port and memory accesses go: one `match` by address, nobody home reads as all ones.
+//! EDGE (the wall clock, for the RTC): where a vCPU's port and memory accesses go: one `match` by address, nobody home reads as all ones.
 //!
 //! Called by every vCPU thread at once; devices that are plain state sit behind a lock each. What a guest does here is never
 //! logged: it could do it a million times a second.

@@ -1,0 +1,45 @@
+# `make demo` shows the whole story, `make test` runs all tests, `make check` is what to run before pushing.
+# All of them use the release profile, so that a machine compiles everything once.
+
+CARGO ?= cargo
+BUILT := $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help setup setup-bench build image demo test check unit bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+setup: ## install what is missing on a fresh Debian 12 (needs root for Debian packages)
+	@tests/setup
+
+setup-bench: ## the same, with what the bench compares with
+	@tests/setup bench
+
+build: ## the programs, in target/release
+	@$(CARGO) build --release --workspace --quiet
+
+image: setup build
+	@$(BUILT)/lab image >/dev/null
+
+demo: image ## daemon, two guests, leases, names, a page from "the Internet", clean end
+	@$(BUILT)/demo
+
+test: image ## all tests: pure, in namespaces, and with real guests (in the lab where KVM can't run them)
+	$(CARGO) test --release --workspace --no-fail-fast
+
+unit:
+	$(CARGO) test --release --workspace --exclude tests --quiet
+
+check: ## formatting, lints, unit tests
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(MAKE) --no-print-directory unit
+
+bench: setup-bench build ## side by side with dnsmasq and libvirt: ratios in one run
+	@$(BUILT)/lab image >/dev/null
+	@$(BUILT)/bench
+
+clean: ## remove what was built and cached
+	rm -rf .cache
+	$(CARGO) clean

@@ -1,0 +1,357 @@
+//! What we answer ourselves, with authority, and what must never leave the network.
+//!
+//! A pure table built anew from the configuration and the names learnt so far; `lookup` takes a question and says what
+//! to do with it. It knows nothing of clients, caches or upstreams.
+//!
+//! Sources of the rules: RFC 6303 and RFC 7793 (reverse zones of private and special addresses), RFC 6761, 6762,
+//! 7686 and 8375 (special names), RFC 9462 §6.4 (`resolver.arpa`), RFC 2308 (negative answers), RFC 8020 (a name
+//! above a known one exists).
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::Ipv4Net;
+
+use super::{
+    Names,
+    wire::{CLASS_IN, Name, Query, Record, decimal_octet, rtype},
+};
+use crate::config::DnsConfig;
+
+/// What becomes of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// These records, never none.
+    Answer { records: Vec<Record>, zone: Name },
+    /// The name is ours and has no such record.
+    NoData { zone: Name },
+    /// The name would be ours and is not there.
+    NoName { zone: Name },
+    /// Not ours to answer, and not to be forwarded.
+    Refused,
+    /// A kind of question we don't take part in.
+    NotImplemented,
+    /// Ask an upstream.
+    Forward,
+}
+
+/// The asker itself (wire form and lower case, as all names here).
+const LOCALHOST: &[u8] = b"\x09localhost\0";
+
+/// The names of homes, each its own.
+const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
+
+/// Top-level names under which there is nothing to be found by DNS.
+const NOTHING_UNDER: [&[u8]; 4] = [b"\x05local\0", b"\x05onion\0", b"\x07invalid\0", b"\x04test\0"];
+
+/// The name by which a client looks for encrypted resolvers.
+const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
+
+/// IPv4 networks whose reverse names are not asked upstream: RFC 6303 §4.1, §4.2, RFC 7793.
+const PRIVATE_V4: [(Ipv4Addr, u8); 11] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    (Ipv4Addr::new(255, 255, 255, 255), 32),
+];
+
+/// IPv6 reverse zones that are not asked upstream (RFC 6303 §4.3 to §4.6), as the nibbles after `ip6.arpa`.
+const PRIVATE_V6: [&str; 8] = [
+    "00000000000000000000000000000000",
+    "00000000000000000000000000000001",
+    "fd",
+    "fe8",
+    "fe9",
+    "fea",
+    "feb",
+    "20010db8",
+];
+
+const IN_ADDR: &[u8] = b"\x07in-addr\x04arpa\0";
+const IP6: &[u8] = b"\x03ip6\x04arpa\0";
+
+/// The network's own names.
+#[derive(Debug)]
+pub(super) struct Zone {
+    forward: bool,
+    domain: Option<Name>,
+    local_only: bool,
+    subnets: Vec<Ipv4Net>,
+    /// By folded wire form.
+    addresses: HashMap<Box<[u8]>, Vec<IpAddr>>,
+    /// The spelling of the name that an address answers to.
+    pointers: HashMap<IpAddr, Name>,
+    /// Names in `domain` that have no records but lie above ones that do.
+    above: HashSet<Box<[u8]>>,
+}
+
+impl Zone {
+    /// Builds the table. What can't be a name is left out.
+    pub(super) fn new(config: &DnsConfig, names: &Names) -> Zone {
+        let domain = config.domain.as_deref().and_then(Name::from_text).map(|name| name.folded());
+        let mut zone = Zone {
+            forward: config.forward,
+            local_only: config.local_only,
+            subnets: config.subnets.clone(),
+            addresses: HashMap::new(),
+            pointers: HashMap::new(),
+            above: HashSet::new(),
+            domain,
+        };
+        let listen = config.listen.iter().map(|&address| ("_gateway", address));
+        let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        // RFC 6761 §6.3 knows it by no longer name.
+        let plain = Name::from_text("localhost");
+        zone.pointers.extend(localhost.into_iter().zip(plain.into_iter().cycle()));
+        zone.add_all(localhost.into_iter().map(|address| ("localhost", address)));
+        zone.add_all(config.hosts.iter().flat_map(|(ip, names)| names.iter().map(move |name| (name.as_str(), *ip))));
+        zone.add_all(listen);
+        zone.add_all(names.records.iter().map(|(name, ip)| (name.as_str(), *ip)));
+        zone
+    }
+
+    /// Adds one source of names; a name an earlier source has is not touched.
+    fn add_all<'a>(&mut self, records: impl Iterator<Item = (&'a str, IpAddr)>) {
+        let mut fresh: HashMap<Box<[u8]>, Vec<IpAddr>> = HashMap::new();
+        for (text, address) in records {
+            let Some(name) = Name::from_text(text) else { continue };
+            let spellings = self.spellings(name);
+            let known = |name: &Name| self.addresses.contains_key(name.folded().bytes());
+            let Some(canonical) = spellings.iter().rfind(|name| !known(name)) else { continue };
+            self.pointers.entry(address).or_insert_with(|| canonical.clone());
+            for name in spellings.iter().filter(|name| !known(name)) {
+                let list = fresh.entry(name.folded().bytes().into()).or_default();
+                if !list.contains(&address) {
+                    list.push(address);
+                }
+            }
+        }
+        if let Some(domain) = &self.domain {
+            let ours = fresh.keys().filter(|name| is_under(name, domain.bytes()) && ***name != *domain.bytes());
+            let names: Vec<Box<[u8]>> = ours.cloned().collect();
+            for name in names {
+                let mut at = 0;
+                while name[at..] != *domain.bytes() {
+                    at += 1 + usize::from(name[at]);
+                    self.above.insert(name[at..].into());
+                }
+            }
+        }
+        self.addresses.extend(fresh);
+    }
+
+    /// A guest is known by its first label and, where the network has a domain, in it. The last is the longest.
+    fn spellings(&self, name: Name) -> Vec<Name> {
+        let single = name.labels().count() == 1;
+        match &self.domain {
+            Some(domain) if single => {
+                let full = name.under(domain);
+                std::iter::once(name).chain(full).collect()
+            }
+            Some(domain) if is_under(name.folded().bytes(), domain.bytes()) => {
+                let directly = name.labels().count() == domain.labels().count() + 1;
+                directly.then(|| name.first_label()).into_iter().chain([name]).collect()
+            }
+            _ => vec![name],
+        }
+    }
+
+    /// Decides on one question.
+    pub(super) fn lookup(&self, query: &Query) -> Verdict {
+        match query.qtype {
+            rtype::TKEY | rtype::TSIG => return Verdict::NotImplemented,
+            rtype::IXFR | rtype::AXFR => return Verdict::Refused,
+            _ if query.qclass != CLASS_IN => return Verdict::Refused,
+            _ => {}
+        }
+        let name = query.name.folded();
+        if let Some(addresses) = self.addresses.get(name.bytes()) {
+            return self.addresses_verdict(&name, addresses, query.qtype);
+        }
+        if let Some(verdict) = self.reverse(&name, query.qtype) {
+            return verdict;
+        }
+        if let Some(domain) = self.domain.as_ref().filter(|domain| is_under(name.bytes(), domain.bytes()))
+            && let Some(verdict) = self.in_domain(&name, domain, query.qtype)
+        {
+            return verdict;
+        }
+        if let Some(verdict) = special(&name, query.qtype) {
+            return verdict;
+        }
+        if name.labels().count() == 1 && !describes_delegation(query.qtype) {
+            return Verdict::NoName { zone: Name::root() };
+        }
+        if self.forward { Verdict::Forward } else { Verdict::Refused }
+    }
+
+    /// A name with addresses: those of the type asked for, or none, but never an upstream's word about it.
+    fn addresses_verdict(&self, name: &Name, addresses: &[IpAddr], qtype: u16) -> Verdict {
+        let zone = self.zone_of(name);
+        let records = addresses.iter().map(|&address| Record::Address(address));
+        let mut records: Vec<Record> = records.filter(|r| qtype == rtype::ANY || r.rtype() == qtype).collect();
+        if self.domain.as_ref() == Some(name) {
+            records.extend(apex(qtype));
+        }
+        if records.is_empty() { Verdict::NoData { zone } } else { Verdict::Answer { records, zone } }
+    }
+
+    /// The zone a known name is in: the domain, or else itself.
+    fn zone_of(&self, name: &Name) -> Name {
+        let domain = self.domain.as_ref().filter(|domain| is_under(name.bytes(), domain.bytes()));
+        domain.unwrap_or(name).clone()
+    }
+
+    /// A name in the domain that has no address. `None`: the domain goes on upstream.
+    fn in_domain(&self, name: &Name, domain: &Name, qtype: u16) -> Option<Verdict> {
+        let zone = domain.clone();
+        let ours_alone =
+            self.local_only || !self.forward || domain.labels().count() == 1 || special(domain, 0).is_some();
+        if !ours_alone {
+            return None;
+        }
+        if name == domain {
+            let records = apex(qtype);
+            return Some(if records.is_empty() { Verdict::NoData { zone } } else { Verdict::Answer { records, zone } });
+        }
+        Some(if self.above.contains(name.bytes()) { Verdict::NoData { zone } } else { Verdict::NoName { zone } })
+    }
+
+    /// Reverse names: known addresses, then the network's subnets and the private ranges. `None`: not one of those.
+    fn reverse(&self, name: &Name, qtype: u16) -> Option<Verdict> {
+        if is_under(name.bytes(), IN_ADDR) {
+            return self.reverse_v4(name, qtype);
+        }
+        if !is_under(name.bytes(), IP6) {
+            return None;
+        }
+        let zone = private_v6(name);
+        match name.reversed_address() {
+            Some(address) => self.pointer(name, address, zone, qtype),
+            None => {
+                let zone = zone?;
+                Some(negative(name, zone, qtype, name.labels().count() < 34))
+            }
+        }
+    }
+
+    fn reverse_v4(&self, name: &Name, qtype: u16) -> Option<Verdict> {
+        let mut labels: Vec<&[u8]> = name.labels().collect();
+        labels.truncate(labels.len() - 2);
+        labels.reverse();
+        let octets: Vec<u8> = labels.iter().take(4).map_while(|label| decimal_octet(label)).collect();
+        let mut quad = [0; 4];
+        quad[..octets.len()].copy_from_slice(&octets);
+        let private = PRIVATE_V4.into_iter().filter_map(|(address, length)| Ipv4Net::new(address, length).ok());
+        // A zone is cut where whole octets cover the network; names above the cut are the parents' and go upstream.
+        let cut = |net: &Ipv4Net| usize::from(net.prefix_len().div_ceil(8));
+        let mut zones = self.subnets.iter().copied().chain(private);
+        let zone = zones.find(|net| octets.len() >= cut(net) && net.contains(&Ipv4Addr::from(quad)));
+        let zone = zone.map(|net| ancestor(name, 2 + cut(&net)));
+        if octets.len() == 4 && labels.len() == 4 {
+            return self.pointer(name, IpAddr::V4(quad.into()), zone, qtype);
+        }
+        // Whole octets only: every name above an address exists (RFC 8020), every other doesn't.
+        Some(negative(name, zone?, qtype, octets.len() == labels.len()))
+    }
+
+    /// A full reverse name; `zone` if it must not be asked upstream.
+    fn pointer(&self, name: &Name, address: IpAddr, zone: Option<Name>, qtype: u16) -> Option<Verdict> {
+        if let Some(target) = self.pointers.get(&address) {
+            let zone = zone.unwrap_or_else(|| name.clone());
+            if qtype == rtype::PTR || qtype == rtype::ANY {
+                return Some(Verdict::Answer { records: vec![Record::Pointer(target.clone())], zone });
+            }
+            return Some(negative(name, zone, qtype, true));
+        }
+        Some(negative(name, zone?, qtype, false))
+    }
+}
+
+/// SOA and NS at the top of a zone of ours.
+fn apex(qtype: u16) -> Vec<Record> {
+    match qtype {
+        rtype::SOA => vec![Record::Authority],
+        rtype::NS => vec![Record::NameServer],
+        rtype::ANY => vec![Record::Authority, Record::NameServer],
+        _ => Vec::new(),
+    }
+}
+
+/// No such record, or no such name; at the top of the zone there are SOA and NS.
+fn negative(name: &Name, zone: Name, qtype: u16, exists: bool) -> Verdict {
+    let records = if *name == zone { apex(qtype) } else { Vec::new() };
+    match records.is_empty() {
+        false => Verdict::Answer { records, zone },
+        true if exists || *name == zone => Verdict::NoData { zone },
+        true => Verdict::NoName { zone },
+    }
+}
+
+/// Names set apart by the RFCs. `None`: an ordinary name.
+fn special(name: &Name, qtype: u16) -> Option<Verdict> {
+    if is_under(name.bytes(), RESOLVER_ARPA) {
+        return Some(Verdict::NoData { zone: ancestor(name, 2) });
+    }
+    if is_under(name.bytes(), LOCALHOST) {
+        // Every name under it is this machine (RFC 6761 §6.3).
+        let zone = ancestor(name, 1);
+        let records = match qtype {
+            rtype::A => vec![Record::Address(Ipv4Addr::LOCALHOST.into())],
+            rtype::AAAA => vec![Record::Address(Ipv6Addr::LOCALHOST.into())],
+            _ => return Some(Verdict::NoData { zone }),
+        };
+        return Some(Verdict::Answer { records, zone });
+    }
+    if is_under(name.bytes(), HOME_ARPA) {
+        // The delegation is insecure on purpose, and a validating guest must see that (RFC 8375 §4).
+        let asks_delegation = name.bytes() == HOME_ARPA && qtype == rtype::DS;
+        return (!asks_delegation).then(|| Verdict::NoName { zone: ancestor(name, 2) });
+    }
+    let nothing = NOTHING_UNDER.into_iter().any(|top| is_under(name.bytes(), top));
+    nothing.then(|| Verdict::NoName { zone: ancestor(name, 1) })
+}
+
+/// Types that ask about a top-level domain and not about a host: a validating guest needs them.
+fn describes_delegation(qtype: u16) -> bool {
+    use rtype::{DNSKEY, DS, NS, NSEC, NSEC3, NSEC3PARAM, SOA};
+    [NS, SOA, DS, DNSKEY, NSEC, NSEC3, NSEC3PARAM].contains(&qtype)
+}
+
+/// The private IPv6 reverse zone a folded name is in.
+fn private_v6(name: &Name) -> Option<Name> {
+    let mut labels: Vec<&[u8]> = name.labels().collect();
+    labels.truncate(labels.len() - 2);
+    labels.reverse();
+    let starts = |zone: &&&str| {
+        zone.len() <= labels.len() && zone.bytes().zip(&labels).all(|(nibble, label)| **label == [nibble])
+    };
+    PRIVATE_V6.iter().find(starts).map(|zone| ancestor(name, 2 + zone.len()))
+}
+
+/// Whether a folded name is `domain` or under it, both in wire form.
+fn is_under(name: &[u8], domain: &[u8]) -> bool {
+    let mut rest = name;
+    while rest.len() > domain.len() {
+        rest = &rest[1 + usize::from(rest[0])..];
+    }
+    rest == domain
+}
+
+/// The last `labels` labels of a name that has at least as many.
+fn ancestor(name: &Name, labels: usize) -> Name {
+    let skip = name.labels().count().saturating_sub(labels);
+    name.ancestor(skip)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! EDGE: the sockets and the clock that drive an [`crate::engine::Engine`]. Nothing is decided here.
+
+pub(crate) mod clock;
+mod packet;
+mod reserve;
+pub(crate) mod server;

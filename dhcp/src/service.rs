@@ -1,0 +1,272 @@
+//! The front door for the daemon: start and stop the servers of a network, list and drop its leases.
+//!
+//! It decides nothing about packets or names; it owns the running tasks and the lease database, and hands values
+//! between them.
+
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    config::{Mac, NetworkConfig, PortName},
+    dns,
+    engine::Engine,
+    io::{self, clock},
+    network::Network,
+    row::{Row, Write},
+    store::{Job, Store, WriteFailed},
+    v4::policy::Policy,
+};
+
+/// The servers of every network, and the one lease database behind them. A clone is another handle on the same.
+///
+/// Needs a tokio runtime with I/O and time. Dropping the last handle stops every server, without waiting for it.
+#[derive(Clone, Debug)]
+pub struct Services {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    sites: Mutex<HashMap<String, Arc<Site>>>,
+}
+
+/// A network and what runs for it.
+#[derive(Debug)]
+struct Site {
+    network: Arc<Network>,
+    running: tokio::sync::Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    dhcp: Option<io::server::Running>,
+    dns: Option<dns::Running>,
+}
+
+impl Site {
+    fn new(name: &str, engine: Engine) -> Self {
+        Site { network: Arc::new(Network::new(name, engine)), running: tokio::sync::Mutex::default() }
+    }
+}
+
+/// What [`Services::start`] settled while starting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Where DNS is served on the bridge's addresses, UDP and TCP: 53, or a high port when another program holds 53
+    /// (redirect to it then). `None` if the network has no DNS.
+    pub dns_port: Option<u16>,
+}
+
+/// One lease of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The client's hardware address: whose lease it is.
+    pub mac: Mac,
+    /// The leased address.
+    pub address: Ipv4Addr,
+    /// The prefix length of the subnet the address is on.
+    pub prefix: u8,
+    /// The name the client or its reservation gave.
+    pub hostname: Option<String>,
+    /// The client identifier (option 61), type byte included.
+    pub client_id: Option<Vec<u8>>,
+    /// End of the lease in seconds since the Unix epoch; `None` for a lease without end.
+    pub expiry: Option<u64>,
+}
+
+/// Why the servers could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The lease database can't be opened or made.
+    #[error("failed to open the lease database {}: {cause}", path.display())]
+    OpenDatabase {
+        /// Its path.
+        path: PathBuf,
+        /// What SQLite or the file system said.
+        cause: String,
+    },
+    /// The lease database refused a write.
+    #[error("failed to write leases of network '{network}' to disk: {cause}")]
+    Write {
+        /// Whose leases.
+        network: String,
+        /// What SQLite or the file system said.
+        cause: String,
+    },
+    /// The network's servers run already.
+    #[error("the servers of network '{network}' are already running")]
+    AlreadyRunning {
+        /// Which network.
+        network: String,
+    },
+    /// The DHCP sockets can't be opened.
+    #[error("failed to listen for DHCP on bridge {bridge} of network '{network}': {cause}")]
+    DhcpSocket {
+        /// Which network.
+        network: String,
+        /// The bridge's interface name.
+        bridge: String,
+        /// What the kernel said.
+        cause: std::io::Error,
+    },
+    /// The DNS server can't be started.
+    #[error("failed to start network '{network}': {cause}")]
+    Dns {
+        /// Which network.
+        network: String,
+        /// What the DNS server said.
+        cause: dns::Error,
+    },
+}
+
+impl Services {
+    /// Opens the lease database, making it if it isn't there, and loads every lease.
+    ///
+    /// A corrupt database is set aside under a new name, with a log line, and a fresh one made.
+    pub async fn open(lease_db: &Path) -> Result<Services, Error> {
+        let failed = |cause: String| Error::OpenDatabase { path: lease_db.to_owned(), cause };
+        let path = lease_db.to_owned();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
+        let (store, rows) =
+            opened.map_err(|cause| failed(cause.to_string()))?.map_err(|cause| failed(cause.to_string()))?;
+
+        let mut stored: HashMap<String, Vec<Row>> = HashMap::new();
+        for (network, row) in rows {
+            stored.entry(network).or_default().push(row);
+        }
+        let now = clock::now();
+        let networks = stored.into_iter().map(|(name, rows)| {
+            let site = Site::new(&name, Engine::new(rows, now));
+            (name, Arc::new(site))
+        });
+        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites: Mutex::new(networks.collect()) }) })
+    }
+
+    /// Starts the servers of one network; their sockets are ready when this returns.
+    ///
+    /// The bridge must exist and carry its addresses. Leases of the network outside its subnet are dropped.
+    pub async fn start(&self, config: NetworkConfig) -> Result<Started, Error> {
+        let NetworkConfig { network: name, bridge, dhcp4, dns } = config;
+        let site = self.site(&name);
+        let mut running = site.running.lock().await;
+        if running.is_some() {
+            return Err(Error::AlreadyRunning { network: name });
+        }
+        let serves_dhcp = dhcp4.is_some();
+        let stray = site.network.engine().configure(dhcp4.map(Policy::new));
+        if let Some((submission, writes)) = stray {
+            let written = self.write(&site.network, writes).await;
+            site.network.engine().settle(submission, written.is_ok());
+            written?;
+        }
+        site.network.publish(clock::now());
+
+        let dns = match dns {
+            Some(dns) => Some(
+                dns::serve(dns, &bridge, site.network.names())
+                    .await
+                    .map_err(|cause| Error::Dns { network: name.clone(), cause })?,
+            ),
+            None => None,
+        };
+        let started = Started { dns_port: dns.as_ref().map(dns::Running::port) };
+        let dhcp = if serves_dhcp {
+            match io::server::Running::start(site.network.clone(), &bridge, self.inner.store.clone()) {
+                Ok(dhcp) => Some(dhcp),
+                Err(cause) => {
+                    if let Some(dns) = dns {
+                        dns.stop().await;
+                    }
+                    return Err(Error::DhcpSocket { network: name, bridge, cause });
+                }
+            }
+        } else {
+            None
+        };
+        *running = Some(Running { dhcp, dns });
+        Ok(started)
+    }
+
+    /// Stops the servers of one network; its sockets are closed when this returns, its leases stay on disk.
+    /// Stopping what doesn't run does nothing.
+    pub async fn stop(&self, network: &str) {
+        let Some(site) = self.known(network) else { return };
+        let mut running = site.running.lock().await;
+        if let Some(Running { dhcp, dns }) = running.take() {
+            if let Some(dhcp) = dhcp {
+                dhcp.stop().await;
+            }
+            if let Some(dns) = dns {
+                dns.stop().await;
+            }
+        }
+    }
+
+    /// Replaces the network's list of ports: whose MACs we gave, and the guest names DNS and hostname rules go by.
+    /// May be called before [`Services::start`].
+    pub fn set_ports(&self, network: &str, ports: Vec<PortName>) {
+        let site = self.site(network);
+        site.network.engine().set_ports(ports);
+        site.network.publish(clock::now());
+    }
+
+    /// The leases of one network that have not expired, sorted by MAC, whether its servers run or not.
+    pub fn leases(&self, network: &str) -> Vec<Lease> {
+        let Some(site) = self.known(network) else { return Vec::new() };
+        let rows = site.network.engine().leases(clock::now());
+        rows.into_iter().map(Lease::from).collect()
+    }
+
+    /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.
+    pub async fn forget(&self, network: &str) -> Result<(), Error> {
+        let Some(site) = self.known(network) else { return Ok(()) };
+        let running = site.running.lock().await;
+        self.write(&site.network, vec![Write::DeleteAll]).await?;
+        site.network.engine().forget();
+        site.network.publish(clock::now());
+        if running.is_none() {
+            self.sites().remove(network);
+        }
+        Ok(())
+    }
+
+    /// Makes writes durable.
+    async fn write(&self, network: &Network, writes: Vec<Write>) -> Result<(), Error> {
+        let (answer, written) = oneshot::channel();
+        let done = Box::new(move |result| {
+            // Whoever asked has stopped waiting: nobody else wants to know.
+            let _ = answer.send(result);
+        });
+        self.inner.store.submit(Job { network: network.name.clone(), writes, done });
+        let result = written.await.unwrap_or_else(|_| Err(WriteFailed("the lease store has stopped".into())));
+        result.map_err(|cause| Error::Write { network: network.name.to_string(), cause: cause.to_string() })
+    }
+
+    fn known(&self, network: &str) -> Option<Arc<Site>> {
+        self.sites().get(network).cloned()
+    }
+
+    fn site(&self, network: &str) -> Arc<Site> {
+        let new = || Arc::new(Site::new(network, Engine::new([], clock::now())));
+        self.sites().entry(network.to_owned()).or_insert_with(new).clone()
+    }
+
+    fn sites(&self) -> MutexGuard<'_, HashMap<String, Arc<Site>>> {
+        self.inner.sites.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Row> for Lease {
+    fn from(row: Row) -> Self {
+        let Row { mac, address, prefix, hostname, client_id, granted: _, ends } = row;
+        Lease { mac, address, prefix, hostname, client_id, expiry: ends }
+    }
+}

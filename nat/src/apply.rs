@@ -1,0 +1,178 @@
+//! EDGE: runs `nft -j -f -`, once per change, in the caller's network namespace.
+//!
+//! One call is one transaction: the kernel takes all of it or none. Nothing is read back. The `nftables` crate's own
+//! runner is not used because it does not capture what `nft` says on stderr, which is all there is to tell a missing
+//! kernel module from a missing privilege.
+
+use std::{io, process::Stdio, time::Duration};
+
+use tokio::{io::AsyncWriteExt, process::Command};
+
+use crate::{
+    intent::{Mode, Network},
+    ruleset::{self, Transaction},
+};
+
+/// Where `nft` may be; a daemon's PATH often lacks the `sbin` directories.
+const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+
+/// A transaction takes tens of milliseconds; one that takes this long will never end.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a change of the ruleset was not made. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A name that `nft` would not take for the name of an interface.
+    #[error(
+        "'{0}' cannot be used in nftables rules: an interface name there is 1 to 15 of letters, digits, '.', '_' and '-'"
+    )]
+    Interface(String),
+    /// There is no `nft` program.
+    #[error("cannot find the nft program, which makes the NAT and firewall rules: install the package nftables")]
+    NoNft,
+    /// `nft` may not change the ruleset.
+    #[error("nft may not change the firewall: {stderr}; run netd as root or give it CAP_NET_ADMIN")]
+    Permission {
+        /// What it said.
+        stderr: String,
+    },
+    /// The kernel lacks a part of nftables.
+    #[error(
+        "the kernel lacks a part of nftables that netd needs: {stderr}; load nf_tables, nft_chain_nat, nft_masq, \
+         nft_ct and nft_reject_inet with modprobe (after a kernel upgrade: reboot first)"
+    )]
+    Kernel {
+        /// What `nft` said.
+        stderr: String,
+    },
+    /// `nft` could not be run.
+    #[error("cannot run {program}: {cause}")]
+    Run {
+        /// The program.
+        program: String,
+        /// Why.
+        cause: io::Error,
+    },
+    /// `nft` did not end.
+    #[error("nft did not finish within {} s and was killed", DEADLINE.as_secs())]
+    Timeout,
+    /// `nft` refused for another reason.
+    #[error("nft refused the rules: {stderr}")]
+    Refused {
+        /// What it said.
+        stderr: String,
+    },
+}
+
+/// Makes this network's rules, and the table if it is the first. Adding twice changes nothing.
+pub async fn add(network: &Network) -> Result<(), Error> {
+    check(network)?;
+    run(&ruleset::add(network)).await
+}
+
+/// Takes this network's rules away, and with the `last` one the whole table. Fine if they were not there.
+pub async fn remove(network: &Network, last: bool) -> Result<(), Error> {
+    if last {
+        return delete_table().await;
+    }
+    check(network)?;
+    run(&ruleset::remove(network)).await
+}
+
+/// Makes the whole table anew with these networks and no others, without a gap: for healing and for a restart.
+pub async fn replace(networks: &[Network]) -> Result<(), Error> {
+    networks.iter().try_for_each(check)?;
+    run(&ruleset::replace(networks)).await
+}
+
+/// Takes the whole table away. Fine if it was not there.
+pub async fn delete_table() -> Result<(), Error> {
+    run(&ruleset::delete_table()).await
+}
+
+/// Names reach `nft` as expressions, where `*`, `@` and others mean something.
+fn check(network: &Network) -> Result<(), Error> {
+    let dev = match &network.mode {
+        Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_ref(),
+        Mode::Open | Mode::Isolated => None,
+    };
+    for name in [Some(&network.bridge), dev].into_iter().flatten() {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !(1..=15).contains(&name.len()) || !name.chars().all(plain) {
+            return Err(Error::Interface(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
+    run_any(&PROGRAMS, transaction).await
+}
+
+/// By the first of the programs that exists.
+async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
+    let json = serde_json::to_vec(transaction)
+        .map_err(|cause| Error::Run { program: "nft".to_owned(), cause: cause.into() })?;
+    for program in programs {
+        match tokio::time::timeout(DEADLINE, run_program(program, &json)).await {
+            Ok(Err(Error::Run { cause, .. })) if cause.kind() == io::ErrorKind::NotFound => {}
+            Ok(result) => return result,
+            Err(_) => return Err(Error::Timeout),
+        }
+    }
+    Err(Error::NoNft)
+}
+
+async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
+    let failed = |cause| Error::Run { program: program.to_owned(), cause };
+    let mut child = Command::new(program)
+        .args(["-j", "-f", "-"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        match stdin {
+            // A broken pipe is an nft that gave up early; it says why on stderr.
+            Some(mut stdin) => stdin.write_all(json).await.or_else(|e| match e.kind() {
+                io::ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(e),
+            }),
+            None => Ok(()),
+        }
+    };
+    let (fed, output) = tokio::join!(feed, child.wait_with_output());
+    fed.map_err(failed)?;
+    let output = output.map_err(failed)?;
+    tracing::debug!(bytes = json.len(), status = %output.status, "nft transaction");
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(classify(&String::from_utf8_lossy(&output.stderr), output.status.to_string()))
+}
+
+/// The kernel answers with an errno, which `nft` prints in words.
+fn classify(stderr: &str, status: String) -> Error {
+    let said: Vec<&str> = stderr.lines().map(str::trim).filter(|line| line.contains("rror:")).collect();
+    let stderr = match said.first() {
+        Some(first) => first.trim_start_matches("internal:0:0-0: ").trim_start_matches("Error: ").to_owned(),
+        None if stderr.trim().is_empty() => status,
+        None => stderr.trim().to_owned(),
+    };
+    let says = |words: &[&str]| words.iter().any(|word| stderr.contains(word));
+    if says(&["Operation not permitted", "Permission denied"]) {
+        Error::Permission { stderr }
+    } else if says(&["No such file or directory", "not supported"]) {
+        // Every object a transaction of ours names is made in it, so what does not exist is a chain or expression type.
+        Error::Kernel { stderr }
+    } else {
+        Error::Refused { stderr }
+    }
+}
+
+#[cfg(test)]
+mod tests;

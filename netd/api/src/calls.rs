@@ -1,0 +1,151 @@
+//! What each varlink method is called with, as it stands in a message.
+
+use serde::{Deserialize, Serialize};
+use zlink::introspect;
+
+use crate::AddressSource;
+
+/// The methods of the interface, by the name after the last dot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the method of that name, described in the interface file")]
+pub enum Method {
+    ListNetworks,
+    GetNetwork,
+    DefineNetwork,
+    CreateNetwork,
+    StartNetwork,
+    DestroyNetwork,
+    UndefineNetwork,
+    SetAutostart,
+    DumpXml,
+    ListLeases,
+    ListPorts,
+    AddPort,
+    ListAddresses,
+}
+
+impl Method {
+    /// All of them, in the order of the interface file.
+    pub const ALL: [Method; 13] = [
+        Method::ListNetworks,
+        Method::GetNetwork,
+        Method::DefineNetwork,
+        Method::CreateNetwork,
+        Method::StartNetwork,
+        Method::DestroyNetwork,
+        Method::UndefineNetwork,
+        Method::SetAutostart,
+        Method::DumpXml,
+        Method::ListLeases,
+        Method::ListPorts,
+        Method::AddPort,
+        Method::ListAddresses,
+    ];
+
+    /// The name in the interface.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Whether it changes something: the read-only socket refuses it then.
+    pub fn changes(self) -> bool {
+        match self {
+            Method::ListNetworks
+            | Method::GetNetwork
+            | Method::DumpXml
+            | Method::ListLeases
+            | Method::ListPorts
+            | Method::ListAddresses => false,
+            Method::DefineNetwork
+            | Method::CreateNetwork
+            | Method::StartNetwork
+            | Method::DestroyNetwork
+            | Method::UndefineNetwork
+            | Method::SetAutostart
+            | Method::AddPort => true,
+        }
+    }
+}
+
+/// Parameters of `ListNetworks`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ListNetworks {}
+
+/// Parameters of the methods about one network: `GetNetwork`, `StartNetwork`, `DestroyNetwork`, `UndefineNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct OneNetwork {
+    /// Name or UUID.
+    pub network: String,
+}
+
+/// Parameters of `DefineNetwork` and `CreateNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct NewNetwork {
+    /// The network's XML.
+    pub xml: String,
+}
+
+/// Parameters of `SetAutostart`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct SetAutostart {
+    /// Name or UUID.
+    pub network: String,
+    /// Start with the daemon or not.
+    pub autostart: bool,
+}
+
+/// Parameters of `DumpXml`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct DumpXml {
+    /// Name or UUID.
+    pub network: String,
+    /// The definition, not the live network.
+    pub inactive: bool,
+}
+
+/// Parameters of `ListLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ListLeases {
+    /// Name or UUID.
+    pub network: String,
+    /// Of this MAC only.
+    pub mac: Option<String>,
+}
+
+/// Parameters of `ListPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ListPorts {
+    /// Name or UUID; all networks if absent.
+    pub network: Option<String>,
+}
+
+/// Parameters of `AddPort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct AddPort {
+    /// Name or UUID.
+    pub network: String,
+    /// The guest's name.
+    pub guest: Option<String>,
+    /// The guest's MAC.
+    pub mac: Option<String>,
+    /// Queue pairs, 1 to 253.
+    pub queues: u32,
+}
+
+/// Parameters of `ListAddresses`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ListAddresses {
+    /// The guest's name.
+    pub guest: String,
+    /// Where to look.
+    pub source: AddressSource,
+}

@@ -1,0 +1,331 @@
+//! A host made of values, for tests: it does steps on a [`HostState`], can be told to fail or to stop dead at any call,
+//! and outlives the daemon that uses it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::{Executor, Outcome, StepError};
+use crate::{
+    host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
+    observe::ObserveError,
+    plan::{Bridge, Step, Undo},
+    port::{self, Port},
+    registry::PortSpec,
+    verbs::{Host, PortError},
+};
+
+/// A handle on the host; clones are the same host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake(Arc<Mutex<World>>);
+
+/// Everything there is on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) host: HostState,
+    /// Our table, by bridge; absent if there is none.
+    pub(crate) table: Option<BTreeMap<String, nat::Network>>,
+    /// Networks whose servers run: in the daemon's process.
+    pub(crate) services: BTreeSet<String>,
+    /// Where DNS is served.
+    pub(crate) dns_port: u16,
+    pub(crate) calls: usize,
+    pub(crate) trouble: Option<Trouble>,
+    next_index: u32,
+}
+
+/// What goes wrong at the call with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It fails, having done nothing.
+    Fail(usize),
+    /// It never returns, having done nothing.
+    HangBefore(usize),
+    /// It never returns, having done all.
+    HangAfter(usize),
+}
+
+/// What of the world must be as found after everything was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Traces {
+    host: HostState,
+    table: Option<BTreeMap<String, nat::Network>>,
+    services: BTreeSet<String>,
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        let lo = link(1, "lo", LinkKind::Other);
+        let eth0 = link(2, "eth0", LinkKind::Other);
+        let address = |link, text: &str| LinkAddress { link, address: text.parse().unwrap() };
+        let route = |text: &str, link| Route { destination: text.parse().unwrap(), gateway: None, link, metric: 0 };
+        let host = HostState {
+            links: vec![lo, eth0],
+            addresses: vec![address(1, "127.0.0.1/8"), address(2, "10.0.0.5/24")],
+            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2))],
+            forwarding: false,
+        };
+        Fake(Arc::new(Mutex::new(World { host, next_index: 3, dns_port: 53, ..World::default() })))
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn traces(&self) -> Traces {
+        let world = self.world();
+        let mut host = world.host.clone();
+        host.links.sort_by_key(|link| link.index);
+        Traces { host, table: world.table.clone(), services: world.services.clone() }
+    }
+
+    /// The daemon's process ends, however it was: what lived in it is gone.
+    pub(crate) fn kill_daemon(&self) {
+        let mut world = self.world();
+        world.services.clear();
+        world.trouble = None;
+    }
+
+    /// A tap goes, as when its guest does.
+    pub(crate) fn remove_link(&self, index: u32) {
+        self.world().remove_link(index);
+    }
+
+    /// The trouble that the coming call is in for.
+    fn next_call(&self) -> Result<Option<Trouble>, ()> {
+        let mut world = self.world();
+        world.calls += 1;
+        let now = world.calls;
+        match world.trouble {
+            Some(Trouble::Fail(at)) if at == now => Err(()),
+            Some(trouble @ (Trouble::HangBefore(at) | Trouble::HangAfter(at))) if at == now => Ok(Some(trouble)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn call<T>(&self, act: impl FnOnce(&mut World) -> Result<T, StepError>) -> Result<T, StepError> {
+        match self.next_call() {
+            Err(()) => Err(StepError::Kernel(io::Error::other("told to fail"))),
+            Ok(Some(Trouble::HangBefore(_))) => std::future::pending().await,
+            Ok(Some(_)) => {
+                act(&mut self.world())?;
+                std::future::pending().await
+            }
+            Ok(None) => act(&mut self.world()),
+        }
+    }
+}
+
+pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        mac: None,
+        mtu: 1500,
+        up: false,
+        kind,
+        master: None,
+        ipv6_disabled: kind == LinkKind::Other,
+    }
+}
+
+impl World {
+    fn link(&mut self, name: &str) -> Result<&mut Link, StepError> {
+        let found = self.host.links.iter_mut().find(|link| link.name == name);
+        found.ok_or_else(|| StepError::NoLink(name.to_owned()))
+    }
+
+    fn add_link(&mut self, name: &str, kind: LinkKind) -> Result<&mut Link, StepError> {
+        if self.host.link(name).is_some() {
+            return Err(StepError::Kernel(io::Error::from_raw_os_error(libc::EEXIST)));
+        }
+        let index = self.next_index;
+        self.next_index += 1;
+        self.host.links.push(link(index, name, kind));
+        self.link(name)
+    }
+
+    fn remove_link(&mut self, index: u32) {
+        self.host.links.retain(|link| link.index != index);
+        self.host.addresses.retain(|address| address.link != index);
+        self.host.routes.retain(|route| route.link != Some(index));
+        for port in self.host.links.iter_mut().filter(|port| port.master == Some(index)) {
+            port.master = None;
+        }
+    }
+
+    fn set_bridge(&mut self, bridge: &Bridge) -> Result<(), StepError> {
+        let forward_delay = if bridge.stp { (bridge.delay * 100).clamp(200, 3000) } else { 1500 };
+        let link = self.link(&bridge.name)?;
+        link.kind = LinkKind::Bridge { stp: bridge.stp, forward_delay };
+        link.mac = Some(bridge.mac);
+        link.mtu = bridge.mtu.unwrap_or(1500);
+        Ok(())
+    }
+
+    fn run(&mut self, step: &Step) -> Result<Outcome, StepError> {
+        match step {
+            Step::CreateBridge(bridge) => {
+                self.add_link(&bridge.name, LinkKind::Bridge { stp: false, forward_delay: 1500 })?;
+                self.set_bridge(bridge)?;
+            }
+            Step::SetBridge(bridge) => self.set_bridge(bridge)?,
+            Step::DisableIpv6 { bridge } => self.link(bridge)?.ipv6_disabled = true,
+            Step::AddAddress { bridge, address } => {
+                let link = self.link(bridge)?.index;
+                self.host.addresses.push(LinkAddress { link, address: *address });
+            }
+            Step::LinkUp { bridge } => {
+                let link = self.link(bridge)?;
+                link.up = true;
+                let index = link.index;
+                let connected: Vec<Route> = self
+                    .host
+                    .addresses_of(index)
+                    .map(|address| Route { destination: address.trunc(), gateway: None, link: Some(index), metric: 0 })
+                    .collect();
+                self.host.routes.extend(connected);
+            }
+            Step::AddRoute { bridge, route } => {
+                let link = self.link(bridge)?;
+                assert!(link.up, "the kernel takes routes through links that are up");
+                let route = Route {
+                    destination: route.destination,
+                    gateway: Some(route.gateway),
+                    link: Some(link.index),
+                    metric: route.metric.unwrap_or(0),
+                };
+                self.host.routes.push(route);
+            }
+            Step::StartServices(config) => {
+                self.link(&config.bridge)?;
+                assert!(self.services.insert(config.network.clone()), "served twice: {}", config.network);
+                return Ok(Outcome { dns_port: Some(self.dns_port) });
+            }
+            Step::AddFirewall(network) => {
+                self.table.get_or_insert_default().insert(network.bridge.clone(), network.clone());
+            }
+            Step::EnableForwarding => self.host.forwarding = true,
+            Step::AttachPort { bridge, index } => {
+                let master = self.link(bridge)?.index;
+                if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
+                    port.master = Some(master);
+                }
+            }
+        }
+        Ok(Outcome::default())
+    }
+
+    fn undo(&mut self, undo: &Undo) {
+        match undo {
+            Undo::DeleteBridge { name, mac } => {
+                let ours = |link: &&Link| link.name == *name && link.mac == Some(*mac);
+                if let Some(index) = self.host.links.iter().find(ours).map(|link| link.index) {
+                    self.remove_link(index);
+                }
+            }
+            Undo::RemoveAddress { bridge, address } => {
+                if let Some(index) = self.host.link(bridge).map(|link| link.index) {
+                    self.host.addresses.retain(|found| found.link != index || found.address != *address);
+                }
+            }
+            Undo::RemoveRoute { bridge, route } => {
+                if let Some(index) = self.host.link(bridge).map(|link| link.index) {
+                    self.host
+                        .routes
+                        .retain(|found| found.link != Some(index) || found.destination != route.destination);
+                }
+            }
+            Undo::StopServices { network } => drop(self.services.remove(network)),
+            Undo::RemoveFirewall(network) => {
+                if let Some(table) = &mut self.table {
+                    table.remove(&network.bridge);
+                }
+            }
+            Undo::RemoveTable => self.table = None,
+            Undo::DisableForwarding => self.host.forwarding = false,
+        }
+    }
+}
+
+impl Executor for Fake {
+    async fn observe(&self) -> Result<HostState, ObserveError> {
+        self.call(|world| Ok(world.host.clone()))
+            .await
+            .map_err(|_| ObserveError::Socket(io::Error::other("told to fail")))
+    }
+
+    async fn run(&self, step: &Step) -> Result<Outcome, StepError> {
+        self.call(|world| world.run(step)).await
+    }
+
+    async fn undo(&self, undo: &Undo) -> Result<(), StepError> {
+        self.call(|world| {
+            world.undo(undo);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl Host for Fake {
+    async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), PortError> {
+        let port = self
+            .call(|world| {
+                let taken = |n: &u32| world.host.link(&format!("vnet{n}")).is_some();
+                let interface = format!("vnet{}", (0..).find(|n| !taken(n)).unwrap_or_default());
+                let master = world.link(&spec.bridge)?.index;
+                let tap = world.add_link(&interface, LinkKind::Tun)?;
+                tap.mac = Some(port::host_side(spec.mac));
+                tap.mtu = spec.mtu;
+                tap.master = Some(master);
+                tap.up = true;
+                Ok(Port {
+                    interface,
+                    index: tap.index,
+                    network: spec.network.to_string(),
+                    guest: spec.guest.clone(),
+                    mac: spec.mac,
+                    mtu: spec.mtu,
+                    queues: spec.queues,
+                })
+            })
+            .await
+            .map_err(|cause| PortError::Plug {
+                interface: "vnet".into(),
+                bridge: spec.bridge.clone(),
+                cause: Box::new(cause),
+            })?;
+        Ok((port, Vec::new()))
+    }
+
+    async fn replace_firewall(&self, networks: &[nat::Network]) -> Result<(), StepError> {
+        self.call(|world| {
+            let rules: BTreeMap<_, _> = networks.iter().map(|n| (n.bridge.clone(), n.clone())).collect();
+            world.table = (!rules.is_empty()).then_some(rules);
+            Ok(())
+        })
+        .await
+    }
+
+    fn has_firewall(&self) -> Result<bool, ObserveError> {
+        Ok(self.world().table.is_some())
+    }
+
+    fn set_ports(&self, _network: &str, _ports: Vec<dhcp::config::PortName>) {}
+
+    fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
+        Vec::new()
+    }
+
+    async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {
+        Ok(())
+    }
+
+    async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,89 @@
+//! EDGE: the executor that does steps on this host: rtnetlink, sysctls, `nft`, and the servers in this process.
+
+use std::{fs, io};
+
+use super::{Executor, Outcome, StepError, links};
+use crate::{
+    host::HostState,
+    model::MacAddr,
+    observe::{Netlink, ObserveError},
+    plan::{Step, Undo},
+};
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// This host.
+#[derive(Debug)]
+pub struct Kernel {
+    pub(crate) netlink: Netlink,
+    pub(crate) services: dhcp::Services,
+}
+
+impl Kernel {
+    /// The host that this process runs on, seen through `netlink`, with the servers behind `services`.
+    pub fn new(netlink: Netlink, services: dhcp::Services) -> Self {
+        Kernel { netlink, services }
+    }
+
+    /// Sets a new tap up, puts it on the bridge and returns its index.
+    pub(crate) async fn plug(&self, tap: &str, mac: MacAddr, mtu: u32, bridge: &str) -> Result<u32, StepError> {
+        let index = links::index_of(&self.netlink, tap).await?;
+        let bridge = links::index_of(&self.netlink, bridge).await?;
+        // Without this the host would speak IPv6 to the guest from the tap itself.
+        disable_ipv6(tap)?;
+        links::plug(&self.netlink, index, mac, mtu, bridge).await?;
+        Ok(index)
+    }
+}
+
+impl Executor for Kernel {
+    async fn observe(&self) -> Result<HostState, ObserveError> {
+        self.netlink.observe().await
+    }
+
+    async fn run(&self, step: &Step) -> Result<Outcome, StepError> {
+        let netlink = &self.netlink;
+        match step {
+            Step::CreateBridge(bridge) => links::create_bridge(netlink, bridge).await?,
+            Step::SetBridge(bridge) => links::set_bridge(netlink, bridge).await?,
+            Step::DisableIpv6 { bridge } => disable_ipv6(bridge)?,
+            Step::AddAddress { bridge, address } => links::add_address(netlink, bridge, *address).await?,
+            Step::LinkUp { bridge } => links::up(netlink, bridge).await?,
+            Step::AddRoute { bridge, route } => links::add_route(netlink, bridge, route).await?,
+            Step::StartServices(config) => {
+                let started = self.services.start(config.clone()).await?;
+                return Ok(Outcome { dns_port: started.dns_port });
+            }
+            Step::AddFirewall(network) => nat::add(network).await?,
+            Step::EnableForwarding => write_sysctl(FORWARDING, "1")?,
+            Step::AttachPort { bridge, index } => links::attach(netlink, bridge, *index).await?,
+        }
+        Ok(Outcome::default())
+    }
+
+    async fn undo(&self, undo: &Undo) -> Result<(), StepError> {
+        let netlink = &self.netlink;
+        match undo {
+            Undo::DeleteBridge { name, mac } => links::delete_bridge(netlink, name, *mac).await?,
+            Undo::RemoveAddress { bridge, address } => links::remove_address(netlink, bridge, *address).await?,
+            Undo::RemoveRoute { bridge, route } => links::remove_route(netlink, bridge, route).await?,
+            Undo::StopServices { network } => self.services.stop(network).await,
+            Undo::RemoveFirewall(network) => nat::remove(network, false).await?,
+            Undo::RemoveTable => nat::delete_table().await?,
+            Undo::DisableForwarding => write_sysctl(FORWARDING, "0")?,
+        }
+        Ok(())
+    }
+}
+
+/// Keeps IPv6 off a link. A kernel without IPv6 has no such file, and nothing to keep off.
+fn disable_ipv6(link: &str) -> Result<(), StepError> {
+    match write_sysctl(&format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1") {
+        Err(StepError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn write_sysctl(path: &str, value: &str) -> Result<(), StepError> {
+    fs::write(path, value).map_err(|cause| StepError::Sysctl { path: path.to_owned(), cause })
+}

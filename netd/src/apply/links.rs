@@ -1,0 +1,169 @@
+//! EDGE: changes links, addresses and routes by rtnetlink.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink_packet_route::{
+    link::{BridgeStpState, InfoBridge, InfoData, LinkMessage},
+    route::RouteProtocol,
+};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use super::StepError;
+use crate::{
+    host::{Link, LinkKind},
+    model::MacAddr,
+    observe::Netlink,
+    plan::{Bridge, StaticRoute},
+};
+
+/// Makes the bridge, down; nothing is left on an error.
+pub(super) async fn create_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<(), StepError> {
+    let message = LinkMessageBuilder::<LinkBridge>::new(&bridge.name)
+        .address(bridge.mac.0.to_vec())
+        .set_info_data(InfoData::Bridge(bridge_settings(bridge)))
+        .build();
+    netlink.handle.link().add(message).execute().await.map_err(refused)?;
+    // An MTU given while the bridge is made does not last: the bridge goes back to its own choice when its last port
+    // leaves. One given afterwards stays.
+    if let Some(mtu) = bridge.mtu {
+        let message = LinkUnspec::new_with_name(&bridge.name).mtu(mtu).build();
+        if let Err(cause) = set(netlink, message).await {
+            delete_bridge(netlink, &bridge.name, bridge.mac).await?;
+            return Err(cause);
+        }
+    }
+    Ok(())
+}
+
+/// The delay first: with the protocol on, the kernel refuses one below 2 s.
+fn bridge_settings(bridge: &Bridge) -> Vec<InfoBridge> {
+    if bridge.stp {
+        let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
+        vec![InfoBridge::ForwardDelay(delay), InfoBridge::StpState(BridgeStpState::KernelStp)]
+    } else {
+        vec![InfoBridge::StpState(BridgeStpState::Disabled)]
+    }
+}
+
+/// Gives an existing bridge its settings.
+pub(super) async fn set_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<(), StepError> {
+    let index = index_of(netlink, &bridge.name).await?;
+    let mut message = LinkMessageBuilder::<LinkBridge>::new(&bridge.name).index(index).address(bridge.mac.0.to_vec());
+    if let Some(mtu) = bridge.mtu {
+        message = message.mtu(mtu);
+    }
+    let message = message.set_info_data(InfoData::Bridge(bridge_settings(bridge))).build();
+    // RTM_SETLINK leaves a bridge's own settings alone without a word; RTM_NEWLINK changes them.
+    netlink.handle.link().add(message).set_flags(NEWLINK_CHANGES).execute().await.map_err(refused)
+}
+
+/// `NLM_F_REQUEST | NLM_F_ACK` without `CREATE` and `EXCL`: RTM_NEWLINK then changes what is there.
+const NEWLINK_CHANGES: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+
+/// Removes the bridge if it is the one with this MAC; fine if there is none.
+pub(super) async fn delete_bridge(netlink: &Netlink, name: &str, mac: MacAddr) -> Result<(), StepError> {
+    match find(netlink, name).await? {
+        Some(link) if matches!(link.kind, LinkKind::Bridge { .. }) && link.mac == Some(mac) => {
+            gone_is_fine(netlink.handle.link().del(link.index).execute().await)
+        }
+        Some(_) => {
+            tracing::warn!("bridge {name} was replaced by another link, which is left alone");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Sets the link up.
+pub(super) async fn up(netlink: &Netlink, name: &str) -> Result<(), StepError> {
+    set(netlink, LinkUnspec::new_with_name(name).up().build()).await
+}
+
+/// Makes the link with this index a port of the bridge.
+pub(super) async fn attach(netlink: &Netlink, bridge: &str, index: u32) -> Result<(), StepError> {
+    let bridge = index_of(netlink, bridge).await?;
+    // A tap that has gone in the meantime took its port along.
+    gone_is_fine(
+        netlink.handle.link().set(LinkUnspec::new_with_index(index).controller(bridge).build()).execute().await,
+    )
+}
+
+/// A new tap's settings, then its place on the bridge, then up: from then on it forwards.
+pub(super) async fn plug(netlink: &Netlink, index: u32, mac: MacAddr, mtu: u32, bridge: u32) -> Result<(), StepError> {
+    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge).up().build();
+    set(netlink, message).await
+}
+
+/// Gives the host an address on the link.
+pub(super) async fn add_address(netlink: &Netlink, name: &str, address: Ipv4Net) -> Result<(), StepError> {
+    let index = index_of(netlink, name).await?;
+    netlink.handle.address().add(index, address.addr().into(), address.prefix_len()).execute().await.map_err(refused)
+}
+
+/// Removes an address; fine if it or its link is not there.
+pub(super) async fn remove_address(netlink: &Netlink, name: &str, address: Ipv4Net) -> Result<(), StepError> {
+    let Some(link) = find(netlink, name).await? else { return Ok(()) };
+    let message = AddressMessageBuilder::<Ipv4Addr>::new()
+        .index(link.index)
+        .address(address.addr(), address.prefix_len())
+        .build();
+    gone_is_fine(netlink.handle.address().del(message).execute().await)
+}
+
+/// Adds a route through a gateway on the link.
+pub(super) async fn add_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
+    let index = index_of(netlink, name).await?;
+    let message = route_message(route, index).build();
+    netlink.handle.route().add(message).execute().await.map_err(refused)
+}
+
+/// Removes a route; fine if it or its link is not there.
+pub(super) async fn remove_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
+    let Some(link) = find(netlink, name).await? else { return Ok(()) };
+    gone_is_fine(netlink.handle.route().del(route_message(route, link.index).build()).execute().await)
+}
+
+fn route_message(route: &StaticRoute, index: u32) -> RouteMessageBuilder<Ipv4Addr> {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(route.destination.addr(), route.destination.prefix_len())
+        .gateway(route.gateway)
+        .output_interface(index)
+        .protocol(RouteProtocol::Static);
+    match route.metric {
+        Some(metric) => message.priority(metric),
+        None => message,
+    }
+}
+
+async fn set(netlink: &Netlink, message: LinkMessage) -> Result<(), StepError> {
+    netlink.handle.link().set(message).execute().await.map_err(refused)
+}
+
+async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, StepError> {
+    Ok(netlink.link(name).await?)
+}
+
+pub(super) async fn index_of(netlink: &Netlink, name: &str) -> Result<u32, StepError> {
+    match find(netlink, name).await? {
+        Some(link) => Ok(link.index),
+        None => Err(StepError::NoLink(name.to_owned())),
+    }
+}
+
+fn refused(error: rtnetlink::Error) -> StepError {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => StepError::Kernel(message.to_io()),
+        other => StepError::Netlink(other),
+    }
+}
+
+/// `ENODEV`, `ENOENT`, `ESRCH` and `EADDRNOTAVAIL` are what the kernel calls links, rules, routes and addresses that are
+/// not there.
+fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> Result<(), StepError> {
+    const GONE: [i32; 4] = [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
+    match result {
+        Err(rtnetlink::Error::NetlinkError(message)) if GONE.contains(&-message.raw_code()) => Ok(()),
+        result => result.map_err(refused),
+    }
+}

@@ -1,0 +1,91 @@
+//! Rules between networks. Pure: all problems, not the first.
+
+use ipnet::Ipv4Net;
+use uuid::Uuid;
+
+use crate::model::{BridgeName, MacAddr, Network, NetworkName};
+
+/// One thing that two networks cannot both have. Its `Display` is libvirt's sentence where libvirt has one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// Another network has the name.
+    #[error("operation failed: network '{name}' already exists with uuid {uuid}")]
+    Name {
+        /// The name.
+        name: NetworkName,
+        /// The other's UUID.
+        uuid: Uuid,
+    },
+    /// Another network has the UUID.
+    #[error("operation failed: network '{other}' is already defined with uuid {uuid}")]
+    Uuid {
+        /// The UUID.
+        uuid: Uuid,
+        /// The other network.
+        other: NetworkName,
+    },
+    /// Another network has the bridge name.
+    #[error("internal error: bridge name '{bridge}' already in use: network '{other}' has it")]
+    Bridge {
+        /// The bridge.
+        bridge: BridgeName,
+        /// The other network.
+        other: NetworkName,
+    },
+    /// Another network's subnet has addresses in common.
+    #[error("internal error: Network is already in use: subnet {subnet} overlaps {others} of network '{other}'")]
+    Subnet {
+        /// The new network's subnet.
+        subnet: Ipv4Net,
+        /// The other's.
+        others: Ipv4Net,
+        /// The other network.
+        other: NetworkName,
+    },
+    /// Another network's bridge has the MAC address.
+    #[error("operation failed: MAC address {mac} is already in use by network '{other}'")]
+    Mac {
+        /// The address.
+        mac: MacAddr,
+        /// The other network.
+        other: NetworkName,
+    },
+}
+
+impl Conflict {
+    /// The two cannot even be defined side by side. The others only matter when both are started.
+    pub fn forbids_definition(&self) -> bool {
+        matches!(self, Conflict::Name { .. } | Conflict::Uuid { .. } | Conflict::Bridge { .. })
+    }
+}
+
+/// What keeps `new` from existing beside `others`. The one of them with its name *and* UUID is `new` as it was, and
+/// no conflict.
+pub fn conflicts(new: &Network, others: &[Network]) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    for other in others {
+        match (new.name == other.name, new.uuid == other.uuid) {
+            (true, true) => continue,
+            (true, false) => conflicts.push(Conflict::Name { name: new.name.clone(), uuid: other.uuid }),
+            (false, true) => conflicts.push(Conflict::Uuid { uuid: new.uuid, other: other.name.clone() }),
+            (false, false) => {}
+        }
+        if let Some(bridge) = new.bridge.name.as_ref().filter(|name| other.bridge.name.as_ref() == Some(name)) {
+            conflicts.push(Conflict::Bridge { bridge: bridge.clone(), other: other.name.clone() });
+        }
+        for subnet in new.subnets.iter().map(|s| s.address.trunc()) {
+            for others in other.subnets.iter().map(|s| s.address.trunc()) {
+                if subnet.contains(&others) || others.contains(&subnet) {
+                    conflicts.push(Conflict::Subnet { subnet, others, other: other.name.clone() });
+                }
+            }
+        }
+        if let Some(mac) = new.mac.filter(|mac| other.mac == Some(*mac)) {
+            conflicts.push(Conflict::Mac { mac, other: other.name.clone() });
+        }
+    }
+    conflicts
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+//! Every verb and flag of `netd`, in the one place from which help comes. Names and flags are virsh's.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Virtual networks for a Linux host.
+#[derive(Debug, Parser)]
+#[command(name = "netd", version, disable_help_subcommand = true)]
+#[command(after_help = "A network is named by its name or UUID. `netd VERB --help` tells more of a verb.")]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// What every verb takes.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Global {
+    /// Print as virsh does, or for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t, hide_default_value = true)]
+    pub(super) output: OutputForm,
+    /// The daemon's socket [default: $NETD_SOCKET, then /run/netd/netd.sock].
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputForm {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the daemon in the foreground.
+    Daemon(DaemonArgs),
+    #[command(flatten)]
+    Ask(Ask),
+    /// Use a port.
+    Port {
+        #[command(subcommand)]
+        verb: PortVerb,
+    },
+}
+
+/// The verbs that ask the daemon and print its answer.
+#[derive(Debug, Subcommand)]
+pub(super) enum Ask {
+    /// List networks: the active ones, unless a flag says otherwise.
+    NetList(NetListArgs),
+    /// Start a defined network.
+    NetStart(NetworkArg),
+    /// Stop a network; its definition stays.
+    NetDestroy(NetworkArg),
+    /// Start a network whenever the daemon starts.
+    NetAutostart(NetAutostartArgs),
+    /// Define a network from an XML file, or change a definition.
+    NetDefine(FileArg),
+    /// Start a network from an XML file without defining it.
+    NetCreate(FileArg),
+    /// Remove a network's definition.
+    NetUndefine(NetworkArg),
+    /// Print a network's XML.
+    NetDumpxml(NetDumpxmlArgs),
+    /// Show what state a network is in.
+    NetInfo(NetworkArg),
+    /// Print the name of the network with a UUID.
+    NetName(NetworkArg),
+    /// Print a network's UUID.
+    NetUuid(NetworkArg),
+    /// Edit a network's definition with $VISUAL or $EDITOR.
+    NetEdit(NetworkArg),
+    /// List the DHCP leases of a network.
+    NetDhcpLeases(NetDhcpLeasesArgs),
+    /// Print the addresses of a guest.
+    Domifaddr(DomifaddrArgs),
+    /// List the ports of guests.
+    PortList(PortListArgs),
+}
+
+/// A network, as the argument or with virsh's `--network`.
+#[derive(Args, Debug)]
+pub(super) struct NetworkArg {
+    #[arg(value_name = "NETWORK", required_unless_present = "network_option")]
+    network: Option<String>,
+    #[arg(long = "network", value_name = "NETWORK", hide = true, conflicts_with = "network")]
+    network_option: Option<String>,
+}
+
+impl NetworkArg {
+    /// The name or UUID.
+    pub(super) fn name(&self) -> &str {
+        self.network.as_deref().or(self.network_option.as_deref()).unwrap_or_default()
+    }
+}
+
+/// A file, as the argument or with virsh's `--file`.
+#[derive(Args, Debug)]
+pub(super) struct FileArg {
+    /// A file with one <network>.
+    #[arg(value_name = "FILE", required_unless_present = "file_option")]
+    file: Option<PathBuf>,
+    #[arg(long = "file", value_name = "FILE", hide = true, conflicts_with = "file")]
+    file_option: Option<PathBuf>,
+}
+
+impl FileArg {
+    /// Its path.
+    pub(super) fn path(&self) -> PathBuf {
+        self.file.clone().or_else(|| self.file_option.clone()).unwrap_or_default()
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DaemonArgs {
+    /// Definitions and autostart marks.
+    #[arg(long, value_name = "DIR", default_value = "/etc/netd")]
+    pub(super) config_dir: PathBuf,
+    /// Leases and other state that outlives a reboot.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/netd")]
+    pub(super) state_dir: PathBuf,
+    /// Sockets and state that does not.
+    #[arg(long, value_name = "DIR", default_value = "/run/netd")]
+    pub(super) runtime_dir: PathBuf,
+    /// The host's resolvers.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub(super) resolv_conf: PathBuf,
+}
+
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(super) struct NetListArgs {
+    /// Inactive networks too.
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Inactive networks only.
+    #[arg(long)]
+    pub(super) inactive: bool,
+    /// Those that start with the daemon.
+    #[arg(long)]
+    pub(super) autostart: bool,
+    /// Those that do not.
+    #[arg(long)]
+    pub(super) no_autostart: bool,
+    /// Those with a definition.
+    #[arg(long)]
+    pub(super) persistent: bool,
+    /// Those without.
+    #[arg(long)]
+    pub(super) transient: bool,
+    /// Names only.
+    #[arg(long)]
+    pub(super) name: bool,
+    /// UUIDs only.
+    #[arg(long)]
+    pub(super) uuid: bool,
+    /// A table: the default.
+    #[arg(long)]
+    pub(super) table: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetAutostartArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// Do not start it any more.
+    #[arg(long)]
+    pub(super) disable: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetDumpxmlArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// The definition, even while the network is active.
+    #[arg(long)]
+    pub(super) inactive: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetDhcpLeasesArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// The leases of one MAC address.
+    #[arg(long, value_name = "MAC")]
+    pub(super) mac: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DomifaddrArgs {
+    /// The guest's name.
+    #[arg(value_name = "GUEST", required_unless_present = "domain")]
+    guest: Option<String>,
+    #[arg(long, value_name = "GUEST", hide = true, conflicts_with = "guest")]
+    domain: Option<String>,
+    /// One of the guest's interfaces, as the host names it.
+    #[arg(value_name = "INTERFACE")]
+    interface: Option<String>,
+    #[arg(long = "interface", value_name = "INTERFACE", hide = true, conflicts_with = "interface")]
+    interface_option: Option<String>,
+    /// Repeat the name and MAC address for every address.
+    #[arg(long)]
+    pub(super) full: bool,
+    /// Where to look: the DHCP leases, or the host's neighbour table.
+    #[arg(long, value_enum, default_value = "lease", hide_default_value = true)]
+    pub(super) source: Source,
+}
+
+impl DomifaddrArgs {
+    pub(super) fn guest(&self) -> &str {
+        self.guest.as_deref().or(self.domain.as_deref()).unwrap_or_default()
+    }
+
+    pub(super) fn interface(&self) -> Option<&str> {
+        self.interface.as_deref().or(self.interface_option.as_deref())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Source {
+    Lease,
+    Arp,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PortListArgs {
+    /// Those of one network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PortVerb {
+    /// Run a program with a new port; the port is gone when the program is.
+    #[command(after_help = "\
+The queues of the tap are the descriptors 3, 4, … of the program. It also gets NETD_PORT_FDS (3:4:…),
+NETD_PORT_MAC, NETD_PORT_INTERFACE and NETD_PORT_MTU in its environment.
+
+  netd port exec default -- sh -c 'exec qemu-system-x86_64 \\
+      -netdev tap,id=n,fd=3 -device virtio-net-pci,netdev=n,mac=$NETD_PORT_MAC …'")]
+    Exec(PortExecArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PortExecArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// The guest's name, by which DNS and domifaddr know it.
+    #[arg(long, value_name = "NAME")]
+    pub(super) guest: Option<String>,
+    /// The guest's MAC address [default: a new one].
+    #[arg(long, value_name = "MAC")]
+    pub(super) mac: Option<String>,
+    /// Queue pairs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(super) queues: u32,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}

@@ -1,0 +1,108 @@
+//! Results as virsh prints them. Pure: values in, text out.
+
+use netd_api::{Address, Lease, Network, Port};
+
+use super::{args::NetListArgs, table::table};
+
+/// The networks that the flags of `net-list` choose, in virsh's order.
+pub(super) fn choose(networks: Vec<Network>, args: NetListArgs) -> Vec<Network> {
+    let either = |wanted: bool, unwanted: bool, is: bool| wanted == unwanted || is == wanted;
+    let mut chosen: Vec<Network> = networks
+        .into_iter()
+        .filter(|n| args.all || n.active != args.inactive)
+        .filter(|n| either(args.persistent, args.transient, n.persistent))
+        .filter(|n| either(args.autostart, args.no_autostart, n.autostart))
+        .collect();
+    chosen.sort_by_cached_key(|n| n.name.to_lowercase());
+    chosen
+}
+
+/// `net-list`.
+pub(super) fn network_list(networks: &[Network], args: NetListArgs) -> String {
+    if args.name {
+        return networks.iter().map(|n| format!("{}\n", n.name)).collect();
+    }
+    if args.uuid {
+        return networks.iter().map(|n| format!("{}\n", n.uuid)).collect();
+    }
+    let rows: Vec<_> = networks
+        .iter()
+        .map(|n| {
+            let state = if n.active { "active" } else { "inactive" };
+            [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
+        })
+        .collect();
+    table(["Name", "State", "Autostart", "Persistent"], &rows)
+}
+
+/// `net-info`.
+pub(super) fn network_info(network: &Network) -> String {
+    let mut lines = vec![
+        ("Name:", network.name.clone()),
+        ("UUID:", network.uuid.clone()),
+        ("Active:", yes_no(network.active)),
+        ("Persistent:", yes_no(network.persistent)),
+        ("Autostart:", yes_no(network.autostart)),
+    ];
+    if let Some(bridge) = &network.bridge {
+        lines.push(("Bridge:", bridge.clone()));
+    }
+    lines.into_iter().map(|(label, value)| format!("{label:<15} {value}\n")).collect()
+}
+
+/// `net-dhcp-leases`; `local_time` writes seconds since the epoch as the user's clock shows them.
+pub(super) fn leases(leases: &[Lease], local_time: impl Fn(i64) -> String) -> String {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let rows: Vec<_> = leases
+        .iter()
+        .map(|lease| {
+            [
+                if lease.expiry == 0 { "never".to_owned() } else { local_time(lease.expiry) },
+                lease.mac.clone(),
+                lease.protocol.clone(),
+                format!("{}/{}", lease.address, lease.prefix),
+                or_dash(&lease.hostname),
+                or_dash(&lease.client_id),
+            ]
+        })
+        .collect();
+    table(["Expiry Time", "MAC address", "Protocol", "IP address", "Hostname", "Client ID or DUID"], &rows)
+}
+
+/// `domifaddr`: fixed columns, unlike virsh's other tables.
+pub(super) fn addresses(addresses: &[Address], full: bool) -> String {
+    let mut text = format!(" {:<10} {:<20} {:<8}     {}\n", "Name", "MAC address", "Protocol", "Address");
+    text.push_str(&"-".repeat(79));
+    text.push('\n');
+    let mut previous = None;
+    for address in addresses {
+        let repeated = previous == Some(&address.interface) && !full;
+        let (name, mac) = if repeated { ("-", "-") } else { (address.interface.as_str(), address.mac.as_str()) };
+        let place = format!("{}/{}", address.address, address.prefix);
+        text.push_str(&format!(" {name:<10} {mac:<17}    {:<12} {place}\n", address.protocol));
+        previous = Some(&address.interface);
+    }
+    text
+}
+
+/// `port-list`.
+pub(super) fn ports(ports: &[Port]) -> String {
+    let rows: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            [
+                port.interface.clone(),
+                port.network.clone(),
+                port.guest.clone().unwrap_or_else(|| "-".to_owned()),
+                port.mac.clone(),
+                port.mtu.to_string(),
+                port.queues.to_string(),
+            ]
+        })
+        .collect();
+    table(["Interface", "Network", "Guest", "MAC address", "MTU", "Queues"], &rows)
+}
+
+fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}

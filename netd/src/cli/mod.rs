@@ -1,0 +1,133 @@
+//! The command line: words → verb → print → exit code. It decides nothing; the daemon does.
+//!
+//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net` and `port` ask the daemon.
+//! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
+
+mod args;
+mod connect;
+mod edit;
+mod failure;
+mod format;
+mod net;
+mod port;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use serde_json::Value;
+
+use crate::daemon::{self, Options};
+
+use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb};
+use failure::Failure;
+
+/// What a verb that succeeded has to say.
+struct Output {
+    /// As virsh says it.
+    text: String,
+    /// The same for programs.
+    json: Value,
+    /// What the user should know besides.
+    notices: Vec<String>,
+}
+
+impl Output {
+    fn new(text: String, json: Value) -> Self {
+        Output { text, json, notices: Vec::new() }
+    }
+
+    fn with_notices(self, notices: Vec<String>) -> Self {
+        Output { notices, ..self }
+    }
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // help and version are errors to clap, and go to stdout
+            let _: io::Result<()> = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let form = cli.global.output;
+    let socket = netd_api::socket_path(cli.global.socket.as_deref());
+    let result = match cli.verb {
+        Verb::Daemon(args) => return daemon(args),
+        // becomes the program; there is no result to print
+        Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
+        Verb::Ask(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(ask(&socket, &verb)),
+            Err(cause) => Err(Failure::new(format!("cannot start: {}", failure::without_number(&cause)))),
+        },
+    };
+    let (stdout, stderr) = render(&result, form);
+    let _: io::Result<()> = io::stderr().write_all(stderr.as_bytes());
+    // a reader that has gone away has what it wanted
+    let _: io::Result<()> = io::stdout().write_all(stdout.as_bytes());
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What goes to stdout and to stderr.
+fn render(result: &Result<Output, Failure>, form: OutputForm) -> (String, String) {
+    match result {
+        Ok(output) => {
+            let stdout = match form {
+                OutputForm::Text => format!("{}\n", output.text),
+                OutputForm::Json => format!("{:#}\n", output.json),
+            };
+            (stdout, output.notices.iter().map(|notice| format!("note: {notice}\n")).collect())
+        }
+        Err(failure) => {
+            let stdout = match form {
+                OutputForm::Text => "\n",
+                OutputForm::Json => "",
+            };
+            (stdout.to_owned(), failure.to_string())
+        }
+    }
+}
+
+async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
+    match verb {
+        Ask::NetList(args) => net::list(socket, *args).await,
+        Ask::NetStart(network) => net::start(socket, network).await,
+        Ask::NetDestroy(network) => net::destroy(socket, network).await,
+        Ask::NetAutostart(args) => net::autostart(socket, args).await,
+        Ask::NetDefine(file) => net::define(socket, file).await,
+        Ask::NetCreate(file) => net::create(socket, file).await,
+        Ask::NetUndefine(network) => net::undefine(socket, network).await,
+        Ask::NetDumpxml(args) => net::dumpxml(socket, args).await,
+        Ask::NetInfo(network) => net::info(socket, network).await,
+        Ask::NetName(network) => net::name(socket, network).await,
+        Ask::NetUuid(network) => net::uuid(socket, network).await,
+        Ask::NetEdit(network) => edit::network(socket, network).await,
+        Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
+        Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
+        Ask::PortList(args) => port::list(socket, args).await,
+    }
+}
+
+/// Logs to stderr, as much as $RUST_LOG says.
+fn daemon(args: DaemonArgs) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
+    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf } = args;
+    match daemon::run(&Options { config_dir, state_dir, runtime_dir, resolv_conf }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _: io::Result<()> = writeln!(io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The host as plain values: links, addresses, routes, one sysctl. It never touches the host itself.
+//!
+//! `observe` fills it in, `plan` compares it with what is wanted, tests build it by hand.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::model::MacAddr;
+
+/// What the kernel said, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostState {
+    /// Every network interface.
+    pub links: Vec<Link>,
+    /// Every IPv4 address.
+    pub addresses: Vec<LinkAddress>,
+    /// The whole IPv4 FIB, all tables, without broadcast and multicast routes.
+    pub routes: Vec<Route>,
+    /// `net.ipv4.ip_forward`.
+    pub forwarding: bool,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it, never used twice while the kernel runs.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address, where it has one.
+    pub mac: Option<MacAddr>,
+    /// Greatest packet size in bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// What drives it.
+    pub kind: LinkKind,
+    /// The index of the bridge it is a port of.
+    pub master: Option<u32>,
+    /// `disable_ipv6` is set, or the kernel has no IPv6.
+    pub ipv6_disabled: bool,
+}
+
+/// What drives a link, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A Linux bridge.
+    Bridge {
+        /// The spanning tree protocol runs.
+        stp: bool,
+        /// Forward delay in hundredths of a second (`USER_HZ`).
+        forward_delay: u32,
+    },
+    /// A tun or tap device.
+    Tun,
+    /// Anything else.
+    Other,
+}
+
+/// An address on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkAddress {
+    /// The link's index.
+    pub link: u32,
+    /// The address with its prefix length.
+    pub address: Ipv4Net,
+}
+
+/// An entry of the FIB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: Ipv4Net,
+    /// The next hop, if it is not on the link itself.
+    pub gateway: Option<Ipv4Addr>,
+    /// The index of the link packets leave by; none for blackholes and the like.
+    pub link: Option<u32>,
+    /// Lower wins; 0 where none was given.
+    pub metric: u32,
+}
+
+/// An entry of the neighbour table that has a hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The index of the link it was seen on.
+    pub link: u32,
+    /// Its IPv4 address.
+    pub address: Ipv4Addr,
+    /// Its hardware address.
+    pub mac: MacAddr,
+}
+
+/// What already uses a subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InUse {
+    /// The subnet, address or route that overlaps.
+    pub by: Ipv4Net,
+    /// The interface it is on; none for a blackhole and its like.
+    pub interface: Option<String>,
+}
+
+/// Routes with a shorter prefix cover so much that they are default routes by another name (a VPN's 0.0.0.0/1 and
+/// 128.0.0.0/1, say): a network inside one takes nothing away from it that its owner counts on.
+const SHORTEST_SPECIFIC_PREFIX: u8 = 4;
+
+impl HostState {
+    /// The link of this name.
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The name of the link with this index.
+    pub fn link_name(&self, index: u32) -> Option<&str> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.as_str())
+    }
+
+    /// The addresses of one link.
+    pub fn addresses_of(&self, link: u32) -> impl Iterator<Item = Ipv4Net> {
+        self.addresses.iter().filter(move |address| address.link == link).map(|address| address.address)
+    }
+
+    /// What overlaps `subnet`, whatever its prefix length, on any link but those named in `except`.
+    pub fn in_use(&self, subnet: Ipv4Net, except: &[&str]) -> Option<InUse> {
+        let subnet = subnet.trunc();
+        let addresses = self.addresses.iter().map(|address| (address.address, Some(address.link)));
+        let routes = self
+            .routes
+            .iter()
+            .filter(|route| route.destination.prefix_len() >= SHORTEST_SPECIFIC_PREFIX)
+            .map(|route| (route.destination, route.link));
+        addresses
+            .chain(routes)
+            .filter(|(other, _)| overlap(subnet, *other))
+            .map(|(by, link)| InUse { by, interface: link.and_then(|link| self.link_name(link)).map(str::to_owned) })
+            .find(|user| !user.interface.as_deref().is_some_and(|name| except.contains(&name)))
+    }
+}
+
+/// Whether two subnets share an address.
+pub fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> HostState {
+        let link = |index, name: &str| Link {
+            index,
+            name: name.into(),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            kind: LinkKind::Other,
+            master: None,
+            ipv6_disabled: false,
+        };
+        let route = |destination: &str, link| Route {
+            destination: destination.parse().unwrap(),
+            gateway: None,
+            link,
+            metric: 0,
+        };
+        HostState {
+            links: vec![link(1, "lo"), link(2, "eth0"), link(3, "tun0")],
+            addresses: vec![LinkAddress { link: 2, address: "192.168.7.9/24".parse().unwrap() }],
+            routes: vec![
+                route("0.0.0.0/0", Some(2)),
+                route("0.0.0.0/1", Some(3)),
+                route("10.0.0.0/8", Some(3)),
+                route("172.20.3.0/24", None),
+            ],
+            forwarding: false,
+        }
+    }
+
+    fn user(subnet: &str, except: &[&str]) -> Option<String> {
+        host()
+            .in_use(subnet.parse().unwrap(), except)
+            .map(|user| format!("{} {}", user.by, user.interface.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_subnet_collides_with_shorter_longer_and_equal_prefixes() {
+        assert_eq!(user("10.5.0.0/24", &[]).as_deref(), Some("10.0.0.0/8 tun0"));
+        assert_eq!(user("172.16.0.0/12", &[]).as_deref(), Some("172.20.3.0/24 "));
+        assert_eq!(user("192.168.7.1/24", &[]).as_deref(), Some("192.168.7.9/24 eth0"));
+        assert_eq!(user("192.168.122.1/24", &[]), None);
+    }
+
+    #[test]
+    fn default_routes_and_their_halves_do_not_collide() {
+        assert_eq!(user("20.1.0.0/16", &[]), None);
+    }
+
+    #[test]
+    fn a_network_does_not_collide_with_its_own_bridge() {
+        assert_eq!(user("192.168.7.1/24", &["eth0"]), None);
+    }
+}

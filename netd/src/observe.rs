@@ -1,0 +1,276 @@
+//! EDGE: reads the host by rtnetlink and procfs into [`HostState`]; never writes.
+//!
+//! One netlink socket serves every question of the daemon and, through `apply`, every change. Two more listen for
+//! what other programs do to links and tables.
+
+pub(crate) mod rules;
+
+use std::{io, net::Ipv4Addr, pin::pin};
+
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use ipnet::Ipv4Net;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{
+        AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
+use tokio::task::JoinHandle;
+
+use crate::{
+    host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
+    model::MacAddr,
+};
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// Why the host could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(io::Error),
+    /// The kernel refused a dump.
+    #[error("cannot read the host's {what}: {cause}")]
+    Dump {
+        /// What was asked for.
+        what: &'static str,
+        /// What the kernel said.
+        cause: rtnetlink::Error,
+    },
+    /// A sysctl cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Sysctl {
+        /// The file.
+        path: &'static str,
+        /// What the kernel said.
+        cause: io::Error,
+    },
+}
+
+/// The netlink connection: questions here, changes in `apply`.
+#[derive(Debug)]
+pub struct Netlink {
+    pub(crate) handle: Handle,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Netlink {
+    /// Opens the socket. Must run inside a tokio runtime.
+    pub fn open() -> Result<Self, ObserveError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
+        Ok(Netlink { handle, task: tokio::spawn(connection) })
+    }
+
+    /// Everything `plan` wants to know.
+    pub async fn observe(&self) -> Result<HostState, ObserveError> {
+        let forwarding = std::fs::read_to_string(FORWARDING)
+            .map_err(|cause| ObserveError::Sysctl { path: FORWARDING, cause })?
+            .trim()
+            != "0";
+        let links = collect("links", self.handle.link().get().execute(), link).await?;
+        let addresses = collect("addresses", self.handle.address().get().execute(), address).await?;
+        let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes = collect("routes", self.handle.route().get(every_route).execute(), route).await?;
+        Ok(HostState { links, addresses, routes, forwarding })
+    }
+
+    /// The links alone: what a port needs to know.
+    pub async fn links(&self) -> Result<Vec<Link>, ObserveError> {
+        collect("links", self.handle.link().get().execute(), link).await
+    }
+
+    /// The link of this name.
+    pub async fn link(&self, name: &str) -> Result<Option<Link>, ObserveError> {
+        let mut answer = pin!(self.handle.link().get().match_name(name).execute());
+        match answer.try_next().await {
+            Ok(message) => Ok(message.and_then(link)),
+            Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code() == -libc::ENODEV => Ok(None),
+            Err(cause) => Err(ObserveError::Dump { what: "link", cause }),
+        }
+    }
+
+    /// Everyone the host has an IPv4 neighbour entry for.
+    pub async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
+        let dump = self.handle.neighbours().get().set_address_family(AddressFamily::Inet).execute();
+        collect("neighbours", dump, neighbour).await
+    }
+}
+
+async fn collect<M, T>(
+    what: &'static str,
+    dump: impl Stream<Item = Result<M, rtnetlink::Error>>,
+    parse: impl Fn(M) -> Option<T>,
+) -> Result<Vec<T>, ObserveError> {
+    let messages = dump.try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
+    Ok(messages.into_iter().filter_map(parse).collect())
+}
+
+/// What the kernel says while we run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A link is gone.
+    Gone {
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A tap left its bridge, a bridge was set down, an address or an nftables table was removed, or events were lost:
+    /// something that a network is made of may be missing.
+    Disturbed,
+}
+
+/// A stream of [`Event`]s, from now on. It ends only if the socket breaks.
+pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError> {
+    let (connection, handle, messages) =
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
+            .map_err(ObserveError::Socket)?;
+    tokio::spawn(connection);
+    let links = messages.filter_map(move |(message, _)| {
+        // The connection ends when the last handle is dropped; this one keeps it for as long as the stream lives.
+        let _open = &handle;
+        std::future::ready(event(message.payload))
+    });
+    let tables = rules::removals().map_err(ObserveError::Socket)?.map(|()| Event::Disturbed);
+    Ok(Box::pin(stream::select(links, tables)))
+}
+
+fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
+    use RouteNetlinkMessage::{DelAddress, DelLink, NewLink};
+    match payload {
+        // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
+        NetlinkPayload::InnerMessage(DelLink(gone)) if gone.header.interface_family == AddressFamily::Unspec => {
+            link(gone).map(|link| Event::Gone { index: link.index, name: link.name })
+        }
+        NetlinkPayload::InnerMessage(NewLink(now)) => {
+            let link = link(now)?;
+            let disturbed = match link.kind {
+                LinkKind::Tun => link.up && link.master.is_none(),
+                LinkKind::Bridge { .. } => !link.up,
+                LinkKind::Other => false,
+            };
+            disturbed.then_some(Event::Disturbed)
+        }
+        NetlinkPayload::InnerMessage(DelAddress(_)) | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
+        _ => None,
+    }
+}
+
+/// An Ethernet address out of netlink's bytes; `None` for other link layers.
+fn mac(bytes: &[u8]) -> Option<MacAddr> {
+    bytes.try_into().ok().map(MacAddr)
+}
+
+fn link(message: LinkMessage) -> Option<Link> {
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        kind: LinkKind::Other,
+        master: None,
+        // Without IPv6 in the kernel the attribute that says otherwise is absent.
+        ipv6_disabled: true,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+            LinkAttribute::AfSpecUnspec(families) => {
+                link.ipv6_disabled = !families.iter().any(|family| match family {
+                    AfSpecUnspec::Inet6(facts) => {
+                        facts.iter().any(|fact| matches!(fact, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0))
+                    }
+                    _ => false,
+                });
+            }
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn kind(infos: &[LinkInfo]) -> LinkKind {
+    let mut kind = LinkKind::Other;
+    for info in infos {
+        match info {
+            LinkInfo::Kind(InfoKind::Tun) => kind = LinkKind::Tun,
+            LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge { stp: false, forward_delay: 0 },
+            LinkInfo::Data(InfoData::Bridge(facts)) => {
+                let (mut stp, mut forward_delay) = (false, 0);
+                for fact in facts {
+                    match fact {
+                        InfoBridge::StpState(state) => stp = *state != BridgeStpState::Disabled,
+                        InfoBridge::ForwardDelay(delay) => forward_delay = *delay,
+                        _ => {}
+                    }
+                }
+                kind = LinkKind::Bridge { stp, forward_delay };
+            }
+            _ => {}
+        }
+    }
+    kind
+}
+
+fn address(message: AddressMessage) -> Option<LinkAddress> {
+    let mut own = None;
+    let mut peer = None;
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Local(std::net::IpAddr::V4(address)) => own = Some(address),
+            AddressAttribute::Address(std::net::IpAddr::V4(address)) => peer = Some(address),
+            _ => {}
+        }
+    }
+    let address = Ipv4Net::new(own.or(peer)?, message.header.prefix_len).ok()?;
+    Some(LinkAddress { link: message.header.index, address })
+}
+
+fn route(message: RouteMessage) -> Option<Route> {
+    if matches!(message.header.kind, RouteType::Broadcast | RouteType::Multicast | RouteType::Anycast) {
+        return None;
+    }
+    let (mut destination, mut gateway, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, None, None, 0);
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address),
+            RouteAttribute::Oif(index) => link = Some(index),
+            RouteAttribute::Priority(priority) => metric = priority,
+            // Several ways to one place: the first names the user of the subnet well enough.
+            RouteAttribute::MultiPath(hops) => link = hops.first().map(|hop| hop.interface_index),
+            _ => {}
+        }
+    }
+    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    Some(Route { destination, gateway, link, metric })
+}
+
+fn neighbour(message: NeighbourMessage) -> Option<Neighbour> {
+    let (mut address, mut hardware) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) => address = Some(destination),
+            NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(&bytes),
+            _ => {}
+        }
+    }
+    Some(Neighbour { link: message.header.ifindex, address: address?, mac: hardware? })
+}

@@ -1,0 +1,331 @@
+//! From what is wanted and what is there to the steps between them. Pure: it never reads the host and never changes it.
+//!
+//! ```text
+//! Network ──► Desired ─┐
+//!       HostState ─────┴─► steps ──► (apply) ──► undos, kept in the journal ──► teardown
+//! ```
+//!
+//! Planning again after the steps were done yields no step: that is how `apply` verifies its work.
+
+mod desired;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::fmt;
+
+use ipnet::Ipv4Net;
+use nat::DnsRedirect;
+use serde::{Deserialize, Serialize};
+
+pub use desired::{Bridge, Desired, StaticRoute, desired};
+
+use crate::{
+    host::{HostState, Link, LinkKind},
+    model::MacAddr,
+};
+
+/// One change of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Makes the bridge, down.
+    CreateBridge(Bridge),
+    /// Gives an existing bridge the settings it should have.
+    SetBridge(Bridge),
+    /// Keeps IPv6 off a bridge that has no IPv6 address of ours.
+    DisableIpv6 {
+        /// The bridge.
+        bridge: String,
+    },
+    /// Gives the host an address on the bridge.
+    AddAddress {
+        /// The bridge.
+        bridge: String,
+        /// The address with its prefix length.
+        address: Ipv4Net,
+    },
+    /// Sets the bridge up.
+    LinkUp {
+        /// The bridge.
+        bridge: String,
+    },
+    /// Adds a route through a gateway on the network.
+    AddRoute {
+        /// The bridge.
+        bridge: String,
+        /// The route.
+        route: StaticRoute,
+    },
+    /// Starts DHCP and DNS.
+    StartServices(dhcp::config::NetworkConfig),
+    /// Adds the network's rules to our table.
+    AddFirewall(nat::Network),
+    /// Lets the host route.
+    EnableForwarding,
+    /// Puts a guest's tap on the bridge.
+    AttachPort {
+        /// The bridge.
+        bridge: String,
+        /// The tap's index: its name may be another's by now.
+        index: u32,
+    },
+}
+
+/// How one step is taken back. Each is done or found done: doing it twice, or after only a part of the step, is fine.
+/// These are what the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// Removes the bridge, if it still is the one with this MAC; addresses and routes go with it, ports leave it.
+    DeleteBridge {
+        /// The bridge.
+        name: String,
+        /// What makes it ours.
+        #[serde(with = "mac_text")]
+        mac: MacAddr,
+    },
+    /// Removes an address.
+    RemoveAddress {
+        /// The bridge.
+        bridge: String,
+        /// The address with its prefix length.
+        address: Ipv4Net,
+    },
+    /// Removes a route.
+    RemoveRoute {
+        /// The bridge.
+        bridge: String,
+        /// The route.
+        route: StaticRoute,
+    },
+    /// Stops DHCP and DNS.
+    StopServices {
+        /// The network.
+        network: String,
+    },
+    /// Takes the network's rules out of our table.
+    RemoveFirewall(nat::Network),
+    /// Takes our table away: the network was the last.
+    RemoveTable,
+    /// Stops the host from routing: we made it, and the network was the last that needs it.
+    DisableForwarding,
+}
+
+/// What of a network is not visible in [`HostState`] but known to be in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InPlace {
+    /// Its rules are in our table.
+    pub firewall: bool,
+    /// Its servers run.
+    pub services: bool,
+}
+
+/// The steps that bring one network from what is there to what is wanted, in the order to do them.
+pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step> {
+    let bridge = &desired.bridge.name;
+    let mut steps = Vec::new();
+    let link = host.link(bridge);
+    match link {
+        None => steps.push(Step::CreateBridge(desired.bridge.clone())),
+        Some(link) if !has_settings(link, &desired.bridge) => steps.push(Step::SetBridge(desired.bridge.clone())),
+        Some(_) => {}
+    }
+    if !link.is_some_and(|link| link.ipv6_disabled) {
+        steps.push(Step::DisableIpv6 { bridge: bridge.clone() });
+    }
+    let present: Vec<Ipv4Net> = link.map(|link| host.addresses_of(link.index).collect()).unwrap_or_default();
+    for &address in desired.addresses.iter().filter(|address| !present.contains(address)) {
+        steps.push(Step::AddAddress { bridge: bridge.clone(), address });
+    }
+    if !link.is_some_and(|link| link.up) {
+        steps.push(Step::LinkUp { bridge: bridge.clone() });
+    }
+    for route in desired.routes.iter().filter(|route| !has_route(host, link, route)) {
+        steps.push(Step::AddRoute { bridge: bridge.clone(), route: route.clone() });
+    }
+    if !in_place.services {
+        steps.push(Step::StartServices(desired.services.clone()));
+    }
+    if !in_place.firewall {
+        steps.push(Step::AddFirewall(desired.firewall.clone()));
+    }
+    if desired.forwarding && !host.forwarding {
+        steps.push(Step::EnableForwarding);
+    }
+    for &index in &desired.ports {
+        let port = host.links.iter().find(|link| link.index == index);
+        // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
+        if port.is_some_and(|port| port.master.is_none()) {
+            steps.push(Step::AttachPort { bridge: bridge.clone(), index });
+        }
+    }
+    steps
+}
+
+fn has_settings(link: &Link, bridge: &Bridge) -> bool {
+    let LinkKind::Bridge { stp, forward_delay } = link.kind else { return false };
+    // With STP on the kernel takes 2 s for anything less and 30 s for anything more (802.1D).
+    let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
+    stp == bridge.stp
+        && (!stp || forward_delay == delay)
+        && link.mac == Some(bridge.mac)
+        && bridge.mtu.is_none_or(|mtu| link.mtu == mtu)
+}
+
+fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
+    link.is_some_and(|link| {
+        host.routes.iter().any(|route| {
+            route.destination == wanted.destination
+                && route.gateway == Some(wanted.gateway)
+                && route.link == Some(link.index)
+                && route.metric == wanted.metric.unwrap_or(0)
+        })
+    })
+}
+
+impl Step {
+    /// How to take this step back; `None` where taking back another step does it.
+    pub fn undo(&self) -> Option<Undo> {
+        match self {
+            Step::CreateBridge(bridge) => Some(Undo::DeleteBridge { name: bridge.name.clone(), mac: bridge.mac }),
+            Step::AddAddress { bridge, address } => {
+                Some(Undo::RemoveAddress { bridge: bridge.clone(), address: *address })
+            }
+            Step::AddRoute { bridge, route } => {
+                Some(Undo::RemoveRoute { bridge: bridge.clone(), route: route.clone() })
+            }
+            Step::StartServices(config) => Some(Undo::StopServices { network: config.network.clone() }),
+            Step::AddFirewall(network) => Some(Undo::RemoveFirewall(network.clone())),
+            Step::EnableForwarding => Some(Undo::DisableForwarding),
+            // Settings of a bridge that goes; a tap whose bridge goes leaves it.
+            Step::SetBridge(_) | Step::DisableIpv6 { .. } | Step::LinkUp { .. } | Step::AttachPort { .. } => None,
+        }
+    }
+
+    /// The same step, with DNS asked on port 53 sent to `port` where our server listens instead.
+    #[must_use]
+    pub fn with_dns_port(self, port: Option<u16>, addresses: &[Ipv4Net]) -> Step {
+        match (self, port) {
+            (Step::AddFirewall(network), Some(port)) => {
+                Step::AddFirewall(nat::Network { dns_redirect: redirect(port, addresses), ..network })
+            }
+            (step, _) => step,
+        }
+    }
+}
+
+fn redirect(port: u16, addresses: &[Ipv4Net]) -> Option<DnsRedirect> {
+    let addresses = addresses.iter().map(Ipv4Net::addr).collect();
+    (port != 53).then_some(DnsRedirect { addresses, port })
+}
+
+impl Desired {
+    /// Sends DNS asked on port 53 to where our server listens instead, if it does.
+    pub fn redirect_dns(&mut self, port: Option<u16>) {
+        self.firewall.dns_redirect = port.and_then(|port| redirect(port, &self.addresses));
+    }
+}
+
+/// The undos of steps, in the order in which to do them, without those that a removed bridge makes moot.
+pub fn unwind<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Undo> {
+    let mut undos: Vec<Undo> = steps.into_iter().filter_map(Step::undo).collect();
+    let removed = undos.iter().find_map(|undo| match undo {
+        Undo::DeleteBridge { name, .. } => Some(name.clone()),
+        _ => None,
+    });
+    undos.retain(|undo| match undo {
+        Undo::RemoveAddress { bridge, .. } | Undo::RemoveRoute { bridge, .. } => Some(bridge) != removed.as_ref(),
+        _ => true,
+    });
+    undos.reverse();
+    undos
+}
+
+/// What the other networks still need of what networks share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Another network is active.
+    pub active: bool,
+    /// Another active network needs the host to route.
+    pub forwarding: bool,
+}
+
+/// The journal of a network as it has to be undone now, in view of what the others need.
+pub fn teardown(journal: &[Undo], others: Others) -> Vec<Undo> {
+    journal
+        .iter()
+        .filter(|undo| !(others.forwarding && **undo == Undo::DisableForwarding))
+        .map(|undo| match undo {
+            Undo::RemoveFirewall(_) if !others.active => Undo::RemoveTable,
+            undo => undo.clone(),
+        })
+        .collect()
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::CreateBridge(bridge) => {
+                write!(f, "create bridge {} with MAC {}", bridge.name, bridge.mac)?;
+                if let Some(mtu) = bridge.mtu {
+                    write!(f, ", MTU {mtu}")?;
+                }
+                if bridge.stp {
+                    write!(f, ", spanning tree with a delay of {} s", bridge.delay)?;
+                }
+                Ok(())
+            }
+            Step::SetBridge(bridge) => write!(f, "correct the settings of bridge {}", bridge.name),
+            Step::DisableIpv6 { bridge } => write!(f, "disable IPv6 on {bridge}"),
+            Step::AddAddress { bridge, address } => write!(f, "add address {address} to {bridge}"),
+            Step::LinkUp { bridge } => write!(f, "set {bridge} up"),
+            Step::AddRoute { bridge, route } => {
+                write!(f, "add route {} via {} dev {bridge}", route.destination, route.gateway)
+            }
+            Step::StartServices(config) => {
+                let name = |on, name| if on { name } else { "" };
+                let dhcp = name(config.dhcp4.is_some(), " DHCP");
+                write!(f, "serve{dhcp}{} on {}", name(config.dns.is_some(), " DNS"), config.bridge)
+            }
+            Step::AddFirewall(network) => write!(f, "add the firewall rules of {}", network.bridge),
+            Step::EnableForwarding => f.write_str("enable IPv4 forwarding"),
+            Step::AttachPort { bridge, index } => write!(f, "put the tap with index {index} on {bridge}"),
+        }
+    }
+}
+
+impl fmt::Display for Undo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Undo::DeleteBridge { name, .. } => write!(f, "delete bridge {name}"),
+            Undo::RemoveAddress { bridge, address } => write!(f, "remove address {address} from {bridge}"),
+            Undo::RemoveRoute { bridge, route } => {
+                write!(f, "remove route {} via {} dev {bridge}", route.destination, route.gateway)
+            }
+            Undo::StopServices { network } => write!(f, "stop DHCP and DNS of {network}"),
+            Undo::RemoveFirewall(network) => write!(f, "remove the firewall rules of {}", network.bridge),
+            Undo::RemoveTable => f.write_str("remove the nftables table"),
+            Undo::DisableForwarding => f.write_str("disable IPv4 forwarding"),
+        }
+    }
+}
+
+/// A plan for a person to read: one step per line.
+pub fn show(steps: &[Step]) -> String {
+    steps.iter().map(|step| format!("{step}\n")).collect()
+}
+
+/// MAC addresses in the journal are text.
+pub(crate) mod mac_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::model::MacAddr;
+
+    pub(crate) fn serialize<S: Serializer>(mac: &MacAddr, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(mac)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MacAddr, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}

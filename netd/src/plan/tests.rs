@@ -1,0 +1,143 @@
+//! Plans: what they contain, in what order, and that a plan carried out leaves nothing to plan.
+
+use std::path::Path;
+
+use super::*;
+use crate::{
+    apply::{Executor, fake::Fake},
+    xml,
+};
+
+/// Networks of every kind we make.
+pub(crate) const TOPOLOGIES: [(&str, &str); 6] = [
+    ("shipped", crate::registry::shipped::XML),
+    ("isolated, without an address", "<network><name>a</name><bridge name='br-a'/></network>"),
+    (
+        "isolated, with DHCP",
+        "<network><name>a</name><bridge name='br-a'/><ip address='172.16.5.1' prefix='24'><dhcp>\
+         <range start='172.16.5.10' end='172.16.5.20'/></dhcp></ip></network>",
+    ),
+    (
+        "routed, two subnets, routes",
+        "<network><name>a</name><forward mode='route'/><bridge name='br-a'/>\
+         <ip address='172.16.5.1' prefix='24'/><ip address='172.16.6.1' prefix='24'/>\
+         <route address='172.30.0.0' prefix='16' gateway='172.16.5.2'/>\
+         <route address='172.31.0.0' prefix='16' gateway='172.16.6.2' metric='7'/></network>",
+    ),
+    (
+        "open, spanning tree",
+        "<network><name>a</name><forward mode='open'/><bridge name='br-a' stp='on' delay='3'/>\
+         <ip address='172.16.5.1' prefix='24'/></network>",
+    ),
+    (
+        "masquerading, jumbo frames",
+        "<network><name>a</name><forward mode='nat'/><bridge name='br-a'/><mtu size='9000'/>\
+         <ip address='172.16.5.1' prefix='24'/></network>",
+    ),
+];
+
+/// What the network of this XML is made of.
+pub(crate) fn desired_of(text: &str) -> Desired {
+    let network = xml::parse(text).unwrap();
+    let name = network.bridge.name.clone().unwrap();
+    desired(&network, name.as_str(), "52:54:00:aa:bb:cc".parse().unwrap(), Path::new("/etc/resolv.conf"), Vec::new())
+}
+
+#[test]
+fn the_shipped_network_takes_these_steps() {
+    let steps = plan(&desired_of(crate::registry::shipped::XML), &HostState::default(), InPlace::default());
+    assert_eq!(
+        show(&steps),
+        "create bridge virbr0 with MAC 52:54:00:aa:bb:cc\n\
+         disable IPv6 on virbr0\n\
+         add address 192.168.122.1/24 to virbr0\n\
+         set virbr0 up\n\
+         serve DHCP DNS on virbr0\n\
+         add the firewall rules of virbr0\n\
+         enable IPv4 forwarding\n"
+    );
+}
+
+#[test]
+fn undoing_goes_backwards_and_skips_what_goes_with_the_bridge() {
+    let (_, routed) = TOPOLOGIES[3];
+    let steps = plan(&desired_of(routed), &HostState::default(), InPlace::default());
+    let undos: Vec<String> = unwind(&steps).iter().map(Undo::to_string).collect();
+    assert_eq!(
+        undos,
+        [
+            "disable IPv4 forwarding",
+            "remove the firewall rules of br-a",
+            "stop DHCP and DNS of a",
+            "delete bridge br-a"
+        ]
+    );
+}
+
+#[test]
+fn undoing_steps_on_a_bridge_that_was_there_takes_each_back() {
+    let (_, routed) = TOPOLOGIES[3];
+    let steps: Vec<Step> = plan(&desired_of(routed), &HostState::default(), InPlace { firewall: true, services: true })
+        .into_iter()
+        .filter(|step| matches!(step, Step::AddAddress { .. } | Step::AddRoute { .. }))
+        .collect();
+    assert_eq!(unwind(&steps).len(), 4);
+}
+
+#[test]
+fn a_shared_thing_is_left_to_the_others() {
+    let journal = [Undo::DisableForwarding, Undo::RemoveFirewall(desired_of(TOPOLOGIES[0].1).firewall)];
+    let alone = teardown(&journal, Others::default());
+    assert_eq!(alone, [Undo::DisableForwarding, Undo::RemoveTable]);
+    let among_others = teardown(&journal, Others { active: true, forwarding: true });
+    assert_eq!(among_others, journal[1..]);
+}
+
+#[tokio::test]
+async fn a_plan_carried_out_leaves_nothing_to_plan() {
+    for (name, text) in TOPOLOGIES {
+        let fake = Fake::new();
+        let desired = desired_of(text);
+        for step in plan(&desired, &fake.observe().await.unwrap(), InPlace::default()) {
+            fake.run(&step).await.unwrap();
+        }
+        let host = fake.observe().await.unwrap();
+        let left = plan(&desired, &host, InPlace { firewall: true, services: true });
+        assert_eq!(show(&left), "", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn whatever_one_thing_is_disturbed_the_plan_puts_it_back() {
+    let in_place = InPlace { firewall: true, services: true };
+    for (name, text) in TOPOLOGIES {
+        let desired = desired_of(text);
+        let fake = Fake::new();
+        for step in plan(&desired, &fake.observe().await.unwrap(), InPlace::default()) {
+            fake.run(&step).await.unwrap();
+        }
+        let whole = fake.observe().await.unwrap();
+        let bridge = whole.link(&desired.bridge.name).unwrap().index;
+        let disturbances: [fn(&mut HostState, u32); 6] = [
+            |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.up = false),
+            |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.mac = None),
+            |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.ipv6_disabled = false),
+            |host, bridge| host.addresses.retain(|address| address.link != bridge),
+            |host, bridge| host.routes.retain(|route| route.link != Some(bridge) || route.gateway.is_none()),
+            |host, _| host.forwarding = false,
+        ];
+        for disturb in disturbances {
+            let mut host = whole.clone();
+            disturb(&mut host, bridge);
+            let expected = host != whole;
+            let steps = plan(&desired, &host, in_place);
+            assert_eq!(!steps.is_empty(), expected, "{name}: {}", show(&steps));
+            fake.world().host = host;
+            for step in steps {
+                fake.run(&step).await.unwrap();
+            }
+            let left = plan(&desired, &fake.observe().await.unwrap(), in_place);
+            assert_eq!(show(&left), "", "{name}");
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Which networks and ports exist and in what state, and what each request means in that state. Pure: it decides,
+//! `verbs` carries out and then tells it what became of it.
+//!
+//! ```text
+//!              define                    start
+//!   (nothing) ────────► defined ────────────────────► active, defined
+//!       ▲  ▲    undefine   │    ◄────────────────────      │
+//!       │  └───────────────┘            destroy            │ undefine
+//!       │                     destroy                      ▼
+//!       └──────────────────────────────────────── active, transient ◄── create ── (nothing)
+//! ```
+//!
+//! A redefined active network stays as it was started; the definition is what the next start takes.
+
+pub(crate) mod ports;
+mod refusal;
+pub mod shipped;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use ipnet::Ipv4Net;
+use uuid::Uuid;
+
+pub use ports::{PortRequest, PortSpec};
+pub use refusal::Refusal;
+
+use crate::{
+    check::{Conflict, conflicts},
+    host::HostState,
+    model::{BridgeName, MacAddr, Network, NetworkName},
+    plan::{self, Desired, InPlace, Others, Step, Undo},
+    port::Port,
+};
+
+/// libvirt's limit for the N in `virbrN`.
+const MOST_BRIDGES: u32 = 256;
+
+/// All networks and ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    networks: BTreeMap<NetworkName, Entry>,
+    ports: BTreeMap<u32, Port>,
+    resolv_conf: PathBuf,
+}
+
+/// A network: defined, active, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// What is on disk.
+    pub definition: Option<Network>,
+    /// The daemon starts it when it starts.
+    pub autostart: bool,
+    /// What is on the host.
+    pub live: Option<Live>,
+}
+
+/// A network on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// As it was started.
+    pub network: Network,
+    /// What it is made of; the ports are in the registry.
+    pub desired: Desired,
+    /// How to take it down.
+    pub journal: Vec<Undo>,
+}
+
+/// What starting a network takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// As it will be live.
+    pub network: Network,
+    /// A definition to store first: something had to be chosen.
+    pub definition: Option<Network>,
+    /// What it will be made of.
+    pub desired: Desired,
+    /// The way there.
+    pub steps: Vec<Step>,
+    /// What the user should know.
+    pub notices: Vec<String>,
+}
+
+/// What stopping a network takes, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Which.
+    pub name: NetworkName,
+    /// Another network that from now on has this to undo when it stops.
+    pub hand_over: Option<(NetworkName, Undo)>,
+    /// What to undo.
+    pub undos: Vec<Undo>,
+    /// Nothing is left of the network afterwards: it has no definition.
+    pub forget: bool,
+}
+
+impl Registry {
+    /// No networks; those to come ask the resolvers listed in `resolv_conf`.
+    pub fn new(resolv_conf: &Path) -> Self {
+        Registry { networks: BTreeMap::new(), ports: BTreeMap::new(), resolv_conf: resolv_conf.to_owned() }
+    }
+
+    /// Every network, by name.
+    pub fn networks(&self) -> impl Iterator<Item = (&NetworkName, &Entry)> {
+        self.networks.iter()
+    }
+
+    /// Whether a network of this name exists.
+    pub fn contains(&self, name: &NetworkName) -> bool {
+        self.networks.contains_key(name)
+    }
+
+    /// The network of this UUID or name, tried in this order.
+    pub fn find(&self, key: &str) -> Result<(&NetworkName, &Entry), Refusal> {
+        let by_uuid = Uuid::try_parse(key).ok().filter(|_| key.len() == 36);
+        self.networks
+            .iter()
+            .find(|(_, entry)| by_uuid.is_some() && entry.network().map(|network| network.uuid) == by_uuid)
+            .or_else(|| self.networks.iter().find(|(name, _)| name.as_str() == key))
+            .ok_or_else(|| Refusal::NoNetwork(key.to_owned()))
+    }
+
+    /// The active network of this UUID or name.
+    pub fn find_live(&self, key: &str) -> Result<(&NetworkName, &Live), Refusal> {
+        let (name, entry) = self.find(key)?;
+        match &entry.live {
+            Some(live) => Ok((name, live)),
+            None => Err(Refusal::NotActive(name.to_string())),
+        }
+    }
+
+    /// The network whose live bridge has this name.
+    pub fn on_bridge(&self, bridge: &str) -> Option<&NetworkName> {
+        let is_it = |entry: &Entry| entry.live.as_ref().is_some_and(|live| live.desired.bridge.name == bridge);
+        self.networks.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| name)
+    }
+
+    /// A network as clients see it.
+    pub fn view(&self, name: &NetworkName) -> Option<netd_api::Network> {
+        let entry = self.networks.get(name)?;
+        let network = entry.network()?;
+        let bridge = entry
+            .live
+            .as_ref()
+            .map(|live| live.desired.bridge.name.clone())
+            .or_else(|| network.bridge.name.as_ref().map(BridgeName::to_string));
+        Some(netd_api::Network {
+            name: name.to_string(),
+            uuid: network.uuid.to_string(),
+            active: entry.live.is_some(),
+            persistent: entry.definition.is_some(),
+            autostart: entry.autostart,
+            bridge,
+        })
+    }
+
+    /// A definition completed (MAC, bridge name) and found to fit beside the others. `fresh` is a MAC nobody has.
+    pub fn define(&self, network: Network, host: &HostState, fresh: MacAddr) -> Result<Network, Refusal> {
+        self.refuse_conflicts(&network, Conflict::forbids_definition)?;
+        let before = self.networks.get(&network.name).and_then(Entry::network);
+        self.complete(network, before, host, fresh)
+    }
+
+    /// What it takes to start the network `key` from its definition.
+    pub fn start(&self, key: &str, host: &HostState, fresh: MacAddr) -> Result<Start, Refusal> {
+        let (name, entry) = self.find(key)?;
+        if entry.live.is_some() {
+            return Err(Refusal::AlreadyActive(name.to_string()));
+        }
+        let definition = entry.definition.as_ref().ok_or_else(|| Refusal::NoNetwork(key.to_owned()))?;
+        let mut network = self.complete(definition.clone(), Some(definition), host, fresh)?;
+        let mut notices = Vec::new();
+        if shipped::is_unchanged(&network) {
+            let free = self.free_bridge(&network.name, host).ok();
+            let (moved, said) =
+                shipped::make_way(&network, host, |subnet| self.is_undefined_elsewhere(&network, subnet), free)
+                    .ok_or_else(|| Refusal::NoSubnet(name.to_string()))?;
+            (network, notices) = (moved, said);
+        }
+        let changed = (network != *definition).then(|| network.clone());
+        self.start_from(network, changed, notices, host)
+    }
+
+    /// What it takes to start a network that has no definition, or whose definition is another.
+    pub fn create(&self, network: Network, host: &HostState, fresh: MacAddr) -> Result<Start, Refusal> {
+        self.refuse_conflicts(&network, Conflict::forbids_definition)?;
+        if self.networks.get(&network.name).is_some_and(|entry| entry.live.is_some()) {
+            return Err(Refusal::AlreadyActiveAs(network.name.to_string()));
+        }
+        let network = self.complete(network, None, host, fresh)?;
+        self.start_from(network, None, Vec::new(), host)
+    }
+
+    fn start_from(
+        &self,
+        network: Network,
+        definition: Option<Network>,
+        notices: Vec<String>,
+        host: &HostState,
+    ) -> Result<Start, Refusal> {
+        let desired = self.desired(&network)?;
+        if host.link(&desired.bridge.name).is_some() {
+            return Err(Refusal::BridgeInUse(desired.bridge.name));
+        }
+        for &subnet in &desired.addresses {
+            if let Some(user) = host.in_use(subnet, &[]) {
+                return Err(Refusal::SubnetInUse { subnet: subnet.trunc(), by: user.by, interface: user.interface });
+            }
+        }
+        self.refuse_live_mac(&network)?;
+        let steps = plan::plan(&desired, host, InPlace::default());
+        Ok(Start { network: network.live(), definition, desired, steps, notices })
+    }
+
+    /// What a network is made of, with the ports that wait for it.
+    pub fn desired(&self, network: &Network) -> Result<Desired, Refusal> {
+        let (Some(bridge), Some(mac)) = (&network.bridge.name, network.mac) else {
+            return Err(Refusal::NoBridgeName(MOST_BRIDGES));
+        };
+        let ports = self.ports_of(&network.name).map(|port| port.index).collect();
+        Ok(plan::desired(network, bridge.as_str(), mac, &self.resolv_conf, ports))
+    }
+
+    /// What it takes to stop the network `key`.
+    pub fn stop(&self, key: &str) -> Result<Stop, Refusal> {
+        let (name, live) = self.find_live(key)?;
+        let others = self.others(name);
+        let undos = plan::teardown(&live.journal, others);
+        let heir = live.journal.contains(&Undo::DisableForwarding).then(|| self.forwarders(name).next()).flatten();
+        Ok(Stop {
+            name: name.clone(),
+            hand_over: heir.map(|heir| (heir.clone(), Undo::DisableForwarding)),
+            undos,
+            forget: self.networks.get(name).is_some_and(|entry| entry.definition.is_none()),
+        })
+    }
+
+    /// The network whose definition `key` may be removed, and whether anything of it remains.
+    pub fn undefine(&self, key: &str) -> Result<(NetworkName, bool), Refusal> {
+        let (name, entry) = self.find(key)?;
+        if entry.definition.is_none() {
+            return Err(Refusal::TransientUndefine);
+        }
+        Ok((name.clone(), entry.live.is_some()))
+    }
+
+    /// The network whose autostart may be set.
+    pub fn autostart(&self, key: &str) -> Result<NetworkName, Refusal> {
+        let (name, entry) = self.find(key)?;
+        if entry.definition.is_none() {
+            return Err(Refusal::TransientAutostart);
+        }
+        Ok(name.clone())
+    }
+
+    /// The networks to start with the daemon.
+    pub fn to_autostart(&self) -> Vec<NetworkName> {
+        let wanted = |entry: &Entry| entry.autostart && entry.live.is_none();
+        self.networks.iter().filter(|(_, entry)| wanted(entry)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What the other active networks need of what networks share.
+    pub fn others(&self, name: &NetworkName) -> Others {
+        Others {
+            active: self.networks.iter().any(|(other, entry)| other != name && entry.live.is_some()),
+            forwarding: self.forwarders(name).next().is_some(),
+        }
+    }
+
+    /// The rules of every active network.
+    pub fn firewalls(&self) -> Vec<nat::Network> {
+        self.networks
+            .values()
+            .filter_map(|entry| entry.live.as_ref())
+            .map(|live| live.desired.firewall.clone())
+            .collect()
+    }
+
+    fn forwarders(&self, except: &NetworkName) -> impl Iterator<Item = &NetworkName> {
+        let forwards = |entry: &Entry| entry.live.as_ref().is_some_and(|live| live.desired.forwarding);
+        self.networks.iter().filter(move |(name, entry)| *name != except && forwards(entry)).map(|(name, _)| name)
+    }
+
+    /// The definition is on disk now.
+    pub fn defined(&mut self, network: Network) {
+        let entry = self.networks.entry(network.name.clone()).or_default();
+        entry.definition = Some(network);
+    }
+
+    /// The definition is off the disk now.
+    pub fn undefined(&mut self, name: &NetworkName) {
+        self.change(name, |entry| {
+            entry.definition = None;
+            entry.autostart = false;
+        });
+    }
+
+    /// The autostart link is there now, or gone.
+    pub fn set_autostart(&mut self, name: &NetworkName, autostart: bool) {
+        self.change(name, |entry| entry.autostart = autostart);
+    }
+
+    /// The network is on the host now.
+    pub fn started(&mut self, live: Live) {
+        let entry = self.networks.entry(live.network.name.clone()).or_default();
+        entry.live = Some(live);
+    }
+
+    /// The network is off the host now.
+    pub fn stopped(&mut self, name: &NetworkName) {
+        self.change(name, |entry| entry.live = None);
+    }
+
+    /// The live network has one thing more to undo.
+    pub fn inherit(&mut self, name: &NetworkName, undo: Undo) {
+        self.change(name, |entry| {
+            if let Some(live) = entry.live.as_mut().filter(|live| !live.journal.contains(&undo)) {
+                live.journal.push(undo);
+            }
+        });
+    }
+
+    fn change(&mut self, name: &NetworkName, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.networks.get_mut(name) {
+            change(entry);
+            if entry.definition.is_none() && entry.live.is_none() {
+                self.networks.remove(name);
+            }
+        }
+    }
+
+    /// `network` with a MAC and a bridge name: its own, those it had `before`, or new ones.
+    fn complete(
+        &self,
+        mut network: Network,
+        before: Option<&Network>,
+        host: &HostState,
+        fresh: MacAddr,
+    ) -> Result<Network, Refusal> {
+        network.mac = network.mac.or_else(|| before.and_then(|before| before.mac)).or(Some(fresh));
+        if network.bridge.name.is_none() {
+            network.bridge.name = match before.and_then(|before| before.bridge.name.clone()) {
+                Some(name) => Some(name),
+                None => Some(self.free_bridge(&network.name, host)?),
+            };
+        }
+        Ok(network)
+    }
+
+    /// The first `virbrN` that no interface and no other network has.
+    fn free_bridge(&self, own: &NetworkName, host: &HostState) -> Result<BridgeName, Refusal> {
+        let taken = |name: &str| {
+            host.link(name).is_some()
+                || self.others_than(own).any(|other| other.bridge.name.as_ref().is_some_and(|b| b.as_str() == name))
+        };
+        (0..=MOST_BRIDGES)
+            .map(|number| format!("virbr{number}"))
+            .find(|name| !taken(name))
+            .and_then(|name| name.parse().ok())
+            .ok_or(Refusal::NoBridgeName(MOST_BRIDGES))
+    }
+
+    fn is_undefined_elsewhere(&self, own: &Network, subnet: Ipv4Net) -> bool {
+        !self
+            .others_than(&own.name)
+            .flat_map(|other| &other.subnets)
+            .any(|other| crate::host::overlap(other.address.trunc(), subnet))
+    }
+
+    /// Definitions and live forms of every other network.
+    fn others_than(&self, own: &NetworkName) -> impl Iterator<Item = &Network> {
+        self.networks.iter().filter(move |(name, _)| *name != own).flat_map(|(_, entry)| entry.forms())
+    }
+
+    fn refuse_conflicts(&self, network: &Network, counts: impl Fn(&Conflict) -> bool) -> Result<(), Refusal> {
+        let forms: Vec<Network> = self.networks.values().flat_map(Entry::forms).cloned().collect();
+        let mut found: Vec<Conflict> = conflicts(network, &forms).into_iter().filter(counts).collect();
+        // Whoever has the UUID is named before whoever has the name, as libvirt does.
+        found.sort_by_key(|conflict| !matches!(conflict, Conflict::Uuid { .. }));
+        found.into_iter().next().map_or(Ok(()), |conflict| Err(conflict.into()))
+    }
+
+    fn refuse_live_mac(&self, network: &Network) -> Result<(), Refusal> {
+        let live: Vec<Network> =
+            self.networks.values().filter_map(|entry| entry.live.as_ref()).map(|live| live.network.clone()).collect();
+        let conflict = conflicts(network, &live).into_iter().find(|c| matches!(c, Conflict::Mac { .. }));
+        conflict.map_or(Ok(()), |conflict| Err(conflict.into()))
+    }
+}
+
+impl Entry {
+    /// The network as it is known best: live, else defined.
+    pub fn network(&self) -> Option<&Network> {
+        self.live.as_ref().map(|live| &live.network).or(self.definition.as_ref())
+    }
+
+    fn forms(&self) -> impl Iterator<Item = &Network> {
+        self.definition.iter().chain(self.live.as_ref().map(|live| &live.network))
+    }
+}

@@ -1,0 +1,169 @@
+//! Requests about ports: who may have one, whose it is, where its guest can be reached.
+
+use super::{Live, Refusal, Registry};
+use crate::{
+    host::Neighbour,
+    model::{MacAddr, NetworkName},
+    port::{DEFAULT_MTU, MOST_QUEUES, Port},
+};
+
+/// The longest guest name: as long as a DNS name.
+const LONGEST_GUEST: usize = 253;
+
+/// What a caller wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The network's name or UUID.
+    pub network: String,
+    /// The guest's name.
+    pub guest: Option<String>,
+    /// The guest's MAC.
+    pub mac: Option<String>,
+    /// Queue pairs.
+    pub queues: u32,
+}
+
+/// A port to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// The network.
+    pub network: NetworkName,
+    /// The guest's name.
+    pub guest: Option<String>,
+    /// The MAC of the guest's side.
+    pub mac: MacAddr,
+    /// Greatest packet size in bytes.
+    pub mtu: u32,
+    /// Queue pairs.
+    pub queues: u32,
+    /// The bridge to put it on.
+    pub bridge: String,
+}
+
+impl Registry {
+    /// Whether the request can be granted, and what to make. `fresh` gives MACs to choose from.
+    pub fn add_port(&self, request: &PortRequest, mut fresh: impl FnMut() -> MacAddr) -> Result<PortSpec, Refusal> {
+        let (network, live) = self.find_live(&request.network)?;
+        if !(1..=MOST_QUEUES).contains(&request.queues) {
+            return Err(argument("queues", &request.queues.to_string(), format!("a number from 1 to {MOST_QUEUES}")));
+        }
+        if let Some(guest) = &request.guest
+            && (guest.is_empty() || guest.len() > LONGEST_GUEST || guest.chars().any(char::is_control))
+        {
+            return Err(argument("guest", guest, format!("a name of 1 to {LONGEST_GUEST} printable characters")));
+        }
+        let mac = match &request.mac {
+            Some(text) => {
+                let mac = text
+                    .parse()
+                    .map_err(|_| argument("mac", text, "a unicast MAC address like 52:54:00:12:34:56".into()))?;
+                self.refuse_mac(mac, live)?;
+                mac
+            }
+            None => loop {
+                let mac = fresh();
+                if self.refuse_mac(mac, live).is_ok() {
+                    break mac;
+                }
+            },
+        };
+        Ok(PortSpec {
+            network: network.clone(),
+            guest: request.guest.clone(),
+            mac,
+            mtu: live.network.mtu.unwrap_or(DEFAULT_MTU),
+            queues: request.queues,
+            bridge: live.desired.bridge.name.clone(),
+        })
+    }
+
+    fn refuse_mac(&self, mac: MacAddr, live: &Live) -> Result<(), Refusal> {
+        if live.desired.bridge.mac == mac {
+            return Err(Refusal::MacOfBridge { mac, bridge: live.desired.bridge.name.clone() });
+        }
+        match self.ports.values().find(|port| port.mac == mac) {
+            Some(port) => {
+                Err(Refusal::MacInUse { mac, interface: port.interface.clone(), network: port.network.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The port exists now.
+    pub fn port_added(&mut self, port: Port) {
+        self.ports.insert(port.index, port);
+    }
+
+    /// The tap with this index is gone. Returns the port it was, if it was one.
+    pub fn port_gone(&mut self, index: u32) -> Option<Port> {
+        self.ports.remove(&index)
+    }
+
+    /// The ports of one network, or all, by interface name.
+    pub fn ports(&self, network: Option<&NetworkName>) -> Vec<&Port> {
+        let mut ports: Vec<&Port> =
+            self.ports.values().filter(|port| network.is_none_or(|name| port.network == name.as_str())).collect();
+        ports.sort_by(|a, b| natural(&a.interface).cmp(&natural(&b.interface)));
+        ports
+    }
+
+    /// The ports of one network.
+    pub fn ports_of(&self, network: &NetworkName) -> impl Iterator<Item = &Port> {
+        self.ports.values().filter(move |port| port.network == network.as_str())
+    }
+
+    /// The ports of one guest, by interface name.
+    pub fn ports_of_guest(&self, guest: &str) -> Result<Vec<&Port>, Refusal> {
+        let ports: Vec<&Port> =
+            self.ports(None).into_iter().filter(|port| port.guest.as_deref() == Some(guest)).collect();
+        if ports.is_empty() { Err(Refusal::NoGuest(guest.to_owned())) } else { Ok(ports) }
+    }
+}
+
+/// The addresses that leases say these ports have.
+pub(crate) fn leased(ports: &[Port], leases: impl Fn(&str) -> Vec<dhcp::Lease>) -> Vec<netd_api::Address> {
+    ports
+        .iter()
+        .flat_map(|port| {
+            leases(&port.network)
+                .into_iter()
+                .filter(|lease| lease.mac.0 == port.mac.0)
+                .map(|lease| address(port, lease.address.to_string(), lease.prefix))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The addresses that the host has seen these ports use. The kernel's table knows no prefix lengths.
+pub(crate) fn seen(ports: &[Port], neighbours: &[Neighbour]) -> Vec<netd_api::Address> {
+    ports
+        .iter()
+        .flat_map(|port| {
+            neighbours
+                .iter()
+                .filter(|neighbour| neighbour.mac == port.mac)
+                .map(|neighbour| address(port, neighbour.address.to_string(), 0))
+        })
+        .collect()
+}
+
+fn address(port: &Port, address: String, prefix: u8) -> netd_api::Address {
+    netd_api::Address {
+        interface: port.interface.clone(),
+        mac: port.mac.to_string(),
+        protocol: "ipv4".into(),
+        address,
+        prefix,
+    }
+}
+
+fn argument(what: &'static str, value: &str, expected: String) -> Refusal {
+    Refusal::Argument { what, value: value.to_owned(), expected }
+}
+
+/// `vnet2` before `vnet10`.
+fn natural(interface: &str) -> (&str, u64, &str) {
+    let stem = interface.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number = interface.get(stem.len()..).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    (stem, number, interface)
+}

@@ -1,0 +1,149 @@
+//! Why a request was refused, in libvirt's words where libvirt has them. Nothing was done.
+
+use ipnet::Ipv4Net;
+use netd_api::ErrorKind;
+
+use crate::{check::Conflict, model::MacAddr, xml};
+
+/// A request that could not be granted. Its `Display` is the line a user reads after `error: `.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No network of that name or UUID.
+    #[error("Network not found: no network with matching name '{0}'")]
+    NoNetwork(String),
+    /// No port of a guest of that name.
+    #[error("Domain not found: no domain with matching name '{0}'")]
+    NoGuest(String),
+    /// Started twice.
+    #[error("Requested operation is not valid: network is already active")]
+    AlreadyActive(String),
+    /// Created while active.
+    #[error("Requested operation is not valid: network is already active as '{0}'")]
+    AlreadyActiveAs(String),
+    /// Needs an active network.
+    #[error("Requested operation is not valid: network '{0}' is not active")]
+    NotActive(String),
+    /// Autostart without a definition.
+    #[error("Requested operation is not valid: cannot set autostart for transient network")]
+    TransientAutostart,
+    /// Undefine without a definition.
+    #[error("Requested operation is not valid: can't undefine transient network")]
+    TransientUndefine,
+    /// Two networks cannot both have something.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Another program's interface has the bridge's name.
+    #[error("internal error: bridge name '{0}' already in use.")]
+    BridgeInUse(String),
+    /// No name `virbrN` is left.
+    #[error("internal error: Bridge generation exceeded max id {0}")]
+    NoBridgeName(u32),
+    /// The subnet overlaps one that the host already has.
+    #[error("internal error: Network is already in use by {}", by_what(interface.as_deref(), by))]
+    SubnetInUse {
+        /// The network's subnet.
+        subnet: Ipv4Net,
+        /// What overlaps it.
+        by: Ipv4Net,
+        /// The interface that is on.
+        interface: Option<String>,
+    },
+    /// Every 192.168.N.0/24 is taken.
+    #[error("internal error: Network is already in use: no 192.168.N.0/24 is free for network '{0}'")]
+    NoSubnet(String),
+    /// The text is not a network we can have.
+    #[error("{0}")]
+    Xml(#[from] xml::Error),
+    /// A port's MAC is another port's.
+    #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
+    MacInUse {
+        /// The address.
+        mac: MacAddr,
+        /// The other port.
+        interface: String,
+        /// Its network.
+        network: String,
+    },
+    /// A port's MAC is the bridge's.
+    #[error("operation failed: MAC address {mac} is already in use by bridge {bridge}")]
+    MacOfBridge {
+        /// The address.
+        mac: MacAddr,
+        /// The bridge.
+        bridge: String,
+    },
+    /// An argument is not of its form.
+    #[error("invalid argument: {what} '{value}' is not {expected}")]
+    Argument {
+        /// Which.
+        what: &'static str,
+        /// What was given.
+        value: String,
+        /// What should have been.
+        expected: String,
+    },
+}
+
+fn by_what(interface: Option<&str>, by: &Ipv4Net) -> String {
+    match interface {
+        Some(interface) => format!("interface {interface}"),
+        None => format!("route {by}"),
+    }
+}
+
+impl Refusal {
+    /// What a program should take it for.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Refusal::NoNetwork(_) => ErrorKind::NoNetwork,
+            Refusal::NoGuest(_) => ErrorKind::NoGuest,
+            Refusal::AlreadyActive(_)
+            | Refusal::AlreadyActiveAs(_)
+            | Refusal::NotActive(_)
+            | Refusal::TransientAutostart
+            | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
+            Refusal::Conflict(_)
+            | Refusal::BridgeInUse(_)
+            | Refusal::NoBridgeName(_)
+            | Refusal::SubnetInUse { .. }
+            | Refusal::NoSubnet(_)
+            | Refusal::MacInUse { .. }
+            | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
+            Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
+            Refusal::Xml(_) => ErrorKind::Xml,
+            Refusal::Argument { .. } => ErrorKind::InvalidArg,
+        }
+    }
+
+    /// The next move, where there is one to name.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
+            Refusal::TransientAutostart | Refusal::TransientUndefine => {
+                Some("a transient network has no definition; make one with 'netd net-define'".into())
+            }
+            Refusal::BridgeInUse(name) => Some(format!(
+                "'ip link show {name}' shows the interface; give the network another <bridge name=…> or none"
+            )),
+            Refusal::SubnetInUse { subnet, by, .. } => {
+                Some(format!("{subnet} overlaps {by}; 'ip route show table all' shows it; choose another subnet"))
+            }
+            Refusal::Conflict(Conflict::Name { name, uuid }) => Some(format!(
+                "to change network '{name}', write <uuid>{uuid}</uuid> in the file or use 'netd net-edit {name}'"
+            )),
+            Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Refusal> for netd_api::Error {
+    fn from(refusal: Refusal) -> Self {
+        let error = netd_api::Error::new(refusal.kind(), refusal.to_string());
+        match refusal.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Clients over a real socket: who may do what, and that a bad one harms no other.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream as Client,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{apply::fake::Fake, registry::Registry, store::Store};
+
+struct Served {
+    directory: TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Served {
+    fn start(access: Access) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let path = directory.path().join("sock");
+        let (config, run) = (directory.path().join("config"), directory.path().join("run"));
+        runtime.block_on(async {
+            let (store, first) = Store::open(&config, &run).unwrap();
+            let verbs = Verbs::new(Fake::new(), store, Registry::new(Path::new("/etc/resolv.conf")));
+            verbs.recover(first).await.unwrap();
+            let listener = UnixListener::bind(&path).unwrap();
+            tokio::spawn(serve(listener, access, verbs));
+        });
+        Served { directory, _runtime: runtime }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("sock")
+    }
+
+    fn connect(&self) -> Client {
+        let client = Client::connect(self.path()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client
+    }
+
+    fn call(&self, method: &str, parameters: Value) -> Value {
+        let mut client = self.connect();
+        ask(&mut client, method, parameters);
+        answer(&mut client)
+    }
+}
+
+fn ask(client: &mut Client, method: &str, parameters: Value) {
+    let mut call = json!({ "method": method, "parameters": parameters }).to_string().into_bytes();
+    call.push(0);
+    client.write_all(&call).unwrap();
+}
+
+fn answer(client: &mut Client) -> Value {
+    let mut bytes = Vec::new();
+    loop {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        match byte {
+            [0] => return serde_json::from_slice(&bytes).unwrap(),
+            [byte] => bytes.push(byte),
+        }
+    }
+}
+
+#[test]
+fn the_service_describes_itself() {
+    let served = Served::start(Access::ReadOnly);
+    let info = served.call("org.varlink.service.GetInfo", json!({}));
+    assert_eq!(info["parameters"]["interfaces"], json!(["org.varlink.service", "io.netd.Networks"]));
+    for interface in ["org.varlink.service", "io.netd.Networks"] {
+        let described = served.call("org.varlink.service.GetInterfaceDescription", json!({ "interface": interface }));
+        let text = described["parameters"]["description"].as_str().unwrap();
+        assert!(text.contains(&format!("interface {interface}")));
+    }
+    let unknown = served.call("org.varlink.service.GetInterfaceDescription", json!({ "interface": "a.b" }));
+    assert_eq!(unknown["error"], "org.varlink.service.InterfaceNotFound");
+}
+
+#[test]
+fn wrong_calls_get_varlinks_errors_and_the_connection_lives_on() {
+    let served = Served::start(Access::Full);
+    let mut client = served.connect();
+    for (method, parameters, error) in [
+        ("io.netd.Networks.Nope", json!({}), "org.varlink.service.MethodNotFound"),
+        ("io.netd.Nope.ListNetworks", json!({}), "org.varlink.service.InterfaceNotFound"),
+        ("Nope", json!({}), "org.varlink.service.MethodNotFound"),
+        ("io.netd.Networks.GetNetwork", json!({}), "org.varlink.service.InvalidParameter"),
+        ("io.netd.Networks.GetNetwork", json!({ "network": 7 }), "org.varlink.service.InvalidParameter"),
+        ("io.netd.Networks.GetNetwork", json!({ "network": "a", "b": 1 }), "org.varlink.service.InvalidParameter"),
+        ("io.netd.Networks.GetNetwork", json!({ "network": "nope" }), "io.netd.Networks.Failed"),
+    ] {
+        ask(&mut client, method, parameters);
+        assert_eq!(answer(&mut client)["error"], error, "{method}");
+    }
+    ask(&mut client, "io.netd.Networks.ListNetworks", Value::Null);
+    assert_eq!(answer(&mut client)["parameters"]["networks"][0]["name"], "default");
+}
+
+#[test]
+fn the_read_only_socket_refuses_every_method_that_changes_something() {
+    let served = Served::start(Access::ReadOnly);
+    for method in netd_api::calls::Method::ALL.into_iter().filter(|method| method.changes()) {
+        let refused = served.call(&format!("io.netd.Networks.{}", method.name()), json!({ "network": "default" }));
+        assert_eq!(refused["parameters"]["kind"], "access_denied", "{method:?}");
+    }
+    let listed = served.call("io.netd.Networks.ListNetworks", json!({}));
+    assert_eq!(listed["parameters"]["networks"][0]["active"], false);
+}
+
+#[test]
+fn a_one_way_call_is_done_and_not_answered() {
+    let served = Served::start(Access::Full);
+    let mut client = served.connect();
+    let call = json!({
+        "method": "io.netd.Networks.StartNetwork", "parameters": { "network": "default" }, "oneway": true
+    });
+    client.write_all(format!("{call}\0").as_bytes()).unwrap();
+    ask(&mut client, "io.netd.Networks.GetNetwork", json!({ "network": "default" }));
+    assert_eq!(answer(&mut client)["parameters"]["network"]["active"], true);
+}
+
+#[test]
+fn a_client_that_never_reads_keeps_no_other_waiting() {
+    let served = Served::start(Access::Full);
+    let mut greedy = served.connect();
+    greedy.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    // Until neither side can take any more.
+    let call = json!({ "method": "org.varlink.service.GetInterfaceDescription",
+        "parameters": { "interface": "io.netd.Networks" } });
+    while greedy.write_all(format!("{call}\0").as_bytes()).is_ok() {}
+    let _silent = served.connect();
+    let listed = served.call("io.netd.Networks.ListNetworks", json!({}));
+    assert_eq!(listed["parameters"]["networks"][0]["name"], "default");
+}
+
+#[test]
+fn a_call_without_end_is_hung_up_on() {
+    let served = Served::start(Access::Full);
+    let mut client = served.connect();
+    client.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    let sent = (0..16).take_while(|_| client.write_all(&chunk).is_ok()).count();
+    assert!(sent < 16, "16 MiB were taken");
+}
+
+#[test]
+fn what_is_not_json_is_hung_up_on() {
+    let served = Served::start(Access::Full);
+    for junk in ["{\"method\":\0", "[]\0", "\0", "nonsense\0"] {
+        let mut client = served.connect();
+        client.write_all(junk.as_bytes()).unwrap();
+        let mut rest = Vec::new();
+        // A reset is as good as an end.
+        let _ = client.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{junk:?}");
+    }
+}
+
+#[test]
+fn one_user_gets_a_bounded_share_of_the_connections() {
+    let seats = Seats::new();
+    let held: Vec<_> = std::iter::from_fn(|| seats.take(1000)).collect();
+    assert_eq!(held.len(), 64);
+    let root: Vec<_> = std::iter::from_fn(|| seats.take(0)).collect();
+    assert_eq!(held.len() + root.len(), 256);
+    assert!(seats.take(1001).is_none());
+    drop(held);
+    assert!(seats.take(1001).is_some());
+}

@@ -1,0 +1,86 @@
+//! Verbs about ports, and the bookkeeping when taps go.
+
+use std::{collections::BTreeSet, os::fd::OwnedFd};
+
+use dhcp::config::{Mac, PortName};
+use netd_api::{AddressSource, Addresses, Ports};
+
+use super::{Host, VerbError, Verbs, random_mac};
+use crate::{
+    model::NetworkName,
+    port::Port,
+    registry::{
+        PortRequest,
+        ports::{leased, seen},
+    },
+};
+
+impl<H: Host> Verbs<H> {
+    /// Makes a tap for a guest and puts it on the network's bridge. It forwards when this returns.
+    ///
+    /// The descriptors are the caller's: the port goes when the last copy of them is closed.
+    pub async fn add_port(&self, request: &PortRequest) -> Result<(netd_api::Port, Vec<OwnedFd>), VerbError> {
+        let _turn = self.turn.lock().await;
+        let spec = self.registry().add_port(request, random_mac)?;
+        let (port, queues) = self.host.open_port(&spec).await?;
+        // If it cannot be kept for the next daemon the descriptors are dropped here, and the tap with them.
+        self.store.save_port(&port)?;
+        self.registry_mut().port_added(port.clone());
+        self.publish_ports(&spec.network);
+        tracing::info!("port {} of network {} for {}", port.interface, port.network, port.mac);
+        Ok((view(&port), queues))
+    }
+
+    /// The ports of one network, or of all.
+    pub fn list_ports(&self, network: Option<&str>) -> Result<Ports, VerbError> {
+        let registry = self.registry();
+        let name = network.map(|key| registry.find(key)).transpose()?.map(|(name, _)| name);
+        Ok(Ports { ports: registry.ports(name).into_iter().map(view).collect() })
+    }
+
+    /// The addresses of a guest.
+    pub async fn addresses(&self, guest: &str, source: AddressSource) -> Result<Addresses, VerbError> {
+        let ports: Vec<Port> = self.registry().ports_of_guest(guest)?.into_iter().cloned().collect();
+        let addresses = match source {
+            AddressSource::Lease => leased(&ports, |network| self.host.leases(network)),
+            AddressSource::Arp => seen(&ports, &self.host.neighbours().await?),
+        };
+        Ok(Addresses { addresses })
+    }
+
+    pub(super) fn forget_ports(&self, indices: &[u32]) {
+        let mut networks = BTreeSet::new();
+        for &index in indices {
+            let Some(port) = self.registry_mut().port_gone(index) else { continue };
+            if let Err(error) = self.store.remove_port(&port.interface) {
+                // The next daemon finds the tap gone and tries again.
+                tracing::warn!("{error}");
+            }
+            tracing::info!("port {} of network {} is gone", port.interface, port.network);
+            networks.insert(port.network);
+        }
+        for name in networks.iter().filter_map(|name| name.parse::<NetworkName>().ok()) {
+            self.publish_ports(&name);
+        }
+    }
+
+    pub(super) fn publish_ports(&self, network: &NetworkName) {
+        let ports = self
+            .registry()
+            .ports_of(network)
+            .map(|port| PortName { mac: Mac(port.mac.0), guest: port.guest.clone() })
+            .collect();
+        self.host.set_ports(network.as_str(), ports);
+    }
+}
+
+fn view(port: &Port) -> netd_api::Port {
+    netd_api::Port {
+        interface: port.interface.clone(),
+        network: port.network.clone(),
+        guest: port.guest.clone(),
+        mac: port.mac.to_string(),
+        mtu: port.mtu,
+        queues: port.queues,
+    }
+}

@@ -1,0 +1,198 @@
+//! What a daemon does when it starts: reads the definitions, adopts what an earlier daemon left running, finishes what
+//! it left half done, and starts what should start.
+//!
+//! A running guest must not notice: bridges and ports of active networks are only ever mended, never remade; the
+//! nftables table is replaced in one transaction.
+
+use super::{Host, VerbError, Verbs, random_mac};
+use crate::{
+    apply,
+    host::{HostState, LinkKind},
+    model::Network,
+    plan::{self, InPlace, Others, Undo},
+    port::Port,
+    registry::{Live, shipped},
+    store::{Found, Phase, Record},
+    xml,
+};
+
+impl<H: Host> Verbs<H> {
+    /// Brings host, disk and registry together. `first` is true where nothing has ever been defined.
+    ///
+    /// What is wrong with one network is logged and keeps no other from being served.
+    pub async fn recover(&self, first: bool) -> Result<(), VerbError> {
+        let _turn = self.turn.lock().await;
+        let mut host = self.host.observe().await?;
+        if first {
+            let network = self.registry().define(shipped::network()?, &host, random_mac())?;
+            self.save_definition(&network)?;
+        }
+        for found in self.store.load_definitions()? {
+            self.load(found);
+        }
+        let (records, all_read) = self.store.load_records()?;
+        let had_records = !records.is_empty() || !all_read;
+        let (alive, dead): (Vec<_>, Vec<_>) =
+            records.into_iter().map(|record| self.judge(record, &host)).partition(|found| found.live.is_some());
+        for found in alive {
+            if let Some(live) = found.live {
+                self.registry_mut().started(live);
+            }
+        }
+        let mut cleaned = Vec::new();
+        for found in &dead {
+            if self.clean_up(&found.record).await {
+                cleaned.push(found.record.name.as_str());
+            }
+        }
+        self.adopt_ports(&host)?;
+        if !dead.is_empty() {
+            host = self.host.observe().await?;
+        }
+        self.mend_all(&host).await;
+        if had_records {
+            let firewalls = self.registry().firewalls();
+            if let Err(error) = self.host.replace_firewall(&firewalls).await {
+                tracing::error!("cannot restore the firewall rules: {error}");
+                cleaned.clear();
+            }
+        }
+        // Not before now: until its rules are gone too, something of the network is left.
+        for name in cleaned {
+            self.store.remove_record(name)?;
+        }
+        if !self.store.autostarted() {
+            self.autostart().await;
+            self.store.set_autostarted()?;
+        }
+        Ok(())
+    }
+
+    fn load(&self, found: Found) {
+        match read_definition(&found) {
+            Ok(network) => {
+                let name = network.name.clone();
+                let mut registry = self.registry_mut();
+                registry.defined(network);
+                registry.set_autostart(&name, found.autostart);
+            }
+            Err(why) => tracing::error!("{} is passed over: {why}", found.path.display()),
+        }
+    }
+
+    /// Whether the network of a record runs: it was all there, and its bridge still is.
+    fn judge(&self, record: Record, host: &HostState) -> Judged {
+        let network = match xml::parse(&record.xml) {
+            Ok(network) => network,
+            Err(error) => {
+                tracing::error!("the record of network {} is broken: {error}", record.name);
+                return Judged { record, live: None };
+            }
+        };
+        if record.phase != Phase::Active {
+            return Judged { record, live: None };
+        }
+        let desired = match self.registry().desired(&network) {
+            Ok(desired) => desired,
+            Err(error) => {
+                tracing::error!("the record of network {} is incomplete: {error}", record.name);
+                return Judged { record, live: None };
+            }
+        };
+        let is_there = host
+            .link(&desired.bridge.name)
+            .is_some_and(|link| matches!(link.kind, LinkKind::Bridge { .. }) && link.mac == Some(desired.bridge.mac));
+        if !is_there {
+            tracing::warn!("network {}: bridge {} has vanished; it is inactive now", record.name, desired.bridge.name);
+            return Judged { record, live: None };
+        }
+        let live = Live { network, desired, journal: record.journal.clone() };
+        Judged { record, live: Some(live) }
+    }
+
+    /// Takes away what is left of a network that does not run, but for its rules: the table is made anew a little
+    /// later without them. True if it worked.
+    async fn clean_up(&self, record: &Record) -> bool {
+        let others = match record.name.parse() {
+            Ok(name) => self.registry().others(&name),
+            Err(_) => Others::default(),
+        };
+        let undos: Vec<Undo> = plan::teardown(&record.journal, others)
+            .into_iter()
+            .filter(|undo| !matches!(undo, Undo::RemoveFirewall(_) | Undo::RemoveTable))
+            .collect();
+        let left = apply::take_back(&self.host, &undos).await;
+        for failure in &left {
+            tracing::error!("network {}: {failure}", record.name);
+        }
+        left.is_empty()
+    }
+
+    /// The taps of an earlier daemon that are still there, by index and name both.
+    fn adopt_ports(&self, host: &HostState) -> Result<(), VerbError> {
+        for port in self.store.load_ports()? {
+            if self.is_ours(&port, host) {
+                self.registry_mut().port_added(port);
+            } else {
+                self.store.remove_port(&port.interface)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, port: &Port, host: &HostState) -> bool {
+        let Some(link) = host.links.iter().find(|link| link.index == port.index && link.name == port.interface) else {
+            return false;
+        };
+        let registry = self.registry();
+        let bridge = registry.find_live(&port.network).ok().map(|(_, live)| live.desired.bridge.name.as_str());
+        let on = link.master.and_then(|master| host.link_name(master));
+        link.kind == LinkKind::Tun && (on.is_none() || on == bridge)
+    }
+
+    async fn mend_all(&self, host: &HostState) {
+        for name in self.active() {
+            self.publish_ports(&name);
+            self.mend(&name, host, InPlace { firewall: true, services: false }).await;
+            tracing::info!("network {name} adopted");
+        }
+    }
+
+    async fn autostart(&self) {
+        let names = self.registry().to_autostart();
+        for name in names {
+            let started = match self.host.observe().await {
+                Ok(host) => self.start_now(name.as_str(), &host).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = started {
+                tracing::error!("cannot autostart network {name}: {error}");
+            }
+        }
+    }
+}
+
+struct Judged {
+    record: Record,
+    live: Option<Live>,
+}
+
+/// Why a file in the directory of definitions defines nothing.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("{0}")]
+    File(String),
+    #[error("{0}")]
+    Xml(#[from] xml::Error),
+    #[error("it defines network '{found}'; a definition of it must be called {found}.xml")]
+    Name { found: String },
+}
+
+fn read_definition(found: &Found) -> Result<Network, Unreadable> {
+    let text = found.text.as_ref().map_err(|error| Unreadable::File(error.to_string()))?;
+    let network = xml::parse(text)?;
+    if network.name.as_str() == found.stem {
+        return Ok(network);
+    }
+    Err(Unreadable::Name { found: network.name.to_string() })
+}

@@ -1,0 +1,186 @@
+//! An XML element as `read` sees it: names checked against two lists, values parsed, errors with the line.
+
+use std::{fmt::Display, net::Ipv4Addr, str::FromStr};
+
+use roxmltree::{Document, Node, ParsingOptions};
+
+use super::{
+    error::{Error, Problem},
+    limits,
+};
+use crate::model::printable;
+
+/// More nodes than a network with 10,000 reservations has, white space included.
+const NODES_LIMIT: u32 = 100_000;
+
+/// The text as a tree. No document type, and so no entities, are read.
+pub(super) fn document(text: &str) -> Result<Document<'_>, Error> {
+    let error = |line, problem| Error { line, element: String::new(), problem };
+    limits::check(text).map_err(|(line, problem)| error(line, problem))?;
+    let options = ParsingOptions { nodes_limit: NODES_LIMIT, ..ParsingOptions::default() };
+    Document::parse_with_options(text, options).map_err(|cause| match cause {
+        roxmltree::Error::NodesLimitReached => error(1, Problem::TooLarge("100000 elements")),
+        // The end of the text has no position of its own.
+        roxmltree::Error::UnexpectedEndOfStream | roxmltree::Error::UnclosedRootNode => error(
+            limits::line_at(text, text.trim_end().len()),
+            Problem::Syntax("the text ends in the middle of an element".to_owned()),
+        ),
+        roxmltree::Error::NoRootNode => error(1, Problem::Syntax("the document is empty".to_owned())),
+        cause => error(cause.pos().row, Problem::Syntax(printable(&cause.to_string()))),
+    })
+}
+
+/// One element of the tree.
+#[derive(Clone, Copy)]
+pub(super) struct Element<'a>(Node<'a, 'a>);
+
+impl<'a> Element<'a> {
+    pub(super) fn root(document: &'a Document<'a>) -> Self {
+        Element(document.root_element())
+    }
+
+    /// The name as it is written, with its prefix if it has one.
+    pub(super) fn name(self) -> &'a str {
+        let range = self.0.range();
+        let tag = self.0.document().input_text().get(range).unwrap_or_default().trim_start_matches('<');
+        let end = tag.find(|c: char| c.is_whitespace() || c == '/' || c == '>').unwrap_or(tag.len());
+        &tag[..end]
+    }
+
+    /// The error `problem`, here.
+    pub(super) fn error(self, problem: impl Into<Problem>) -> Error {
+        Error { line: self.line(), element: printable(self.name()), problem: problem.into() }
+    }
+
+    fn line(self) -> u32 {
+        self.0.document().text_pos_at(self.0.range().start).row
+    }
+
+    /// Refuses every attribute that is not `known`; those `later` are named as not supported yet.
+    pub(super) fn attributes(self, known: &[&'static str], later: &[&str]) -> Result<(), Error> {
+        for attribute in self.0.attributes() {
+            let name = attribute.name();
+            if attribute.namespace().is_none() && known.contains(&name) {
+                continue;
+            }
+            let line = self.0.document().text_pos_at(attribute.range().start).row;
+            let problem = if attribute.namespace().is_some() || later.contains(&name) {
+                Problem::NotSupportedYet(format!("attribute '{}'", printable(name)))
+            } else {
+                Problem::UnknownAttribute { name: printable(name), expected: known.to_vec() }
+            };
+            return Err(Error { line, ..self.error(problem) });
+        }
+        Ok(())
+    }
+
+    /// The child elements. Refuses every one that is not `known`; those `later` are named as not supported yet.
+    pub(super) fn children(self, known: &[&'static str], later: &[&str]) -> Result<Vec<Element<'a>>, Error> {
+        let mut children = Vec::new();
+        for node in self.0.children() {
+            if node.is_element() {
+                let child = Element(node);
+                let (name, foreign) = (child.name(), node.tag_name().namespace().is_some());
+                if !foreign && known.contains(&name) {
+                    children.push(child);
+                } else {
+                    let name = printable(name);
+                    let problem = if foreign || later.contains(&name.as_str()) {
+                        Problem::NotSupportedYet(format!("element <{name}>"))
+                    } else {
+                        Problem::UnknownElement { name, expected: known.to_vec() }
+                    };
+                    return Err(Error { line: child.line(), ..self.error(problem) });
+                }
+            } else if node.is_text() && !node.text().unwrap_or_default().trim().is_empty() {
+                let text = printable(node.text().unwrap_or_default());
+                return Err(self.error(Problem::Text(text)));
+            }
+        }
+        Ok(children)
+    }
+
+    /// The text of an element that has nothing else, attributes included.
+    pub(super) fn text(self) -> Result<String, Error> {
+        self.attributes(&[], &[])?;
+        let mut all = String::new();
+        for node in self.0.children() {
+            if node.is_element() {
+                let name = printable(Element(node).name());
+                return Err(Element(node).error(Problem::UnknownElement { name, expected: Vec::new() }));
+            }
+            if node.is_text() {
+                all.push_str(node.text().unwrap_or_default());
+            }
+        }
+        Ok(all)
+    }
+
+    /// An attribute, if it is there.
+    pub(super) fn get(self, attribute: &str) -> Option<&'a str> {
+        self.0.attribute(attribute)
+    }
+
+    /// An attribute that must be there.
+    pub(super) fn need(self, attribute: &'static str, missing: &'static str) -> Result<&'a str, Error> {
+        self.get(attribute).ok_or_else(|| self.error(Problem::Missing(missing)))
+    }
+
+    /// The error for an attribute that is not of its form.
+    pub(super) fn bad(self, attribute: &str, value: &str, expected: &'static str) -> Error {
+        self.error(Problem::Value { what: attribute.to_owned(), value: printable(value), expected })
+    }
+
+    /// A number between two bounds, decimal digits only.
+    pub(super) fn number<T>(
+        self,
+        attribute: &str,
+        value: &str,
+        bounds: (T, T),
+        expected: &'static str,
+    ) -> Result<T, Error>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+        let number = digits.then(|| value.parse::<T>().ok()).flatten();
+        number.filter(|n| (&bounds.0..=&bounds.1).contains(&n)).ok_or_else(|| self.bad(attribute, value, expected))
+    }
+
+    /// An attribute that is `yes` or `no`.
+    pub(super) fn yes_no(self, attribute: &str) -> Result<Option<bool>, Error> {
+        self.switch(attribute, ("yes", "no"), "yes or no")
+    }
+
+    /// An attribute that has one of two values.
+    pub(super) fn switch(
+        self,
+        attribute: &str,
+        (on, off): (&str, &str),
+        expected: &'static str,
+    ) -> Result<Option<bool>, Error> {
+        match self.get(attribute) {
+            None => Ok(None),
+            Some(value) if value == on => Ok(Some(true)),
+            Some(value) if value == off => Ok(Some(false)),
+            Some(value) => Err(self.bad(attribute, value, expected)),
+        }
+    }
+
+    /// An IPv4 address. One of IPv6 is refused as not supported yet.
+    pub(super) fn ipv4(self, attribute: &str, value: &str) -> Result<Ipv4Addr, Error> {
+        if value.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Err(self.error(Problem::NotSupportedYet(format!("the IPv6 address {value}"))));
+        }
+        value.parse().map_err(|_| self.bad(attribute, value, "an IPv4 address like 192.168.122.1"))
+    }
+}
+
+/// Keeps the one element there may be.
+pub(super) fn once<T>(slot: &mut Option<T>, element: Element<'_>, value: T) -> Result<(), Error> {
+    if slot.is_some() {
+        return Err(element.error(Problem::Duplicate));
+    }
+    *slot = Some(value);
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! EDGE: the program itself, daemon and verbs, in a network namespace of each test's own. Needs root.
+
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const NETD: &str = env!("CARGO_BIN_EXE_netd");
+
+/// A daemon with directories of its own. Everything runs on the thread that made it, which is in a new namespace.
+struct Daemon {
+    folder: tempfile::TempDir,
+    process: Child,
+}
+
+/// What a verb printed.
+#[derive(Debug, PartialEq, Eq)]
+struct Printed {
+    stdout: String,
+    stderr: String,
+    ok: bool,
+}
+
+impl Daemon {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // others must get through to the read-only socket
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let process = Command::new(NETD)
+            .arg("daemon")
+            .args(["--config-dir".into(), path("etc"), "--state-dir".into(), path("lib")])
+            .args(["--runtime-dir".into(), path("run")])
+            .stderr(fs::File::create(path("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut daemon = Daemon { folder, process };
+        let start = Instant::now();
+        while !daemon.verb(&["net-list"]).ok {
+            let ended = daemon.process.try_wait().unwrap();
+            let log = fs::read_to_string(daemon.path("log")).unwrap();
+            assert!(ended.is_none() && start.elapsed() < Duration::from_secs(10), "{ended:?}\n{log}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        daemon
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(NETD);
+        command.args(arguments).env("NETD_SOCKET", self.path("run/netd.sock")).env("TMPDIR", self.folder.path());
+        command.env_remove("VISUAL").env_remove("EDITOR").stdin(Stdio::null());
+        command
+    }
+
+    fn verb(&self, arguments: &[&str]) -> Printed {
+        printed(self.command(arguments).output().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.process.id().try_into().unwrap());
+        if kill(pid, Signal::SIGTERM).is_ok() {
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn printed(output: Output) -> Printed {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Printed { stdout: text(output.stdout), stderr: text(output.stderr), ok: output.status.success() }
+}
+
+fn said(stdout: &str) -> Printed {
+    Printed { stdout: format!("{stdout}\n"), stderr: String::new(), ok: true }
+}
+
+fn failed(lines: &str) -> Printed {
+    Printed { stdout: "\n".to_owned(), stderr: lines.to_owned(), ok: false }
+}
+
+/// Runs a test with a daemon, in a new namespace.
+fn with_daemon(test: impl FnOnce(&Daemon) + Send + 'static) {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        let daemon = Daemon::start();
+        test(&daemon);
+        for name in daemon.verb(&["net-list", "--name"]).stdout.split_whitespace() {
+            assert!(daemon.verb(&["net-destroy", name]).ok, "{name}");
+        }
+        drop(daemon);
+        for (program, arguments) in [("nft", ["list", "ruleset"]), ("ip", ["-o", "link"])] {
+            let left = printed(Command::new(program).args(arguments).output().unwrap()).stdout;
+            assert!(left.lines().all(|line| line.contains(": lo:")), "{left}");
+        }
+    };
+    thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+#[test]
+fn a_networks_life() {
+    with_daemon(|d| {
+        assert_eq!(d.verb(&["net-start", "default"]), said("Network default started\n"));
+        assert_eq!(
+            d.verb(&["net-start", "default"]),
+            failed(
+                "error: Failed to start network default\n\
+                 error: Requested operation is not valid: network is already active\n"
+            )
+        );
+        assert_eq!(d.verb(&["net-autostart", "default"]), said("Network default marked as autostarted\n"));
+        assert_eq!(
+            d.verb(&["net-list"]),
+            said(
+                " Name      State    Autostart   Persistent\n\
+                 --------------------------------------------\n \
+                 default   active   yes         yes\n"
+            )
+        );
+        let uuid = d.verb(&["net-uuid", "default"]).stdout;
+        assert_eq!(d.verb(&["net-name", uuid.trim()]), said("default\n"));
+        assert!(d.verb(&["net-dumpxml", "default"]).stdout.contains("<port start='1024' end='65535'/>"));
+        assert!(!d.verb(&["net-dumpxml", "--inactive", "default"]).stdout.contains("<port"));
+        let json: serde_json::Value =
+            serde_json::from_str(&d.verb(&["-o", "json", "net-info", "default"]).stdout).unwrap();
+        assert_eq!((&json["active"], &json["bridge"]), (&true.into(), &"virbr0".into()));
+        assert_eq!(d.verb(&["net-destroy", "default"]), said("Network default destroyed\n"));
+        assert_eq!(d.verb(&["net-undefine", "default"]), said("Network default has been undefined\n"));
+        assert_eq!(d.verb(&["net-list", "--all", "--name"]), said(""));
+    });
+}
+
+#[test]
+fn files_are_defined_created_and_refused() {
+    with_daemon(|d| {
+        let good = d.file("lan.xml", "<network><name>lan</name><bridge name='br-lan'/></network>");
+        assert_eq!(d.verb(&["net-define", &good]), said(&format!("Network lan defined from {good}\n")));
+        let transient = d.file("temp.xml", "<network><name>temp</name></network>");
+        assert_eq!(d.verb(&["net-create", &transient]), said(&format!("Network temp created from {transient}\n")));
+        assert_eq!(d.verb(&["net-list", "--transient", "--name"]), said("temp\n"));
+        let bad = d.file("bad.xml", "<network><name>bad</name>\n<bandwidth/></network>");
+        assert_eq!(
+            d.verb(&["net-define", &bad]),
+            failed(&format!(
+                "error: Failed to define network from {bad}\n\
+                 error: unsupported configuration: line 2: <network>: element <bandwidth> is not supported yet\n"
+            ))
+        );
+        assert_eq!(
+            d.verb(&["net-create", "/nonexistent"]),
+            failed("error: Failed to open file '/nonexistent': No such file or directory\n")
+        );
+    });
+}
+
+#[test]
+fn an_edit_is_taken_or_kept_for_the_user() {
+    with_daemon(|d| {
+        let edit = |editor: &str| printed(d.command(&["net-edit", "default"]).env("EDITOR", editor).output().unwrap());
+        assert_eq!(edit("true"), said("Network default XML configuration not changed.\n"));
+        assert_eq!(edit("sed -i s/254/200/"), said("Network default XML configuration edited.\n"));
+        assert!(d.verb(&["net-dumpxml", "default"]).stdout.contains("end='192.168.122.200'"));
+        assert_eq!(edit("false"), failed("error: The editor 'false' failed\nerror: exit status: 1\n"));
+
+        let refused = edit("sed -i s/200/1/");
+        assert!(!refused.ok);
+        let first = "error: Failed to define network default\nerror: XML error: line 9: <range>: ";
+        assert!(refused.stderr.starts_with(first), "{}", refused.stderr);
+        let note = refused.stderr.lines().last().unwrap();
+        let kept = note.strip_prefix("note: what you wrote is in ").unwrap().split(';').next().unwrap();
+        assert!(fs::read_to_string(kept).unwrap().contains("end='192.168.122.1'"));
+        assert!(d.verb(&["net-dumpxml", "default"]).stdout.contains("end='192.168.122.200'"));
+    });
+}
+
+#[test]
+fn a_program_gets_a_port_that_ends_with_it() {
+    with_daemon(|d| {
+        assert!(d.verb(&["net-start", "default"]).ok);
+        let script = format!(
+            "[ -c /proc/self/fd/3 ] && [ -c /proc/self/fd/4 ] && [ ! -e /proc/self/fd/5 ] && {NETD} port-list && \
+             {NETD} domifaddr vm1 && echo $NETD_PORT_FDS $NETD_PORT_MAC $NETD_PORT_INTERFACE $NETD_PORT_MTU"
+        );
+        let mac = "52:54:00:aa:bb:cc";
+        let arguments = ["port", "exec", "default", "--guest", "vm1", "--mac", mac, "--queues", "2", "--", "sh", "-c"];
+        let output = d.command(&arguments).arg(script).output().unwrap();
+        assert_eq!(
+            printed(output),
+            Printed {
+                stdout: format!(
+                    " Interface   Network   Guest   MAC address         MTU    Queues\n\
+                     ------------------------------------------------------------------\n \
+                     vnet0       default   vm1     {mac}   1500   2\n\n \
+                     Name       MAC address          Protocol     Address\n{}\n\n\
+                     3:4 {mac} vnet0 1500\n",
+                    "-".repeat(79)
+                ),
+                stderr: String::new(),
+                ok: true
+            }
+        );
+        let gone = |d: &Daemon| d.verb(&["-o", "json", "port-list"]).stdout == "[]\n";
+        let start = Instant::now();
+        while !gone(d) {
+            assert!(start.elapsed() < Duration::from_secs(5), "the port outlived its program");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(
+            d.verb(&["port", "exec", "default", "--", "/nonexistent"]),
+            failed("error: Failed to run '/nonexistent'\nerror: No such file or directory\n")
+        );
+    });
+}
+
+#[test]
+fn a_stranger_may_look_and_not_touch() {
+    with_daemon(|d| {
+        // copied, because a stranger may not be let into the build directory
+        let program = d.path("netd");
+        fs::copy(NETD, &program).unwrap();
+        let stranger = |arguments: &[&str]| {
+            let mut command = Command::new(&program);
+            command.arg("--socket").arg(d.path("run/netd.sock")).args(arguments).uid(65534).gid(65534);
+            printed(command.output().unwrap())
+        };
+        assert_eq!(stranger(&["net-list", "--all", "--name"]), said("default\n"));
+        let socket = d.path("run/netd.sock");
+        assert_eq!(
+            stranger(&["net-start", "default"]),
+            failed(&format!(
+                "error: failed to connect to netd\n\
+                 error: Failed to connect socket to '{}': Permission denied\n\
+                 hint: run this as root or as a member of the group netd\n",
+                socket.display()
+            ))
+        );
+    });
+}
