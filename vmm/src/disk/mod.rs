@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::virtio::Buffers;
@@ -18,10 +18,12 @@ mod tests;
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It cannot be opened.
-    #[error("cannot open the disk image {}: {source}", path.display())]
+    #[error("cannot open the disk image {}: {source}{}", path.display(), hint(source, *readonly))]
     Open {
         /// The image.
         path: PathBuf,
+        /// Whether it was to be opened for reading only.
+        readonly: bool,
         /// What the kernel said.
         source: io::Error,
     },
@@ -68,8 +70,11 @@ impl RawDisk {
     /// Opens and locks the image. Bytes past the last whole sector are not part of the disk.
     pub fn open(path: &Path, readonly: bool) -> Result<Self, DiskError> {
         let name = || path.to_path_buf();
-        let open = |source| DiskError::Open { path: name(), source };
-        let file = OpenOptions::new().read(true).write(!readonly).open(path).map_err(open)?;
+        let open = |source| DiskError::Open { path: name(), readonly, source };
+        // Without O_NONBLOCK, opening a FIFO would wait for its other end; files and block devices don't know the flag.
+        let mut options = OpenOptions::new();
+        options.read(true).write(!readonly).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(open)?;
         let kind = file.metadata().map_err(open)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(DiskError::Kind { path: name() });
@@ -145,6 +150,18 @@ fn transfer(
         }
     }
     Ok(())
+}
+
+/// The next move after an image could not be opened.
+fn hint(source: &io::Error, readonly: bool) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path, or make one with `truncate -s SIZE PATH`",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !readonly => {
+            "; let this user write it, or attach it read-only"
+        }
+        io::ErrorKind::PermissionDenied => "; let this user read it",
+        _ => "",
+    }
 }
 
 fn lock(file: &File, shared: bool) -> io::Result<()> {

@@ -153,7 +153,10 @@ impl VirtQueue {
     /// The driver broke this queue: says so, and tells the driver that the device needs a reset (§2.1.2). The queue must not
     /// be used any more.
     pub(crate) fn broken(&self, device: &str, error: &QueueError) {
-        tracing::warn!(device, queue = self.index, %error, "the guest broke a virtqueue; it stops until the guest resets the device");
+        if self.interrupts.may_complain(device) {
+            let queue = self.index;
+            tracing::warn!(device, queue, %error, "the guest broke a virtqueue; it stops until the guest resets the device");
+        }
         self.interrupts.needs_reset();
     }
 }

@@ -1,4 +1,5 @@
-//! The MSI-X table joined to the machine's router: raising a vector writes its irqfd, or sets its pending bit.
+//! EDGE: the MSI-X table joined to the machine's router: raising a vector writes its irqfd (an event descriptor), or sets
+//! its pending bit.
 //!
 //! A line is asked from the router when its vector is first unmasked, and routed again only when its message changed:
 //! changing a route stalls every vCPU, masking and unmasking happens often. A line stays routed while its vector is masked,

@@ -56,7 +56,7 @@ impl Device {
                 }
             },
             Err(refusal) => {
-                tracing::debug!(disk = %self.disk.path().display(), %refusal, "refused a block request");
+                tracing::trace!(disk = %self.disk.path().display(), %refusal, "refused a block request");
                 let unsupported = matches!(refusal, Refusal::Unsupported(_));
                 (if unsupported { VIRTIO_BLK_S_UNSUPP } else { VIRTIO_BLK_S_IOERR }, 0)
             }

@@ -23,6 +23,8 @@ use self::worker::Pair;
 use super::worker::Worker;
 use super::{Activation, VirtioDevice, VirtioError};
 use crate::net::{Tap, TapError};
+#[cfg(test)]
+pub(super) use tests::over_a_socket;
 
 /// Frames moved in one direction before the other direction gets its turn, and the guest an interrupt.
 const BURST: usize = 64;
