@@ -1,7 +1,8 @@
 //! EDGE: disk image files. A raw image opened, locked, and read and written in place.
 //!
-//! Never: looks at what is inside the image, follows references in it, or grows it. The lock is an open-file-description
-//! lock over the whole file (fcntl F_OFD_SETLK): exclusive for a writer, shared for readers, gone with the descriptor.
+//! Never: looks at what is inside the image, follows references in it, or grows it. The lock is an
+//! open-file-description lock over the whole file (fcntl F_OFD_SETLK): exclusive for a writer, shared for readers, gone
+//! with the descriptor.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -34,7 +35,10 @@ pub enum DiskError {
         path: PathBuf,
     },
     /// Somebody else has it.
-    #[error("the disk image {} is in use by another program; stop that one, or attach it read-only on both sides", path.display())]
+    #[error(
+        "the disk image {} is in use by another program; stop that one, or attach it read-only on both sides",
+        path.display()
+    )]
     InUse {
         /// The image.
         path: PathBuf,

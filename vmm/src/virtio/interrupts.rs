@@ -1,6 +1,7 @@
 //! What a virtio function tells its driver, and by which vector (virtio 1.2 §4.1.4.5, §4.1.5.1.2, §2.1.2).
 //!
-//! Shared by the transport (which programs it) and the workers (which raise): atomics, and a short lock in the MSI-X table.
+//! Shared by the transport (which programs it) and the workers (which raise): atomics, and a short lock in the MSI-X
+//! table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
@@ -59,7 +60,8 @@ impl Interrupts {
         self.needs_reset.load(Ordering::Acquire)
     }
 
-    /// Whether another log line about what the guest does wrong may be written: a guest can do wrong as often as it likes.
+    /// Whether another log line about what the guest does wrong may be written: a guest can do wrong as often as it
+    /// likes.
     pub(super) fn may_complain(&self, device: &str) -> bool {
         let before =
             self.complaints.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n <= COMPLAINTS).then_some(n + 1));

@@ -1,17 +1,18 @@
-//! EDGE (event descriptors): virtio over PCI (virtio 1.2 §4.1), modern only: one function, one BAR, MSI-X, a doorbell per queue.
+//! EDGE (event descriptors): virtio over PCI (virtio 1.2 §4.1), modern only.
 //!
-//! A vCPU's access arrives through [`PciFunction`], is a register access in one of the BAR's regions, and may start or stop
-//! the device. All of that happens under one lock, stopping included: a vCPU that resets the device waits for its workers.
-//! Workers never take this lock; they raise interrupts through [`Interrupts`].
+//! One function, one BAR, MSI-X, a doorbell per queue. A vCPU's access arrives through [`PciFunction`], is a register
+//! access in one of the BAR's regions, and may start or stop the device. All of that happens under one lock, stopping
+//! included: a vCPU that resets the device waits for its workers. Workers never take this lock; they raise interrupts
+//! through [`Interrupts`].
 //!
 //! ```text
 //!            status 0 ◄──────────────── write 0 ─────────────────┐
 //!   power-on ──► features ──FEATURES_OK──► queues ──DRIVER_OK──► running ──broken queue──► needs reset
 //! ```
 //!
-//! Starting fails (bad ring addresses, no bus mastering, a worker that can't start): the device needs a reset, and says why
-//! once. Bus mastering taken away while running stops the device in the same way, since a function without it must not touch
-//! memory; a kernel about to kexec relies on that.
+//! Starting fails (bad ring addresses, no bus mastering, a worker that can't start): the device needs a reset, and says
+//! why once. Bus mastering taken away while running stops the device in the same way, since a function without it must
+//! not touch memory; a kernel about to kexec relies on that.
 
 mod common;
 #[cfg(test)]
@@ -166,7 +167,8 @@ fn config_space(device: &dyn VirtioDevice, queues: usize, config_len: usize, bar
     writable[2] = 0xff;
     writable[6..].fill(0xff);
     let pci_cfg = config.add_capability(CAP_VENDOR, &cap(CFG_PCI, 0, 0, &[0; 4]), &writable);
-    let mut body = (queues as u16).to_le_bytes().to_vec(); // table size minus one: a vector per queue, one for the config
+    // A vector per queue and one for the configuration; the field is the table size minus one.
+    let mut body = (queues as u16).to_le_bytes().to_vec();
     body.extend((region::MSIX_TABLE as u32).to_le_bytes());
     body.extend((region::MSIX_PENDING as u32).to_le_bytes());
     let control = (CONTROL_ENABLE | CONTROL_FUNCTION_MASK).to_le_bytes();
@@ -407,7 +409,7 @@ impl State {
         for (i, (kick, address)) in self.kicks.iter().zip(doorbell_addresses(bar)).enumerate() {
             if let Err(error) = self.doorbells.register(kick, address) {
                 if self.interrupts.may_complain(&self.name) {
-                    tracing::warn!(device = self.name, address, %error, "cannot register a doorbell; kicks take the slow way");
+                    tracing::warn!(device = self.name, address, %error, "cannot register a doorbell; kicks will be slow");
                 }
                 for (kick, address) in self.kicks.iter().zip(doorbell_addresses(bar)).take(i) {
                     let _ = self.doorbells.unregister(kick, address); // best effort: they came from `register` just now
