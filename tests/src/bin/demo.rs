@@ -95,7 +95,7 @@ fn story(talk: &Talk) -> Result<()> {
     type_(&["net-autostart", "default"])?;
 
     talk.step("Two guests: Debian's cloud kernel as it is, run by nobody, with no privilege but /dev/kvm.");
-    let sniffer = Sniffer::start(&netd.host, "virbr0")?;
+    let sniffer = Sniffer::start(&netd.host)?;
     let machines = [Machine::new("vm1"), Machine::new("vm2")];
     let mut guests = Vec::new();
     for machine in &machines {
