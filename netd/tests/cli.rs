@@ -236,9 +236,10 @@ fn a_program_gets_a_port_that_ends_with_it() {
 #[test]
 fn a_stranger_may_look_and_not_touch() {
     with_daemon(|d| {
-        // copied, because a stranger may not be let into the build directory
+        // Copied, because a stranger may not be let into the build directory; by another process, because a child that
+        // another test is starting would hold a file open for writing that we wrote ourselves.
         let program = d.path("netd");
-        fs::copy(NETD, &program).unwrap();
+        assert!(Command::new("cp").arg(NETD).arg(&program).status().unwrap().success());
         let stranger = |arguments: &[&str]| {
             let mut command = Command::new(&program);
             command.arg("--socket").arg(d.path("run/netd.sock")).args(arguments).uid(65534).gid(65534);
