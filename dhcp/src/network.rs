@@ -1,10 +1,11 @@
-//! What the servers of one network share: the engine with its leases, and the names that follow from them.
+//! What the servers of one network share: the engine with its leases, the names that follow from them, and who is told
+//! of changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{dns::Names, engine::Engine, moment::Moment};
+use crate::{dns::Names, engine::Engine, moment::Moment, watch::LeaseWatch};
 
 /// One network, served or not.
 #[derive(Debug)]
@@ -12,11 +13,20 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
+    watch: Option<Arc<dyn LeaseWatch>>,
+    /// Held from reading what changed until it was told, so that changes are told in their order.
+    telling: tokio::sync::Mutex<()>,
 }
 
 impl Network {
-    pub(crate) fn new(name: &str, engine: Engine) -> Self {
-        Network { name: name.into(), engine: Mutex::new(engine), names: watch::Sender::new(Arc::default()) }
+    pub(crate) fn new(name: &str, engine: Engine, watch: Option<Arc<dyn LeaseWatch>>) -> Self {
+        Network {
+            name: name.into(),
+            engine: Mutex::new(engine),
+            names: watch::Sender::new(Arc::default()),
+            watch,
+            telling: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The engine, for the length of one decision: never held over an await.
@@ -33,6 +43,16 @@ impl Network {
                 *known = Arc::new(names);
                 changed
             });
+        }
+    }
+
+    /// Tells whoever watches the leases what has changed, if anything has, and waits until that is taken note of.
+    pub(crate) async fn tell(&self, now: Moment) {
+        let Some(watch) = &self.watch else { return };
+        let _telling = self.telling.lock().await;
+        let changes = self.engine().take_lease_changes(now);
+        if !changes.is_empty() {
+            watch.changed(&self.name, &changes).await;
         }
     }
 
