@@ -8,6 +8,7 @@
 //! recognised, so it does not matter how a release of `nft` prints them.
 
 mod apply;
+pub mod guards;
 mod intent;
 mod ruleset;
 
