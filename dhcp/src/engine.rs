@@ -171,7 +171,10 @@ impl Engine {
     /// Says whether a submission reached the disk; if it didn't, what it changed is taken back.
     pub(crate) fn settle(&mut self, submission: Submission, written: bool) -> Settled {
         let Submission { ticket, changes, reply, about } = submission;
-        for change in &changes {
+        // What was done last is undone first.
+        let order: &mut dyn Iterator<Item = &Change> =
+            if written { &mut changes.iter() } else { &mut changes.iter().rev() };
+        for change in order {
             self.table.settle(change, ticket, written);
             self.told.news.extend(change.binding_of());
         }
@@ -183,13 +186,17 @@ impl Engine {
         }
     }
 
-    /// Drops what is over, and says when to call again for the sake of the names: never before the next lease ends.
-    pub(crate) fn tick(&mut self, now: Moment, last: Moment) -> Option<Duration> {
+    /// Drops what is over by `now`; `last` is when this was called last.
+    pub(crate) fn tick(&mut self, now: Moment, last: Moment) {
         self.table.sweep(now.boot);
         if self.table.next_end(last.boot).is_some_and(|ends| ends <= now.boot) {
             self.names_changed = true;
             self.told.all = true;
         }
+    }
+
+    /// When the next lease ends, on the forward clock: [`Engine::tick`] then, for the sake of its name.
+    pub(crate) fn next_end(&self, now: Moment) -> Option<Duration> {
         self.table.next_end(now.boot)
     }
 
@@ -199,22 +206,26 @@ impl Engine {
     }
 
     /// Every name and the address it stands for: a guest's for each of its ports with a lease, then those clients claim.
+    /// Guests' own names come before the names their clients claim: of several names for one address the first is the
+    /// one a reverse look-up answers.
     fn names(&self, now: Moment) -> Names {
-        let mut records = BTreeSet::new();
+        let mut guests = BTreeSet::new();
         for (name, mac) in self.ports.named() {
             if let Some(binding) = self.table.binding(mac).filter(|binding| binding.is_live(now.boot)) {
-                records.insert((name.to_owned(), IpAddr::V4(binding.address)));
+                guests.insert((name.to_owned(), IpAddr::V4(binding.address)));
             }
         }
+        let mut claimed = BTreeSet::new();
         for binding in self.table.bindings().filter(|binding| binding.is_live(now.boot)) {
             if let Some(name) = &binding.hostname
                 && !self.ports.name_is_taken(name, binding.mac)
                 && self.table.name_holder(name, now.boot) == Some(binding.mac)
             {
-                records.insert((name.clone(), IpAddr::V4(binding.address)));
+                claimed.insert((name.clone(), IpAddr::V4(binding.address)));
             }
         }
-        Names { records: records.into_iter().collect() }
+        let claimed = claimed.into_iter().filter(|record| !guests.contains(record)).collect::<Vec<_>>();
+        Names { records: guests.into_iter().chain(claimed).collect() }
     }
 
     /// The leases that began, moved or ended since the last call, as far as the disk has them.

@@ -12,7 +12,7 @@ use std::{
 
 use dhcp::{
     Error, LeaseChange, LeaseWatch, Services, Started,
-    config::{LeaseTime, Mac, PortName, Range4},
+    config::{DnsConfig, LeaseTime, Mac, PortName, Range4},
     v4::frame,
 };
 use lab::{
@@ -226,6 +226,42 @@ fn a_killed_daemon_has_every_lease_it_acknowledged() {
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), leases.len());
+    });
+}
+
+#[test]
+fn dns_knows_a_guest_by_its_port_and_by_its_own_name_as_soon_as_it_has_its_ack() {
+    in_namespace(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = config();
+        config.dns = Some(DnsConfig {
+            listen: vec![SERVER.into()],
+            subnets: vec!["192.168.122.0/24".parse().unwrap()],
+            domain: Some("lab.test".into()),
+            local_only: true,
+            hosts: Vec::new(),
+            forward: false,
+            resolv_conf: directory.path().join("resolv.conf"),
+        });
+        let services = Services::open(&directory.path().join("leases.db")).await.unwrap();
+        let guest = Guest::new(1);
+        let mac: Mac = guest.mac.parse().unwrap();
+        services.set_ports(NETWORK, vec![PortName { mac, guest: Some("vm1".into()) }]);
+        assert_eq!(services.start(config).await.unwrap(), Started { dns_port: Some(53) });
+        let line = format!("udhcpc -f -q -n -i eth0 -x hostname:web -s {}", guest.path("hook").display());
+        assert!(guest.output(&line).await.status.success());
+        let address = services.leases(NETWORK)[0].address.to_string();
+        let dig = async |words: &str| {
+            let output = guest.output(&format!("dig +short +time=5 +tries=1 @{SERVER} {words}")).await;
+            String::from_utf8(output.stdout).unwrap().trim().to_owned()
+        };
+        for name in ["vm1", "web", "vm1.lab.test", "WEB.lab.test"] {
+            assert_eq!(dig(name).await, address, "{name}");
+        }
+        assert_ne!(dig(&format!("-x {address}")).await, "");
+        services.set_ports(NETWORK, Vec::new());
+        assert_eq!((dig("vm1").await, dig("web").await), (String::new(), address));
+        services.stop(NETWORK).await;
     });
 }
 

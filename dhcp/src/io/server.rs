@@ -119,12 +119,12 @@ impl Server {
                     while let Ok(answer) = settled.try_recv() {
                         outcomes.push(self.settle(answer));
                     }
-                    wake = wake.min(self.tick());
                     self.network.tell(clock::now()).await;
                     for outcome in outcomes {
                         self.emit(outcome, sockets.as_ref());
                     }
                     self.network.publish(clock::now());
+                    wake = wake.min(self.alarm());
                 }
                 heard = hear(sockets.as_ref(), &mut buffer, |packets, frame, checksum| {
                     self.handle(packets, frame, checksum);
@@ -216,11 +216,16 @@ impl Server {
     /// Does what time asks for, and says when to do it next.
     fn tick(&mut self) -> Instant {
         let now = clock::now();
-        let next = self.network.engine().tick(now, self.last_tick);
+        self.network.engine().tick(now, self.last_tick);
         self.last_tick = now;
         self.network.publish(now);
-        let sleep = next.map_or(MAX_SLEEP, |next| next.saturating_sub(now.boot).min(MAX_SLEEP));
-        Instant::now() + sleep
+        self.alarm()
+    }
+
+    fn alarm(&self) -> Instant {
+        let now = clock::now();
+        let next = self.network.engine().next_end(now);
+        Instant::now() + next.map_or(MAX_SLEEP, |next| next.saturating_sub(now.boot).min(MAX_SLEEP))
     }
 
     fn lost(&mut self, cause: &io::Error) {
