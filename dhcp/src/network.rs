@@ -12,11 +12,14 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
+    changes: watch::Sender<()>,
 }
 
 impl Network {
-    pub(crate) fn new(name: &str, engine: Engine) -> Self {
-        Network { name: name.into(), engine: Mutex::new(engine), names: watch::Sender::new(Arc::default()) }
+    /// A network that tells `changes` whenever an address may be another's.
+    pub(crate) fn new(name: &str, engine: Engine, changes: watch::Sender<()>) -> Self {
+        let names = watch::Sender::new(Arc::default());
+        Network { name: name.into(), engine: Mutex::new(engine), names, changes }
     }
 
     /// The engine, for the length of one decision: never held over an await.
@@ -25,7 +28,7 @@ impl Network {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells DNS the names, if they have changed.
+    /// Tells DNS the names, if they have changed, and everyone else that leases may have.
     pub(crate) fn publish(&self, now: Moment) {
         if let Some(names) = self.engine().take_names(now) {
             self.names.send_if_modified(|known| {
@@ -33,6 +36,7 @@ impl Network {
                 *known = Arc::new(names);
                 changed
             });
+            self.changes.send_replace(());
         }
     }
 

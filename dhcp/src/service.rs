@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::{Mac, NetworkConfig, PortName},
@@ -35,6 +35,7 @@ pub struct Services {
 struct Inner {
     store: Arc<Store>,
     sites: Mutex<HashMap<String, Arc<Site>>>,
+    changes: watch::Sender<()>,
 }
 
 /// A network and what runs for it.
@@ -51,8 +52,8 @@ struct Running {
 }
 
 impl Site {
-    fn new(name: &str, engine: Engine) -> Self {
-        Site { network: Arc::new(Network::new(name, engine)), running: tokio::sync::Mutex::default() }
+    fn new(name: &str, engine: Engine, changes: watch::Sender<()>) -> Self {
+        Site { network: Arc::new(Network::new(name, engine, changes)), running: tokio::sync::Mutex::default() }
     }
 }
 
@@ -143,11 +144,13 @@ impl Services {
             stored.entry(network).or_default().push(row);
         }
         let now = clock::now();
+        let changes = watch::Sender::new(());
         let networks = stored.into_iter().map(|(name, rows)| {
-            let site = Site::new(&name, Engine::new(rows, now));
+            let site = Site::new(&name, Engine::new(rows, now), changes.clone());
             (name, Arc::new(site))
         });
-        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites: Mutex::new(networks.collect()) }) })
+        let sites = Mutex::new(networks.collect());
+        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, changes }) })
     }
 
     /// Starts the servers of one network; their sockets are ready when this returns.
@@ -225,6 +228,12 @@ impl Services {
         rows.into_iter().map(Lease::from).collect()
     }
 
+    /// Changes whenever a lease or a port of any network may have: look at [`Services::leases`] again then. It tells of
+    /// leases that are on disk, and of those that ended.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes.subscribe()
+    }
+
     /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.
     pub async fn forget(&self, network: &str) -> Result<(), Error> {
         let Some(site) = self.known(network) else { return Ok(()) };
@@ -255,7 +264,7 @@ impl Services {
     }
 
     fn site(&self, network: &str) -> Arc<Site> {
-        let new = || Arc::new(Site::new(network, Engine::new([], clock::now())));
+        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.changes.clone()));
         self.sites().entry(network.to_owned()).or_insert_with(new).clone()
     }
 
