@@ -10,14 +10,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::{Mac, NetworkConfig, PortName},
     dns,
     engine::Engine,
     io::{self, clock},
-    network::Network,
+    network::{Listeners, Network},
     row::{Row, Write},
     store::{Job, Store, WriteFailed},
     v4::policy::Policy,
@@ -36,7 +36,7 @@ pub struct Services {
 struct Inner {
     store: Arc<Store>,
     sites: Mutex<HashMap<String, Arc<Site>>>,
-    watch: Option<Arc<dyn LeaseWatch>>,
+    listeners: Listeners,
 }
 
 /// A network and what runs for it.
@@ -53,8 +53,8 @@ struct Running {
 }
 
 impl Site {
-    fn new(name: &str, engine: Engine, watch: Option<Arc<dyn LeaseWatch>>) -> Self {
-        Site { network: Arc::new(Network::new(name, engine, watch)), running: tokio::sync::Mutex::default() }
+    fn new(name: &str, engine: Engine, listeners: Listeners) -> Self {
+        Site { network: Arc::new(Network::new(name, engine, listeners)), running: tokio::sync::Mutex::default() }
     }
 }
 
@@ -155,12 +155,13 @@ impl Services {
             stored.entry(network).or_default().push(row);
         }
         let now = clock::now();
+        let listeners = Listeners { watch, ..Listeners::default() };
         let networks = stored.into_iter().map(|(name, rows)| {
-            let site = Site::new(&name, Engine::new(rows, now), watch.clone());
+            let site = Site::new(&name, Engine::new(rows, now), listeners.clone());
             (name, Arc::new(site))
         });
         let sites = Mutex::new(networks.collect());
-        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, watch }) })
+        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, listeners }) })
     }
 
     /// Starts the servers of one network; their sockets are ready when this returns.
@@ -239,6 +240,12 @@ impl Services {
         rows.into_iter().map(Lease::from).collect()
     }
 
+    /// Changes whenever a lease or a port of any network may have: look at [`Services::leases`] again then. It tells of
+    /// leases that are on disk, and of those that ended.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.listeners.changes.subscribe()
+    }
+
     /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.
     pub async fn forget(&self, network: &str) -> Result<(), Error> {
         let Some(site) = self.known(network) else { return Ok(()) };
@@ -270,7 +277,7 @@ impl Services {
     }
 
     fn site(&self, network: &str) -> Arc<Site> {
-        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.watch.clone()));
+        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.listeners.clone()));
         self.sites().entry(network.to_owned()).or_insert_with(new).clone()
     }
 

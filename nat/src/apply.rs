@@ -9,6 +9,7 @@ use std::{io, process::Stdio, time::Duration};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{
+    forwards::Forward,
     intent::{Mode, Network},
     ruleset::{self, Transaction},
 };
@@ -39,7 +40,7 @@ pub enum Error {
     /// The kernel lacks a part of nftables.
     #[error(
         "the kernel lacks a part of nftables that netd needs: {stderr}; load nf_tables, nft_chain_nat, nft_masq, \
-         nft_ct and nft_reject_inet with modprobe (after a kernel upgrade: reboot first)"
+         nft_ct, nft_fib_inet and nft_reject_inet with modprobe (after a kernel upgrade: reboot first)"
     )]
     Kernel {
         /// What `nft` said.
@@ -79,10 +80,19 @@ pub async fn remove(network: &Network, last: bool) -> Result<(), Error> {
     run(&ruleset::remove(network)).await
 }
 
-/// Makes the whole table anew with these networks and no others, without a gap: for healing and for a restart.
-pub async fn replace(networks: &[Network]) -> Result<(), Error> {
+/// Makes the whole table anew with these networks and forwards and no others, without a gap: for healing and for a
+/// restart.
+pub async fn replace(networks: &[Network], forwards: &[Forward]) -> Result<(), Error> {
     networks.iter().try_for_each(check)?;
-    run(&ruleset::replace(networks)).await
+    forwards.iter().try_for_each(|forward| check_name(&forward.bridge))?;
+    run(&ruleset::replace(networks, forwards)).await
+}
+
+/// Puts the forwards `after` in the place of those `before`, which the table must have exactly: if it does not this
+/// fails, and [`replace`] helps.
+pub async fn change_forwards(before: &[Forward], after: &[Forward]) -> Result<(), Error> {
+    after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
+    run(&ruleset::change_forwards(before, after)).await
 }
 
 /// Takes the whole table away. Fine if it was not there.

@@ -8,10 +8,12 @@
 //! recognised, so it does not matter how a release of `nft` prints them.
 
 mod apply;
+mod forwards;
 pub mod guards;
 mod intent;
 mod ruleset;
 
-pub use apply::{Error, add, delete_table, remove, replace};
+pub use apply::{Error, add, change_forwards, delete_table, remove, replace};
+pub use forwards::{Forward, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use ruleset::TABLE;

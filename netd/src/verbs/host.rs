@@ -99,7 +99,7 @@ impl Host for Kernel {
     async fn replace_firewall(&self, networks: &[nat::Network]) -> Result<(), StepError> {
         match networks {
             [] => nat::delete_table().await?,
-            networks => nat::replace(networks).await?,
+            networks => nat::replace(networks, &[]).await?,
         }
         Ok(())
     }
