@@ -49,6 +49,10 @@ impl<H: Host> Verbs<H> {
         if !dead.is_empty() {
             host = self.host.observe().await?;
         }
+        // Before the servers start: a lease given now opens the guards that are there.
+        if had_records && let Err(error) = self.host.restore_guards(&self.guarded()).await {
+            tracing::error!("cannot restore the ports' guards: {error}");
+        }
         self.mend_all(&host).await;
         if had_records {
             let firewalls = self.registry().firewalls();

@@ -90,10 +90,12 @@ fn names_nobody_knows() {
         (
             "\n<brige name='x'/>",
             "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, forward, bridge, mac, mtu, \
-             domain, dns, ip, route",
+             domain, dns, port, ip, route",
         ),
         ("<mtu sise='9'/>", "XML error: line 2: <mtu>: unknown attribute 'sise'; it can have size"),
         ("<mtu size='900'><x/></mtu>", "XML error: line 2: <mtu>: unknown element <x>; it can have none"),
+        ("<port isolated='true'/>", "XML error: line 2: <port>: isolated is 'true', which is not yes or no"),
+        ("<port trust='yes'/>", "XML error: line 2: <port>: unknown attribute 'trust'; it can have isolated"),
         ("guests only", "XML error: line 1: <network>: text 'guests only' where only elements can be"),
         ("<forward mode='foo'/>", "XML error: line 2: <forward>: unknown forwarding type 'foo'"),
     ]);
