@@ -2,7 +2,7 @@
 //!
 //! The guests run Debian's cloud kernel as it is. Where this machine's KVM can't run them the file runs in the lab.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -128,6 +128,8 @@ fn poweroff_reboot_and_the_power_button_do_what_they_say() -> Result<()> {
         let mut vm2 = Machine::new("vm2").boot(&netd)?;
         vm2.shows("Linux version")?;
         vm2.signal(Signal::SIGINT);
+        // Two signals that arrive as one would be one press.
+        thread::sleep(Duration::from_millis(500));
         vm2.signal(Signal::SIGINT);
         vm2.ends()?;
         netd.finish()

@@ -12,6 +12,7 @@ use tests::{
     daemon::Daemon,
     dhcp_client::{Client, Kind},
     internet::{Internet, PAGE, WEB, WEB_NAME},
+    sniffer::{ACK, DISCOVER, Sniffer},
     space::Space,
     station::Station,
     wait::{self, PATIENCE},
@@ -170,23 +171,22 @@ fn a_host_firewall_that_drops_all_input_does_not_stop_leases() -> Result<()> {
 }
 
 #[test]
-fn the_first_lease_on_a_quiet_network_comes_within_milliseconds() -> Result<()> {
+fn udhcpc_has_its_ack_within_five_milliseconds_of_its_first_discover() -> Result<()> {
     let mut netd = daemon()?;
+    let sniffer = Sniffer::start(&netd.host)?;
     let mut times = Vec::new();
-    for n in 0..11 {
-        let (port, mut fds) = netd_api::blocking::add_port(
-            &netd.socket(),
-            PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None },
-        )?;
-        let plug = Plug::new(&format!("quick{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
-        let reports = crowd::run(&[plug], &Errand::default(), PATIENCE)?;
-        times.push(reports[0].lease_after.context("no lease")?);
+    for n in 0..7 {
+        let begun = Instant::now();
+        let station = Station::plug(&netd, "default", &format!("quick{n}"))?;
+        station.lease()?;
+        let mac = station.mac()?;
+        let seen = |kind| sniffer.first(&mac, kind, begun).with_context(|| format!("no message {kind} was seen"));
+        times.push(seen(ACK)?.at - seen(DISCOVER)?.at);
     }
     times.sort();
-    let median = times[times.len() / 2];
-    // The whole exchange, four packets and a commit to disk. The bench says how much better; this is what must hold
-    // on a machine that is busy with other tests.
-    assert!(median < Duration::from_millis(25), "median {median:?} of {times:?}");
+    // The whole exchange with a commit to disk. Most runs may be disturbed by what else this machine does: two prove
+    // that nothing in it waits.
+    assert!(times[1] < Duration::from_millis(5), "{times:?}");
     netd.finish()
 }
 

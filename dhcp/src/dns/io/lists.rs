@@ -1,6 +1,6 @@
 //! EDGE: the files that list resolvers, read again whenever they change.
 //!
-//! What is watched is the directory: the file may be missing, be replaced, or be a link into a directory that does not
+//! What is watched is the directory, and the file while it is there: the file may be missing, be replaced, or be a link into a directory that does not
 //! exist yet, and none of this is fatal. All networks that follow the same files share one watch (the kernel gives
 //! a user only 128 of them).
 
@@ -152,7 +152,7 @@ async fn read(file: &Path) -> Vec<Nameserver> {
 /// An inotify instance and what it is looking at.
 struct Watcher {
     events: EventStream<[u8; 4096]>,
-    /// By directory, with the names in it that matter.
+    /// By directory, with the names in it that matter; and the files themselves.
     watched: HashMap<PathBuf, (WatchDescriptor, Vec<OsString>)>,
 }
 
@@ -162,7 +162,7 @@ impl Watcher {
         Ok(Watcher { events, watched: HashMap::new() })
     }
 
-    /// Watches the directories that matter for `files` as things are now, and no others.
+    /// Watches the files and the directories that matter for them as things are now, and no others.
     fn aim(&mut self, files: &Files) {
         let mut wanted: HashMap<PathBuf, Vec<OsString>> = HashMap::new();
         for (directory, name) in files.iter().flat_map(|file| places(file)) {
@@ -183,6 +183,13 @@ impl Watcher {
             match watches.add(&directory, mask) {
                 Ok(descriptor) => drop(kept.insert(directory, (descriptor, names))),
                 Err(error) => tracing::debug!(%error, "can't watch {}", directory.display()),
+            }
+        }
+        // A file that is mounted in its place, as containers have it, is changed in a directory nobody sees from here.
+        for file in files {
+            match watches.add(file, WatchMask::CLOSE_WRITE | WatchMask::MODIFY) {
+                Ok(descriptor) => drop(kept.insert(file.clone(), (descriptor, Vec::new()))),
+                Err(error) => tracing::debug!(%error, "can't watch {}", file.display()),
             }
         }
         for (_, (descriptor, _)) in self.watched.drain() {
