@@ -90,6 +90,13 @@ pub async fn delete_table() -> Result<(), Error> {
     run(&ruleset::delete_table()).await
 }
 
+/// Asks the kernel whether it would take this network's rules, and changes nothing: `nft` sends the transaction and
+/// then breaks it off.
+pub async fn rehearse(network: &Network) -> Result<(), Error> {
+    check(network)?;
+    run_any(&PROGRAMS, &["--check", "-j", "-f", "-"], &ruleset::add(network)).await
+}
+
 /// Names reach `nft` as expressions, where `*`, `@` and others mean something.
 fn check(network: &Network) -> Result<(), Error> {
     let dev = match &network.mode {
@@ -106,15 +113,15 @@ fn check(network: &Network) -> Result<(), Error> {
 }
 
 async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
-    run_any(&PROGRAMS, transaction).await
+    run_any(&PROGRAMS, &["-j", "-f", "-"], transaction).await
 }
 
 /// By the first of the programs that exists.
-async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
+async fn run_any(programs: &[&str], arguments: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
     let json = serde_json::to_vec(transaction)
         .map_err(|cause| Error::Run { program: "nft".to_owned(), cause: cause.into() })?;
     for program in programs {
-        match tokio::time::timeout(DEADLINE, run_program(program, &json)).await {
+        match tokio::time::timeout(DEADLINE, run_program(program, arguments, &json)).await {
             Ok(Err(Error::Run { cause, .. })) if cause.kind() == io::ErrorKind::NotFound => {}
             Ok(result) => return result,
             Err(_) => return Err(Error::Timeout),
@@ -123,10 +130,10 @@ async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(),
     Err(Error::NoNft)
 }
 
-async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
+async fn run_program(program: &str, arguments: &[&str], json: &[u8]) -> Result<(), Error> {
     let failed = |cause| Error::Run { program: program.to_owned(), cause };
     let mut child = Command::new(program)
-        .args(["-j", "-f", "-"])
+        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -11,6 +11,6 @@ mod apply;
 mod intent;
 mod ruleset;
 
-pub use apply::{Error, add, delete_table, remove, replace};
+pub use apply::{Error, add, delete_table, rehearse, remove, replace};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use ruleset::TABLE;
