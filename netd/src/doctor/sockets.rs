@@ -96,6 +96,11 @@ fn holders(listeners: &[Listener], port: u16, networks: &Seen<Vec<Known>>) -> Ve
     holders
 }
 
+/// Whether guests' questions go to another port than 53, since that is taken.
+pub(super) fn dns_is_redirected(listeners: &Seen<Vec<Listener>>, networks: &Seen<Vec<Known>>) -> bool {
+    listeners.as_ref().is_ok_and(|listeners| !holders(listeners, DNS, networks).is_empty())
+}
+
 /// A port 53 that is taken is no trouble: the DNS server takes another and the rules redirect to it.
 pub(super) fn dns_port(listeners: &Seen<Vec<Listener>>, networks: &Seen<Vec<Known>>) -> Finding {
     let (check, title) = ("port-53", "for other holders of port 53 (DNS)");

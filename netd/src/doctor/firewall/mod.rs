@@ -18,6 +18,7 @@ use rules::{Blame, Chain, Hook, Origin, Packet, Table};
 use super::{
     Finding,
     facts::{Facts, Known, Rules, Unseen},
+    sockets,
 };
 use crate::{
     host::HostState,
@@ -30,6 +31,19 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
 
 /// The name of an uplink where the host has none yet.
 const SOME_UPLINK: &str = "uplink";
+
+/// The port that questions are redirected to where another program has port 53: any that no rule names.
+const SOME_PORT: u16 = 50_053;
+
+/// What of the host decides the way of a packet.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    uplink: &'a str,
+    /// Questions for port 53 arrive at another.
+    redirected: bool,
+    /// Frames between guests of one network come by.
+    peers: bool,
+}
 
 /// What guests cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,11 +78,14 @@ pub(super) fn foreign_rules(facts: &Facts) -> Vec<Finding> {
         Ok(known) if !known.is_empty() => known.iter().collect(),
         _ => assumed.iter().flatten().collect(),
     };
-    let uplink = facts.host.as_ref().ok().and_then(uplink).unwrap_or(SOME_UPLINK);
-    let peers = facts.bridge_netfilter.as_ref().is_ok_and(|on| on.iter().any(|name| name == "bridge-nf-call-iptables"));
+    let way = Way {
+        uplink: facts.host.as_ref().ok().and_then(uplink).unwrap_or(SOME_UPLINK),
+        redirected: sockets::dns_is_redirected(&facts.listeners, &facts.networks),
+        peers: facts.bridge_netfilter.as_ref().is_ok_and(|on| on.iter().any(|name| name == "bridge-nf-call-iptables")),
+    };
     for table in tables.iter().filter(|table| !(table.family == "inet" && table.name == nat::TABLE)) {
         for (name, chain) in &table.chains {
-            findings.extend(in_the_way(table, name, chain, &networks, uplink, peers));
+            findings.extend(in_the_way(table, name, chain, &networks, way));
         }
     }
     if findings.is_empty() { vec![Finding::pass(check, title)] } else { findings }
@@ -118,19 +135,12 @@ fn uplink(host: &HostState) -> Option<&str> {
 /// Needs by what they are, with the bridges that have them and who denies it.
 type Denied<'a> = BTreeMap<Need, (Vec<&'a str>, Blame)>;
 
-fn in_the_way(
-    table: &Table,
-    name: &str,
-    chain: &Chain,
-    networks: &[&Known],
-    uplink: &str,
-    peers: bool,
-) -> Option<Finding> {
+fn in_the_way(table: &Table, name: &str, chain: &Chain, networks: &[&Known], way: Way<'_>) -> Option<Finding> {
     let hook = chain.hook?;
     let mut denied = Denied::new();
     for known in networks {
         let Some(bridge) = known.bridge() else { continue };
-        let packets = packets(&known.network, bridge, uplink, peers);
+        let packets = packets(&known.network, bridge, way);
         for (need, packet) in packets.iter().filter(|(_, packet)| packet.hook == hook) {
             if let Some(blame) = rules::dropped(table, chain, packet) {
                 let (bridges, _) = denied.entry(*need).or_insert_with(|| (Vec::new(), blame));
@@ -145,7 +155,7 @@ fn in_the_way(
     let whose = who(table).map(|who| format!(" ({who})")).unwrap_or_default();
     let stops = if blame.uncertain { "may stop" } else { "stops" };
     let says = format!("{}{whose} {stops} {what} (on {})", blame.by, bridges.join(", "));
-    let mend = mend(table, name, &denied);
+    let mend = mend(table, name, &denied, way.redirected);
     Some(if denied.values().all(|(_, blame)| blame.uncertain) {
         Finding::warn("foreign-rules", title, says, mend)
     } else {
@@ -154,7 +164,7 @@ fn in_the_way(
 }
 
 /// The packets a network needs to get through.
-fn packets<'a>(network: &'a Network, bridge: &'a str, uplink: &'a str, peers: bool) -> Vec<(Need, Packet<'a>)> {
+fn packets<'a>(network: &'a Network, bridge: &'a str, way: Way<'a>) -> Vec<(Need, Packet<'a>)> {
     let Some(subnet) = network.subnets.first().map(|subnet| subnet.address) else { return Vec::new() };
     // Not the host's own address: the one behind it, or before it.
     let guest = |skip| subnet.hosts().filter(|address| *address != subnet.addr()).nth(skip).unwrap_or(subnet.addr());
@@ -163,7 +173,7 @@ fn packets<'a>(network: &'a Network, bridge: &'a str, uplink: &'a str, peers: bo
         Forward::Route { dev } => dev.as_deref(),
         Forward::Isolated | Forward::Open => None,
     };
-    let uplink = dev.unwrap_or(uplink);
+    let uplink = dev.unwrap_or(way.uplink);
     let out = Packet {
         hook: Hook::Forward,
         input: bridge,
@@ -173,6 +183,7 @@ fn packets<'a>(network: &'a Network, bridge: &'a str, uplink: &'a str, peers: bo
         protocol: "tcp",
         source_port: 40_000,
         destination_port: 443,
+        original_port: 443,
         state: "new",
     };
     let back = Packet {
@@ -182,6 +193,7 @@ fn packets<'a>(network: &'a Network, bridge: &'a str, uplink: &'a str, peers: bo
         destination: out.source,
         source_port: out.destination_port,
         destination_port: out.source_port,
+        original_port: out.source_port,
         state: "established",
         ..out.clone()
     };
@@ -190,7 +202,8 @@ fn packets<'a>(network: &'a Network, bridge: &'a str, uplink: &'a str, peers: bo
         output: None,
         destination: subnet.addr(),
         protocol: "udp",
-        destination_port: 53,
+        destination_port: if way.redirected { SOME_PORT } else { 53 },
+        original_port: 53,
         ..out.clone()
     };
     let peer = Packet { output: Some(bridge), destination: guest(1), ..out.clone() };
@@ -201,7 +214,7 @@ fn packets<'a>(network: &'a Network, bridge: &'a str, uplink: &'a str, peers: bo
     if network.dns.enable {
         packets.push((Need::Dns, dns));
     }
-    if peers {
+    if way.peers {
         packets.push((Need::Peers, peer));
     }
     packets
@@ -222,7 +235,7 @@ fn who(table: &Table) -> Option<&'static str> {
 }
 
 /// The one command that lets the bridges through.
-fn mend(table: &Table, chain: &str, denied: &Denied<'_>) -> String {
+fn mend(table: &Table, chain: &str, denied: &Denied<'_>, redirected: bool) -> String {
     let mut bridges: Vec<&str> = denied.values().flat_map(|(bridges, _)| bridges.iter().copied()).collect();
     bridges.sort_unstable();
     bridges.dedup();
@@ -230,22 +243,24 @@ fn mend(table: &Table, chain: &str, denied: &Denied<'_>) -> String {
     let covered = |need: &Need| *need == Need::Peers && denied.contains_key(&Need::Out);
     let needs: Vec<Need> = denied.keys().copied().filter(|need| !covered(need)).collect();
     match bridges.as_slice() {
-        [bridge] => commands(table, chain, &needs, bridge).join(" && "),
+        [bridge] => commands(table, chain, &needs, bridge, redirected).join(" && "),
         several => {
-            let each = commands(table, chain, &needs, "$b").join(" && ");
+            let each = commands(table, chain, &needs, "$b", redirected).join(" && ");
             format!("for b in {}; do {each}; done", several.join(" "))
         }
     }
 }
 
-fn commands(table: &Table, chain: &str, needs: &[Need], bridge: &str) -> Vec<String> {
+fn commands(table: &Table, chain: &str, needs: &[Need], bridge: &str, redirected: bool) -> Vec<String> {
     if table.name == "firewalld" {
         let zone = format!("sudo firewall-cmd --zone=trusted --change-interface={bridge}");
         return vec![zone.clone(), format!("{zone} --permanent")];
     }
     // Docker's own rules come after DOCKER-USER, which it leaves to others.
     let docker = chain == "FORWARD" && table.chains.contains_key("DOCKER-USER");
-    if !docker && who(table) == Some("ufw") && needs.iter().all(|need| matches!(need, Need::Out | Need::Dns)) {
+    // ufw has no word for answers, nor for the port that was asked before a redirect.
+    let in_ufws_words = |need: &Need| *need == Need::Out || (*need == Need::Dns && !redirected);
+    if !docker && who(table) == Some("ufw") && needs.iter().all(in_ufws_words) {
         let command = |need: &Need| match need {
             Need::Dns => format!("sudo ufw allow in on {bridge} to any port 53"),
             _ => format!("sudo ufw route allow in on {bridge}"),
@@ -254,7 +269,7 @@ fn commands(table: &Table, chain: &str, needs: &[Need], bridge: &str) -> Vec<Str
     }
     let chain = if docker { "DOCKER-USER" } else { chain };
     let program = match table.origin {
-        Origin::Nft => return needs.iter().map(|need| nft_command(table, chain, *need, bridge)).collect(),
+        Origin::Nft => return needs.iter().flat_map(|need| nft_commands(table, chain, *need, bridge)).collect(),
         Origin::IptablesNft => "iptables-nft",
         Origin::IptablesLegacy => "iptables-legacy",
     };
@@ -274,14 +289,18 @@ fn commands(table: &Table, chain: &str, needs: &[Need], bridge: &str) -> Vec<Str
         .collect()
 }
 
-fn nft_command(table: &Table, chain: &str, need: Need, bridge: &str) -> String {
-    let what = match need {
-        Need::Out => format!("iifname {bridge}"),
-        Need::Back => format!("oifname {bridge} ct state established,related"),
-        Need::Dns => format!("iifname {bridge} ct original proto-dst 53"),
-        Need::Peers => format!("iifname {bridge} oifname {bridge}"),
+fn nft_commands(table: &Table, chain: &str, need: Need, bridge: &str) -> Vec<String> {
+    let rules = match need {
+        Need::Out => vec![format!("iifname {bridge}")],
+        Need::Back => vec![format!("oifname {bridge} ct state established,related")],
+        // Only behind one protocol does every nft take a port for one.
+        Need::Dns => ["udp", "tcp"]
+            .map(|protocol| format!("iifname {bridge} meta l4proto {protocol} ct original proto-dst 53"))
+            .into(),
+        Need::Peers => vec![format!("iifname {bridge} oifname {bridge}")],
     };
-    format!("sudo nft insert rule {} {} {} {what} accept", table.family, word(&table.name), word(chain))
+    let place = format!("{} {} {}", table.family, word(&table.name), word(chain));
+    rules.into_iter().map(|rule| format!("sudo nft insert rule {place} {rule} accept")).collect()
 }
 
 /// One word to a shell. Whoever made the table chose the name.

@@ -175,7 +175,7 @@ impl Reader<'_> {
             ("ct", Some("state"), ..) => texts(&values).map(Test::State),
             // The packets we ask about were sent to where they go.
             ("ct", Some("status"), ..) if values == ["dnat"] => Some(Test::Never),
-            ("ct", Some("proto-dst"), ..) if body["dir"] == "original" => ports(&values).map(Test::DestinationPort),
+            ("ct", Some("proto-dst"), ..) if body["dir"] == "original" => ports(&values).map(Test::OriginalPort),
             ("payload", _, Some("ip"), Some("saddr")) => addresses(&values).map(Test::Source),
             ("payload", _, Some("ip"), Some("daddr")) => addresses(&values).map(Test::Destination),
             ("payload", _, Some("ip6" | "icmp" | "icmpv6" | "igmp" | "sctp" | "dccp"), _) => {

@@ -86,6 +86,8 @@ pub(super) enum Test {
     Destination(Vec<(Ipv4Addr, Ipv4Addr)>),
     SourcePort(Vec<(u16, u16)>),
     DestinationPort(Vec<(u16, u16)>),
+    /// The port the sender wrote, before any redirect.
+    OriginalPort(Vec<(u16, u16)>),
     /// The destination is an address of this host.
     DestinationLocal,
     /// Holds for every packet we ask about, or for none.
@@ -113,6 +115,7 @@ pub(super) struct Packet<'a> {
     pub(super) protocol: &'static str,
     pub(super) source_port: u16,
     pub(super) destination_port: u16,
+    pub(super) original_port: u16,
     pub(super) state: &'static str,
 }
 
@@ -212,6 +215,7 @@ impl Packet<'_> {
             Test::Destination(ranges) => within(self.destination, ranges),
             Test::SourcePort(ranges) => within(self.source_port, ranges),
             Test::DestinationPort(ranges) => within(self.destination_port, ranges),
+            Test::OriginalPort(ranges) => within(self.original_port, ranges),
             Test::DestinationLocal => self.hook == Hook::Input,
             Test::Always => true,
             Test::Never => false,

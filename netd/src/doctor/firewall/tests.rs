@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
-    doctor::{Verdict, facts::Facts, tests::healthy},
+    doctor::{
+        Verdict,
+        facts::{Facts, Listener},
+        tests::healthy,
+    },
     xml,
 };
 
@@ -103,6 +107,18 @@ fn ufw_stops_new_connections_and_questions_and_is_mended_in_its_own_words() {
 }
 
 #[test]
+fn a_redirected_question_is_judged_by_where_it_arrives_and_mended_by_where_it_went() {
+    let rules = UFW
+        .1
+        .replace("-A ufw-user-input", "-A ufw-user-input -i virbr0 -p udp --dport 53 -j ACCEPT\n-A ufw-user-input");
+    let mut facts = with(UFW.0, Some(&rules));
+    assert_eq!(told(&facts).len(), 1);
+    let address = std::net::IpAddr::from([0, 0, 0, 0]);
+    facts.listeners = Ok(vec![Listener { tcp: false, address, port: 53, program: None }]);
+    assert_eq!(told(&facts)[1].3, "sudo iptables-nft -I INPUT -i virbr0 -m conntrack --ctorigdstport 53 -j ACCEPT");
+}
+
+#[test]
 fn firewalld_names_the_rule_that_rejects() {
     let said = told(&with(FIREWALLD, None));
     let [forward, input] = said.as_slice() else { panic!("{said:?}") };
@@ -125,7 +141,11 @@ fn sets_maps_and_marks_are_read_where_they_can_be() {
     assert_eq!((forward.0, forward.2.contains("may stop what guests send")), (Verdict::Warn, true), "{forward:?}");
     assert_eq!(forward.3, "sudo nft insert rule inet filter forward iifname virbr0 accept");
     assert_eq!((input.0, input.2.contains("their DNS questions")), (Verdict::Fail, true), "{input:?}");
-    assert_eq!(input.3, "sudo nft insert rule inet filter input iifname virbr0 ct original proto-dst 53 accept");
+    assert_eq!(
+        input.3,
+        "sudo nft insert rule inet filter input iifname virbr0 meta l4proto udp ct original proto-dst 53 accept && \
+         sudo nft insert rule inet filter input iifname virbr0 meta l4proto tcp ct original proto-dst 53 accept"
+    );
 
     // br-lan is in the map, its subnet in the set
     let mut facts = with(WORKSTATION, None);
