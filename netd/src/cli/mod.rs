@@ -100,7 +100,9 @@ fn doctor(socket: &Path, options: &Options, form: OutputForm) -> ExitCode {
     let findings = looked.map(|facts| doctor::examine(&facts));
     let healthy = findings.as_ref().is_ok_and(|findings| !doctor::has_failure(findings));
     let coloured = io::stdout().is_terminal();
-    let report = |findings: Vec<_>| Output::new(doctor::text(&findings, coloured), doctor::json(&findings));
+    // Unlike virsh, virt-host-validate ends with its last line.
+    let text = |findings: &[_]| doctor::text(findings, coloured).trim_end().to_owned();
+    let report = |findings: Vec<_>| Output::new(text(&findings), doctor::json(&findings));
     print(&findings.map(report), form);
     if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
