@@ -127,8 +127,9 @@ pub(super) fn dhcp_port(listeners: &Seen<Vec<Listener>>, networks: &Seen<Vec<Kno
                 check,
                 title,
                 format!(
-                    "{}; netd hears guests all the same, by a packet socket per bridge, but a server on every \
-                     interface answers them too: tell it to leave netd's bridges out (dnsmasq: except-interface=)",
+                    "{}; netd hears guests all the same, by a packet socket per bridge, but unless that server is kept \
+                     to other interfaces (ss shows 0.0.0.0%INTERFACE) it answers them too: have it leave netd's bridges \
+                     out (dnsmasq: except-interface=)",
                     holders.join(", ")
                 ),
                 "sudo ss -lunp 'sport = :67'",
