@@ -1,8 +1,8 @@
-//! EDGE: listens on a host's interface for DHCP and notes who said what when. It never sends.
+//! EDGE: listens on all interfaces of a host for DHCP and notes who said what when. It never sends.
 
 use std::{
     net::Ipv4Addr,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, FromRawFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,10 +11,9 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::{
     libc,
-    net::if_::if_nametoindex,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::read,
 };
@@ -48,9 +47,9 @@ pub struct Sniffer {
 }
 
 impl Sniffer {
-    /// Starts to listen on an interface of a host.
-    pub fn start(host: &Space, interface: &str) -> Result<Self> {
-        let socket = host.inside(|| open(interface))?;
+    /// Starts to listen on a host. A message is seen on every interface that it passes; the first counts.
+    pub fn start(host: &Space) -> Result<Self> {
+        let socket = host.inside(open)?;
         let (seen, stop): (Arc<Mutex<Vec<Seen>>>, Arc<AtomicBool>) = Default::default();
         let (notes, stopped) = (seen.clone(), stop.clone());
         let thread = thread::spawn(move || {
@@ -90,24 +89,13 @@ impl Drop for Sniffer {
     }
 }
 
-fn open(interface: &str) -> Result<OwnedFd> {
-    let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
+fn open() -> Result<OwnedFd> {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: socket takes no pointers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol.into()) };
     ensure!(fd >= 0, "cannot open a packet socket: {}", std::io::Error::last_os_error());
     // SAFETY: fd is a fresh descriptor that nobody else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: sockaddr_ll is plain integers, for which all zeroes is a value.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = index.cast_signed();
-    // SAFETY: pointer and length are of one live sockaddr_ll, which bind only reads.
-    let failed = unsafe {
-        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_ll>() as libc::socklen_t)
-    };
-    ensure!(failed == 0, "cannot listen on {interface}: {}", std::io::Error::last_os_error());
     Ok(fd)
 }
 

@@ -115,6 +115,7 @@ fn a_lease_is_the_ports_own_and_comes_back_after_a_restart_of_the_guest() -> Res
         guest: Some("vm1".into()),
         mac: Some("52:54:00:12:34:56".into()),
         queues: 1,
+        guards: None,
     };
     let station = Station::plug_with(&netd, "first", request())?;
     let address = station.lease()?;
@@ -140,7 +141,8 @@ fn reservations_are_kept_by_mac_and_by_name() -> Result<()> {
     );
     netd.create(&text)?;
     let plug = |name: &str, mac: Option<&str>| {
-        let request = PortRequest { network: "blue".into(), mac: mac.map(str::to_owned), queues: 1, guest: None };
+        let request =
+            PortRequest { network: "blue".into(), mac: mac.map(str::to_owned), queues: 1, guest: None, guards: None };
         Station::plug_with(&netd, name, request)
     };
     let seven = plug("x", Some("52:54:00:00:00:07"))?;
@@ -174,7 +176,7 @@ fn the_first_lease_on_a_quiet_network_comes_within_milliseconds() -> Result<()> 
     for n in 0..11 {
         let (port, mut fds) = netd_api::blocking::add_port(
             &netd.socket(),
-            PortRequest { network: "default".into(), guest: None, mac: None, queues: 1 },
+            PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None },
         )?;
         let plug = Plug::new(&format!("quick{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
         let reports = crowd::run(&[plug], &Errand::default(), PATIENCE)?;
@@ -194,7 +196,7 @@ fn the_first_guest_of_an_empty_network_is_answered_at_once_every_time() -> Resul
     // sent in between was swallowed without an error, and the guest asked again seconds later.
     let mut netd = daemon()?;
     for n in 0..40 {
-        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1 };
+        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None };
         let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
         let plug = Plug::new(&format!("first{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
         let reports = crowd::run(&[plug], &Errand::default(), PATIENCE)?;
@@ -213,7 +215,13 @@ fn thirty_guests_at_once_lease_resolve_and_fetch_a_page() -> Result<()> {
     let plugs = (0..30)
         .map(|n| {
             let name = format!("guest{n}");
-            let request = PortRequest { network: "default".into(), guest: Some(name.clone()), mac: None, queues: 1 };
+            let request = PortRequest {
+                network: "default".into(),
+                guest: Some(name.clone()),
+                mac: None,
+                queues: 1,
+                guards: None,
+            };
             let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
             Plug::new(&name, &port.mac, fds.pop().context("a descriptor")?)
         })

@@ -20,13 +20,14 @@ pub enum Method {
     DumpXml,
     ListLeases,
     ListPorts,
+    GetPorts,
     AddPort,
     ListAddresses,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 13] = [
+    pub const ALL: [Method; 14] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -38,6 +39,7 @@ impl Method {
         Method::DumpXml,
         Method::ListLeases,
         Method::ListPorts,
+        Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
     ];
@@ -55,6 +57,7 @@ impl Method {
             | Method::DumpXml
             | Method::ListLeases
             | Method::ListPorts
+            | Method::GetPorts
             | Method::ListAddresses => false,
             Method::DefineNetwork
             | Method::CreateNetwork
@@ -126,6 +129,14 @@ pub struct ListPorts {
     pub network: Option<String>,
 }
 
+/// Parameters of `GetPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct GetPorts {
+    /// The port's interface name, or the name of the guest whose ports are wanted.
+    pub port: String,
+}
+
 /// Parameters of `AddPort`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +149,8 @@ pub struct AddPort {
     pub mac: Option<String>,
     /// Queue pairs, 1 to 253.
     pub queues: u32,
+    /// Whether what the guest sends is checked; yes if absent.
+    pub guards: Option<bool>,
 }
 
 /// Parameters of `ListAddresses`.

@@ -84,6 +84,8 @@ pub(super) enum Ask {
     Domifaddr(DomifaddrArgs),
     /// List the ports of guests.
     PortList(PortListArgs),
+    /// Show a port, or a guest's ports: what it may send, and what its guards dropped.
+    PortInfo(PortInfoArgs),
 }
 
 /// A network, as the argument or with virsh's `--network`.
@@ -237,6 +239,13 @@ pub(super) struct PortListArgs {
     pub(super) network: Option<String>,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct PortInfoArgs {
+    /// The port's interface on the host, or the guest's name.
+    #[arg(value_name = "INTERFACE|GUEST")]
+    pub(super) port: String,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum PortVerb {
     /// Run a program with a new port; the port is gone when the program is.
@@ -262,6 +271,9 @@ pub(super) struct PortExecArgs {
     /// Queue pairs.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(super) queues: u32,
+    /// Do not check what the guest sends: for a guest that routes or bridges for others.
+    #[arg(long)]
+    pub(super) no_guards: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,

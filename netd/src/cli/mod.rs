@@ -144,6 +144,7 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
         Ask::PortList(args) => port::list(socket, args).await,
+        Ask::PortInfo(args) => port::info(socket, args).await,
     }
 }
 

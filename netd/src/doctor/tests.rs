@@ -53,6 +53,7 @@ fn host() -> HostState {
         kind: LinkKind::Other,
         master: None,
         ipv6_disabled: false,
+        isolated: false,
     };
     HostState {
         links: vec![link(2, "eth0"), link(3, "wlan0"), link(4, "virbr0")],
