@@ -100,6 +100,13 @@ pub async fn delete_table() -> Result<(), Error> {
     run(&ruleset::delete_table()).await
 }
 
+/// Asks the kernel whether it would take this network's rules, and changes nothing: `nft` sends the transaction and
+/// then breaks it off.
+pub async fn rehearse(network: &Network) -> Result<(), Error> {
+    check(network)?;
+    run_any(&PROGRAMS, &["--check", "-j", "-f", "-"], &ruleset::add(network)).await
+}
+
 /// Names reach `nft` as expressions, where `*`, `@` and others mean something.
 fn check(network: &Network) -> Result<(), Error> {
     let dev = match &network.mode {
@@ -124,14 +131,14 @@ pub(crate) async fn run_text(text: &[u8]) -> Result<(), Error> {
 }
 
 async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
-    run_any(&PROGRAMS, transaction).await
+    run_any(&PROGRAMS, &["-j", "-f", "-"], transaction).await
 }
 
 /// By the first of the programs that exists.
-async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
+async fn run_any(programs: &[&str], arguments: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
     let json = serde_json::to_vec(transaction)
         .map_err(|cause| Error::Run { program: "nft".to_owned(), cause: cause.into() })?;
-    feed_any(programs, &["-j", "-f", "-"], &json).await
+    feed_any(programs, arguments, &json).await
 }
 
 async fn feed_any(programs: &[&str], arguments: &[&str], input: &[u8]) -> Result<(), Error> {

@@ -14,7 +14,7 @@ pub mod guards;
 mod intent;
 mod ruleset;
 
-pub use apply::{Error, add, change_forwards, delete_table, remove, replace};
+pub use apply::{Error, add, change_forwards, delete_table, rehearse, remove, replace};
 pub use forwards::{Forward, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use ruleset::TABLE;

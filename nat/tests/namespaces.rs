@@ -268,3 +268,18 @@ fn dns_goes_to_the_high_port_though_another_program_has_port_53() {
     let asked = world.ask_dns(a, Some(40053));
     assert_eq!(asked, ["ours", "ours"]);
 }
+
+#[test]
+fn a_rehearsal_changes_nothing() {
+    Namespace::new().run(|| {
+        let network = network("virbr0", plain_nat(), "10.1.0.0/24");
+        block_on(nat::rehearse(&network)).unwrap();
+        assert_eq!(ruleset(), "");
+        block_on(nat::add(&network)).unwrap();
+        let before = ruleset();
+        block_on(nat::rehearse(&Network { mode: Mode::Isolated, ..network })).unwrap();
+        assert_eq!(ruleset(), before);
+        let odd = Network { bridge: "a*".into(), mode: Mode::Open, subnets: vec![], dns_redirect: None };
+        assert!(matches!(block_on(nat::rehearse(&odd)), Err(nat::Error::Interface(_))));
+    });
+}

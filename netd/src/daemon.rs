@@ -36,6 +36,7 @@ use crate::{
 
 pub use lock::LockError;
 pub use privileges::MissingPrivilege;
+pub(crate) use privileges::missing as missing_capabilities;
 
 /// The socket for clients that may change things, in the runtime directory.
 pub const SOCKET: &str = "netd.sock";

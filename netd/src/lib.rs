@@ -9,6 +9,7 @@ pub mod apply;
 pub mod check;
 pub mod cli;
 pub mod daemon;
+pub mod doctor;
 pub mod host;
 pub mod model;
 pub mod observe;

@@ -37,6 +37,11 @@ pub(super) enum OutputForm {
 pub(super) enum Verb {
     /// Run the daemon in the foreground.
     Daemon(DaemonArgs),
+    /// Check whether this host is fit for networks, and say what mends it.
+    #[command(after_help = "\
+Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
+if a check fails; warnings leave it 0. The directories are those of the daemon.")]
+    Doctor(DaemonArgs),
     #[command(flatten)]
     Ask(Ask),
     /// Use a port.
@@ -116,6 +121,7 @@ impl FileArg {
     }
 }
 
+/// Where the daemon has its files.
 #[derive(Args, Debug)]
 pub(super) struct DaemonArgs {
     /// Definitions and autostart marks.

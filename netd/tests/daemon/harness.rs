@@ -40,6 +40,11 @@ impl Space {
         space
     }
 
+    /// The namespace's name, as `ip netns` has it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A command in the namespace, words separated by blanks.
     pub(crate) fn command(&self, words: &str) -> Command {
         let mut command = Command::new("ip");
