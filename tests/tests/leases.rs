@@ -12,7 +12,7 @@ use tests::{
     daemon::Daemon,
     dhcp_client::{Client, Kind},
     internet::{Internet, PAGE, WEB, WEB_NAME},
-    sniffer::{ACK, DISCOVER, Sniffer},
+    sniffer::{ACK, DISCOVER, OFFER, REQUEST, Sniffer},
     space::Space,
     station::Station,
     wait::{self, PATIENCE},
@@ -171,7 +171,7 @@ fn a_host_firewall_that_drops_all_input_does_not_stop_leases() -> Result<()> {
 }
 
 #[test]
-fn udhcpc_has_its_ack_within_five_milliseconds_of_its_first_discover() -> Result<()> {
+fn udhcpc_waits_less_than_five_milliseconds_for_the_server() -> Result<()> {
     let mut netd = daemon()?;
     let sniffer = Sniffer::start(&netd.host)?;
     let mut times = Vec::new();
@@ -181,7 +181,8 @@ fn udhcpc_has_its_ack_within_five_milliseconds_of_its_first_discover() -> Result
         station.lease()?;
         let mac = station.mac()?;
         let seen = |kind| sniffer.first(&mac, kind, begun).with_context(|| format!("no message {kind} was seen"));
-        times.push(seen(ACK)?.at - seen(DISCOVER)?.at);
+        // Not from DISCOVER to ACK: in between udhcpc opens a packet socket, for which the kernel makes it wait.
+        times.push((seen(OFFER)?.at - seen(DISCOVER)?.at) + (seen(ACK)?.at - seen(REQUEST)?.at));
     }
     times.sort();
     // The whole exchange with a commit to disk. Most runs may be disturbed by what else this machine does: two prove

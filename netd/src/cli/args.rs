@@ -269,9 +269,10 @@ pub(super) struct PortExecArgs {
     #[arg(long, value_name = "MAC")]
     pub(super) mac: Option<String>,
     /// Queue pairs.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=253))]
     pub(super) queues: u32,
-    /// Do not check what the guest sends: for a guest that routes or bridges for others.
+    /// Do not check what the guest sends: for a guest that routes or bridges for others. Without --mac nothing is
+    /// checked anyway: the program's own MAC is not known.
     #[arg(long)]
     pub(super) no_guards: bool,
     /// The program and its arguments.

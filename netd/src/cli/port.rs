@@ -63,7 +63,8 @@ pub(super) fn exec(socket: &Path, args: &PortExecArgs) -> Failure {
         guest: args.guest.clone(),
         mac: args.mac.clone(),
         queues: args.queues,
-        guards: args.no_guards.then_some(false),
+        // A program that was told no MAC has one of its own (QEMU always the same): guards could only shut it out.
+        guards: (args.no_guards || args.mac.is_none()).then_some(false),
     };
     let (port, fds) = match blocking::add_port(socket, request) {
         Ok(reply) => reply,
