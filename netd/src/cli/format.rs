@@ -1,6 +1,6 @@
 //! Results as virsh prints them. Pure: values in, text out.
 
-use netd_api::{Address, Lease, Network, Port};
+use netd_api::{Address, Forward, ForwardTarget, Lease, Network, Port, Protocol};
 
 use super::{args::NetListArgs, table::table};
 
@@ -86,7 +86,7 @@ pub(super) fn addresses(addresses: &[Address], full: bool) -> String {
 }
 
 /// `port-list`.
-pub(super) fn ports(ports: &[Port]) -> String {
+pub(super) fn port_list(ports: &[Port]) -> String {
     let rows: Vec<_> = ports
         .iter()
         .map(|port| {
@@ -101,6 +101,39 @@ pub(super) fn ports(ports: &[Port]) -> String {
         })
         .collect();
     table(["Interface", "Network", "Guest", "MAC address", "MTU", "Queues"], &rows)
+}
+
+/// `forward-list`: a line per target.
+pub(super) fn forwards(forwards: &[Forward]) -> String {
+    let mut rows = Vec::new();
+    for forward in forwards {
+        let protocol = match forward.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        for target in &forward.targets {
+            let leads_to = target.address.clone().unwrap_or_else(|| "-".to_owned());
+            rows.push([
+                forward.network.clone(),
+                format!("{protocol}/{}", ports(forward.first_port, forward.last_port)),
+                forward.address.clone().unwrap_or_else(|| "any".to_owned()),
+                self::target(forward, target),
+                leads_to,
+            ]);
+        }
+    }
+    table(["Network", "Host port", "Host address", "Target", "Leads to"], &rows)
+}
+
+/// A target and its ports: `vm1:22`.
+pub(super) fn target(forward: &Forward, target: &ForwardTarget) -> String {
+    let whom = target.guest.as_deref().or(target.address.as_deref()).unwrap_or("-");
+    let last = target.port.saturating_add(forward.last_port.saturating_sub(forward.first_port));
+    format!("{whom}:{}", ports(target.port, last))
+}
+
+fn ports(first: u32, last: u32) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn yes_no(yes: bool) -> String {
