@@ -215,6 +215,29 @@ fn a_forward_by_name_works_from_everywhere_and_follows_the_lease() {
 }
 
 #[test]
+fn a_guest_with_a_port_is_known_by_the_ports_name_while_it_is_plugged_in() {
+    let space = Space::new();
+    let _daemon = space.daemon();
+    space.start("default");
+    let outside = Machine::outside(&space);
+    space.call(async |client| client.add_forward(forward(2222, &[("web", 22)])).await).unwrap();
+    let machine = Machine::guest(&space, "vm1", "virbr0");
+    machine.ip("link set eth0 address 52:54:00:00:00:77");
+    machine.lease("nobody");
+    assert_eq!(ask(&outside.0, "198.51.100.1", 2222), "ConnectionRefused");
+    let request = netd_api::PortRequest {
+        network: "default".into(),
+        guest: Some("web".into()),
+        mac: Some("52:54:00:00:00:77".into()),
+        queues: 1,
+    };
+    let (_, tap) = space.call(async |client| client.add_port(request).await).unwrap();
+    wait_for("the forward", || ask(&outside.0, "198.51.100.1", 2222) == "vm1 198.51.100.2");
+    drop(tap);
+    wait_for("the forward to reject", || ask(&outside.0, "198.51.100.1", 2222) == "ConnectionRefused");
+}
+
+#[test]
 fn forwards_survive_a_flush_and_a_killed_daemon_and_leave_nothing() {
     let space = Space::new();
     let daemon = space.daemon();
