@@ -1,10 +1,11 @@
-//! What the servers of one network share: the engine with its leases, and the names that follow from them.
+//! What the servers of one network share: the engine with its leases, the names that follow from them, and who is told
+//! of changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{dns::Names, engine::Engine, moment::Moment};
+use crate::{dns::Names, engine::Engine, moment::Moment, watch::LeaseWatch};
 
 /// One network, served or not.
 #[derive(Debug)]
@@ -12,14 +13,30 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
-    changes: watch::Sender<()>,
+    listeners: Listeners,
+    /// Held from reading what changed until it was told, so that changes are told in their order.
+    telling: tokio::sync::Mutex<()>,
+}
+
+/// Who hears of lease changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listeners {
+    /// Before the clients do.
+    pub(crate) watch: Option<Arc<dyn LeaseWatch>>,
+    /// Soon after: only that there was a change.
+    pub(crate) changes: watch::Sender<()>,
 }
 
 impl Network {
-    /// A network that tells `changes` whenever an address may be another's.
-    pub(crate) fn new(name: &str, engine: Engine, changes: watch::Sender<()>) -> Self {
-        let names = watch::Sender::new(Arc::default());
-        Network { name: name.into(), engine: Mutex::new(engine), names, changes }
+    /// A network whose changes these listeners hear of.
+    pub(crate) fn new(name: &str, engine: Engine, listeners: Listeners) -> Self {
+        Network {
+            name: name.into(),
+            engine: Mutex::new(engine),
+            names: watch::Sender::default(),
+            listeners,
+            telling: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The engine, for the length of one decision: never held over an await.
@@ -36,7 +53,17 @@ impl Network {
                 *known = Arc::new(names);
                 changed
             });
-            self.changes.send_replace(());
+            self.listeners.changes.send_replace(());
+        }
+    }
+
+    /// Tells whoever watches the leases what has changed, if anything has, and waits until that is taken note of.
+    pub(crate) async fn tell(&self, now: Moment) {
+        let Some(watch) = &self.listeners.watch else { return };
+        let _telling = self.telling.lock().await;
+        let changes = self.engine().take_lease_changes(now);
+        if !changes.is_empty() {
+            watch.changed(&self.name, &changes).await;
         }
     }
 

@@ -109,12 +109,18 @@ fn check(network: &Network) -> Result<(), Error> {
     [Some(&network.bridge), dev].into_iter().flatten().try_for_each(|name| check_name(name))
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+/// Whether it is a name that means nothing but itself to `nft`.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     if !(1..=15).contains(&name.len()) || !name.chars().all(plain) {
         return Err(Error::Interface(name.to_owned()));
     }
     Ok(())
+}
+
+/// A transaction in `nft`'s own language.
+pub(crate) async fn run_text(text: &[u8]) -> Result<(), Error> {
+    feed_any(&PROGRAMS, &["-f", "-"], text).await
 }
 
 async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
@@ -125,8 +131,12 @@ async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
 async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
     let json = serde_json::to_vec(transaction)
         .map_err(|cause| Error::Run { program: "nft".to_owned(), cause: cause.into() })?;
+    feed_any(programs, &["-j", "-f", "-"], &json).await
+}
+
+async fn feed_any(programs: &[&str], arguments: &[&str], input: &[u8]) -> Result<(), Error> {
     for program in programs {
-        match tokio::time::timeout(DEADLINE, run_program(program, &json)).await {
+        match tokio::time::timeout(DEADLINE, run_program(program, arguments, input)).await {
             Ok(Err(Error::Run { cause, .. })) if cause.kind() == io::ErrorKind::NotFound => {}
             Ok(result) => return result,
             Err(_) => return Err(Error::Timeout),
@@ -135,10 +145,10 @@ async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(),
     Err(Error::NoNft)
 }
 
-async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
+async fn run_program(program: &str, arguments: &[&str], input: &[u8]) -> Result<(), Error> {
     let failed = |cause| Error::Run { program: program.to_owned(), cause };
     let mut child = Command::new(program)
-        .args(["-j", "-f", "-"])
+        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -150,7 +160,7 @@ async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
     let feed = async {
         match stdin {
             // A broken pipe is an nft that gave up early; it says why on stderr.
-            Some(mut stdin) => stdin.write_all(json).await.or_else(|e| match e.kind() {
+            Some(mut stdin) => stdin.write_all(input).await.or_else(|e| match e.kind() {
                 io::ErrorKind::BrokenPipe => Ok(()),
                 _ => Err(e),
             }),
@@ -160,7 +170,7 @@ async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
     let (fed, output) = tokio::join!(feed, child.wait_with_output());
     fed.map_err(failed)?;
     let output = output.map_err(failed)?;
-    tracing::debug!(bytes = json.len(), status = %output.status, "nft transaction");
+    tracing::debug!(bytes = input.len(), status = %output.status, "nft transaction");
     if output.status.success() {
         return Ok(());
     }

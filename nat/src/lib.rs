@@ -4,11 +4,13 @@
 //! intent ──► ruleset (pure: nft objects) ──► apply (one `nft` transaction)
 //! ```
 //!
-//! Everything lives in one table of ours, [`TABLE`]. The crate only ever writes: no rule is read back, matched or
-//! recognised, so it does not matter how a release of `nft` prints them.
+//! Everything lives in two tables of ours, both called [`TABLE`]: family `inet` for networks, family `bridge` for the
+//! guards of ports ([`guards`]). The crate only ever writes, but for counters that people look at: no rule is read back,
+//! matched or recognised, so it does not matter how a release of `nft` prints them.
 
 mod apply;
 mod forwards;
+pub mod guards;
 mod intent;
 mod ruleset;
 

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    apply::Kernel,
+    apply::{Guards, Kernel},
     observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
@@ -133,9 +133,10 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     }
     privileges::raise_descriptor_limit();
     let (store, first) = Store::open(&options.config_dir, &options.runtime_dir)?;
-    let services = dhcp::Services::open(&options.state_dir.join("leases.db")).await?;
+    let guards = Arc::new(Guards::new().map_err(ObserveError::Socket)?);
+    let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), guards.clone()).await?;
     let leases = services.changes();
-    let kernel = Kernel::new(Netlink::open()?, services);
+    let kernel = Kernel::new(Netlink::open()?, services, guards);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;

@@ -38,6 +38,8 @@ pub struct Link {
     pub kind: LinkKind,
     /// The index of the bridge it is a port of.
     pub master: Option<u32>,
+    /// As a bridge's port it talks to no other isolated port.
+    pub isolated: bool,
     /// `disable_ipv6` is set, or the kernel has no IPv6.
     pub ipv6_disabled: bool,
     /// `route_localnet` is set for it: 127.0.0.0/8 may be on the wire.
@@ -157,6 +159,7 @@ mod tests {
             up: true,
             kind: LinkKind::Other,
             master: None,
+            isolated: false,
             ipv6_disabled: false,
             route_localnet: false,
         };

@@ -14,8 +14,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute,
-        LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
@@ -183,6 +183,7 @@ fn link(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: LinkKind::Other,
         master: None,
+        isolated: false,
         // Without IPv6 in the kernel the attribute that says otherwise is absent.
         ipv6_disabled: true,
         route_localnet: false,
@@ -193,7 +194,10 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = kind(&infos);
+                link.isolated = isolated(&infos);
+            }
             LinkAttribute::AfSpecUnspec(families) => {
                 link.ipv6_disabled = !families.iter().any(|family| match family {
                     AfSpecUnspec::Inet6(facts) => {
@@ -212,6 +216,13 @@ fn link(message: LinkMessage) -> Option<Link> {
         }
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+fn isolated(infos: &[LinkInfo]) -> bool {
+    infos.iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(facts)) => facts.contains(&InfoBridgePort::Isolated(true)),
+        _ => false,
+    })
 }
 
 fn kind(infos: &[LinkInfo]) -> LinkKind {

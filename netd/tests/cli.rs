@@ -234,11 +234,52 @@ fn a_program_gets_a_port_that_ends_with_it() {
 }
 
 #[test]
+fn a_port_tells_of_its_guards() {
+    with_daemon(|d| {
+        assert!(d.verb(&["net-start", "default"]).ok);
+        let mac = "52:54:00:aa:bb:cc";
+        let script = format!("{NETD} port-info vm1 && {NETD} -o json port-info vnet0");
+        let exec = ["port", "exec", "default", "--guest", "vm1", "--mac", mac];
+        let tell =
+            |more: &[&str]| printed(d.command(&exec).args(more).args(["--", "sh", "-c", &script]).output().unwrap());
+        let text = |guards: &str| {
+            format!(
+                "Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    {mac}\n\
+                 Leased:         -\nIsolated:       no\nGuards:         {guards}\n\n"
+            )
+        };
+        let guarded = tell(&[]);
+        assert!(
+            guarded.stdout.starts_with(&text("on\nDropped:        MAC 0, VLAN 0, ARP 0, IP 0, DHCP 0, RA 0")),
+            "{guarded:?}"
+        );
+        let json = guarded.stdout.split_once("\n\n").unwrap().1;
+        assert!(json.contains("\"dropped\": {") && json.contains("\"guards\": true"), "{json}");
+        let start = Instant::now();
+        while d.verb(&["port-info", "vm1"]).ok {
+            assert!(start.elapsed() < Duration::from_secs(5), "the port outlived its program");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let free = tell(&["--no-guards"]);
+        assert!(free.stdout.starts_with(&text("off")) && free.stdout.contains("\"dropped\": null"), "{free:?}");
+        assert_eq!(
+            d.verb(&["port-info", "nobody"]),
+            failed(
+                "error: Failed to get port information\n\
+                 error: Port not found: no port or guest with matching name 'nobody'\n\
+                 hint: 'netd port-list' shows the ports there are\n"
+            )
+        );
+    });
+}
+
+#[test]
 fn a_stranger_may_look_and_not_touch() {
     with_daemon(|d| {
-        // copied, because a stranger may not be let into the build directory
+        // Copied, because a stranger may not be let into the build directory; by another process, because a child that
+        // another test is starting would hold a file open for writing that we wrote ourselves.
         let program = d.path("netd");
-        fs::copy(NETD, &program).unwrap();
+        assert!(Command::new("cp").arg(NETD).arg(&program).status().unwrap().success());
         let stranger = |arguments: &[&str]| {
             let mut command = Command::new(&program);
             command.arg("--socket").arg(d.path("run/netd.sock")).args(arguments).uid(65534).gid(65534);

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::{
     paths,
@@ -122,6 +123,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// What a restart of the whole host leaves of the daemon: its definitions and leases, nothing in /run.
+    pub fn forget_boot(&self) -> Result<()> {
+        Ok(fs::remove_dir_all(self.host.dir().join("run"))?)
+    }
+
     /// SIGKILL: nothing in the daemon gets to tidy up.
     pub fn kill(&mut self) -> Result<()> {
         drop(self.process.take().context("the daemon does not run")?);
@@ -146,7 +152,8 @@ impl Daemon {
     pub fn refused(&self, args: &[&str]) -> Result<String> {
         let output = self.netd(args)?;
         ensure!(output.status.code() == Some(1), "`netd {}` was not refused: {}", args.join(" "), told(&output));
-        ensure!(output.stdout.is_empty(), "a refusal says something on stdout: {}", told(&output));
+        // virsh ends every answer with an empty line, a refusal too.
+        ensure!(output.stdout.trim_ascii().is_empty(), "a refusal says something on stdout: {}", told(&output));
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -171,12 +178,18 @@ impl Daemon {
         self.ok(&["net-create", &file]).map(drop)
     }
 
-    /// Stops every network and the daemon; the host must be as it was before.
+    /// Stops every network and the daemon; the host must be as it was before. Nothing may be plugged in any more.
     pub fn finish(&mut self) -> Result<()> {
+        wait::until_true("all ports are gone", PATIENCE, || Ok(self.json(&["port-list"])? == json!([])))?;
         for network in self.ok(&["net-list", "--name"])?.split_whitespace() {
             self.ok(&["net-destroy", network])?;
         }
         self.stop()?;
+        self.finish_stopped()
+    }
+
+    /// The end of [`Daemon::finish`]: the daemon is stopped, the host must be as it was before.
+    pub fn finish_stopped(&mut self) -> Result<()> {
         self.same_as_before()?;
         self.finished = true;
         Ok(())
@@ -189,7 +202,9 @@ impl Daemon {
 
     /// The host must look as it did before the daemon was started; its runtime directory must be empty.
     pub fn same_as_before(&self) -> Result<()> {
-        let left = files(&self.host.dir().join("run"))?;
+        let mut left = files(&self.host.dir().join("run"))?;
+        // The mark that autostart was done since the host started, as libvirt has one.
+        left.retain(|path| !path.ends_with("run/boot"));
         ensure!(left.is_empty(), "files are left in the runtime directory: {left:?}");
         // A process or a tap may need a moment to be gone after its last descriptor was closed.
         let begun = Instant::now();

@@ -83,6 +83,11 @@ impl Guest {
         self.process.0.id()
     }
 
+    /// When it was started.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// Everything on the console so far.
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&self.console.lock().text).replace('\r', "")
@@ -163,7 +168,10 @@ impl Guest {
         let state = self.console.lock();
         let text = |range| String::from_utf8_lossy(&state.text[range]).replace('\r', "");
         let status = text(end..line_end).trim().parse().context("the guest's exit status")?;
-        Ok((status, text(begin..end - last.len()).trim().to_owned()))
+        // A lease that came just then is no output of the command.
+        let output = text(begin..end - last.len());
+        let lines = output.lines().filter(|line| !line.starts_with("guest: "));
+        Ok((status, lines.collect::<Vec<_>>().join("\n").trim().to_owned()))
     }
 
     /// The same; a status other than 0 is an error.
@@ -171,6 +179,13 @@ impl Guest {
         let (status, output) = self.run(command)?;
         ensure!(status == 0, "in {}: `{command}` ended with {status}: {output}", self.name);
         Ok(output)
+    }
+
+    /// Has the guest power itself off and waits for the end of its process.
+    pub fn power_off(&mut self) -> Result<ExitStatus> {
+        self.shows("guest: ready")?;
+        self.type_line("run 0 poweroff")?;
+        self.ends()
     }
 
     /// Sends the process a signal.
@@ -196,7 +211,10 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         if !self.ended || thread::panicking() {
-            eprintln!("--- the console of {} ---\n{}\n---", self.name, self.console());
+            let console = self.console();
+            let lines: Vec<&str> = console.lines().collect();
+            let last = &lines[lines.len().saturating_sub(50)..];
+            eprintln!("--- the console of {}, its last lines ---\n{}\n---", self.name, last.join("\n"));
         }
     }
 }

@@ -54,10 +54,13 @@ pub fn guest_image() -> Result<GuestImage> {
 }
 
 /// Changes when any input does: its path, size or time, or a script that is built in.
+///
+/// Paths without symbolic links: `/bin/busybox` here may be `/usr/bin/busybox` in the lab, by another PATH.
 fn fingerprint<'a>(inputs: impl Iterator<Item = &'a PathBuf>) -> Result<String> {
     let mut text = String::new();
     for path in inputs {
-        let meta = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let path = fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
+        let meta = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
         text += &format!("{} {} {}\n", path.display(), meta.len(), meta.mtime());
     }
     Ok(text + INIT + UDHCPC + POWER_BUTTON)

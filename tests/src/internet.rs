@@ -194,13 +194,19 @@ fn answer(query: &[u8], queries: &Mutex<Vec<String>>) -> Option<Vec<u8>> {
     let code = if addresses.is_some() { 0 } else { 3 };
     reply.extend([0x81, 0x80 | code, 0, 1]);
     reply.extend((records.len() as u16).to_be_bytes());
-    reply.extend([0, 0, 0, 0]);
+    // One authority record where there is no answer: without it nobody may remember that (RFC 2308 §5).
+    reply.extend([0, u8::from(records.is_empty()), 0, 0]);
     reply.extend(&query[12..after + 4]);
     for address in records {
         let IpAddr::V4(address) = address else { continue };
         // A pointer to the question's name; A, IN, 300 s, four bytes.
         reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
         reply.extend(address.octets());
+    }
+    if records.is_empty() {
+        // example.net SOA . . 1 60 60 60 60, for 60 s.
+        reply.extend(b"\x07example\x03net\0\0\x06\0\x01\0\0\0\x3c\0\x16\0\0");
+        reply.extend([[0, 0, 0, 1], [0, 0, 0, 60], [0, 0, 0, 60], [0, 0, 0, 60], [0, 0, 0, 60]].concat());
     }
     Some(reply)
 }

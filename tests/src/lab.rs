@@ -39,8 +39,8 @@ use crate::paths::{self, Flavour};
 
 /// How long the lab may say nothing before it counts as frozen.
 pub const SILENCE: Duration = Duration::from_secs(15);
-/// How long it may take from start to the first sign of life.
-const START: Duration = Duration::from_secs(60);
+/// How long it may take from start to the first sign of life: 8 s on a quiet machine, a minute on a very busy one.
+const START: Duration = Duration::from_secs(120);
 /// Marks the lines that are for the watchdog.
 const SIGN: &str = "@lab ";
 /// What is loaded before the command runs. crc32c_generic comes first: nf_tables needs it and does not say so.

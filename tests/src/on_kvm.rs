@@ -1,8 +1,9 @@
 //! EDGE: where tests with real guests run: here if this machine's KVM can, else in the lab.
 //!
 //! A test file's first test starts the lab once for the whole file; the file's own program runs in it again, one test
-//! at a time, and each test here takes its result from what that printed. A test without a result (the lab froze) is
-//! run once more in a new lab, and that is said; one that is red in the lab is red here, without a second try.
+//! at a time, and each test here takes its result from what that printed. The test during which the lab froze is
+//! run once more in a new lab with those after it, and that is said; one that is red in the lab is red here, without
+//! a second try.
 //!
 //! ```text
 //!   cargo test ─► test a ─┐                        ┌─ test a … ok
@@ -18,6 +19,9 @@ use crate::{
     lab::{self, Job, Outcome},
     paths,
 };
+
+/// How many labs one test file may use up: it starts another only when one froze.
+const LABS: usize = 6;
 
 /// The end of all patience for one lab with all tests of a file.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -100,8 +104,13 @@ fn run_in_lab() -> Result<Results> {
     let wanted = listed(&me, &filters)?;
     say(&format!("KVM cannot run guests here: {} tests go to the lab", wanted.len()));
     let mut results = Results::default();
-    for attempt in 1..=2 {
-        let open: Vec<&String> = wanted.iter().filter(|name| !results.tests.contains_key(*name)).collect();
+    let mut tries: BTreeMap<&String, u32> = BTreeMap::new();
+    for _ in 0..LABS {
+        let is_open = |name: &&String| !results.tests.contains_key(*name) && tries.get(name).is_none_or(|n| *n < 2);
+        let open: Vec<&String> = wanted.iter().filter(is_open).collect();
+        if open.is_empty() {
+            break;
+        }
         let mut job = Job::new([me.as_os_str()]);
         job.command.extend(open.iter().map(|name| (*name).into()));
         job.command.extend(["--exact".into(), "--test-threads=1".into()]);
@@ -116,7 +125,12 @@ fn run_in_lab() -> Result<Results> {
             break;
         }
         results.lines.push(format!("lab: {outcome}"));
-        say(&format!("{outcome}; {}", if attempt == 1 { "retry 1 of 1" } else { "no more retries" }));
+        // They run one at a time and in this order: the first without a result is the one that was running.
+        let Some(running) = open.into_iter().find(|name| !results.tests.contains_key(*name)) else { break };
+        let tried = tries.entry(running).or_default();
+        *tried += 1;
+        let next = if *tried == 1 { "retry 1 of 1" } else { "that was its retry: it is red" };
+        say(&format!("lab: {outcome} during {running}; {next}"));
     }
     Ok(results)
 }

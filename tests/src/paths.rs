@@ -1,13 +1,17 @@
 //! EDGE: where things are on this machine: the repository, its cache, the built programs, Debian's kernels.
 //!
-//! It only looks. Nothing here creates, starts or changes anything.
+//! It looks, and it copies programs where they are needed elsewhere. Nothing else is changed.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::lab;
 
 /// The root of the repository this crate was built from.
 pub fn repository() -> PathBuf {
@@ -25,7 +29,30 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let me = env::current_exe().context("cannot tell where this program is")?;
     // Tests are in target/PROFILE/deps, programs in target/PROFILE.
     let found = me.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.with_context(|| format!("no program '{name}' beside {}: run `cargo build --release` first", me.display()))
+    let found = found
+        .with_context(|| format!("no program '{name}' beside {}: run `cargo build --release` first", me.display()))?;
+    if lab::inside() { in_memory(name, &found) } else { Ok(found) }
+}
+
+/// In the lab every page of a program comes over 9p, one by one, whenever it is needed; a copy in memory comes at once.
+fn in_memory(name: &str, found: &Path) -> Result<PathBuf> {
+    static COPYING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = env::temp_dir().join("programs");
+    let copy = directory.join(name);
+    if !copy.exists() {
+        fs::create_dir_all(&directory)?;
+        copy_program(found, &copy)?;
+    }
+    Ok(copy)
+}
+
+/// Copies a program by another program: a descriptor of ours that is open for writing would be inherited by whatever
+/// another thread starts just then, and the copy could not be run while that lives (`ETXTBSY`).
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg(from).arg(to).status().context("cannot run cp")?;
+    ensure!(status.success(), "cannot copy {} to {}", from.display(), to.display());
+    Ok(())
 }
 
 /// A tool of the operating system, by the path to run it.

@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
+    libc,
     mount::{MsFlags, mount},
     sched::{CloneFlags, setns, unshare},
     sys::prctl,
@@ -41,12 +42,15 @@ pub struct User {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
-    /// One more group, `kvm` say.
-    pub group: u32,
+    /// More groups.
+    pub groups: [u32; 2],
 }
 
 /// Debian's `nobody` in `nogroup`, which own nothing.
-pub const NOBODY: User = User { uid: 65_534, gid: 65_534, group: 65_534 };
+pub const NOBODY: User = User { uid: 65_534, gid: 65_534, groups: [65_534; 2] };
+
+/// The group `netd` in every space: its members may use the daemon.
+pub const NETD_GROUP: u32 = 59_999;
 
 /// A pretended machine.
 #[derive(Debug)]
@@ -69,6 +73,9 @@ impl Space {
         // Everybody may look: some programs run as an ordinary user.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         fs::write(dir.path().join("resolv.conf"), "")?;
+        let groups = fs::read_to_string("/etc/group").context("cannot read /etc/group")?;
+        let others = groups.lines().filter(|line| !line.starts_with("netd:")).map(|line| format!("{line}\n"));
+        fs::write(dir.path().join("group"), others.collect::<String>() + &format!("netd:x:{NETD_GROUP}:\n"))?;
         let (net, mnt) = in_new_thread(|| make_namespaces(dir.path()))
             .with_context(|| format!("cannot make the namespaces of '{name}'"))?;
         let space = Space { name, net, mnt, dir };
@@ -114,8 +121,10 @@ impl Space {
             command.pre_exec(move || {
                 setns(BorrowedFd::borrow_raw(mnt), CloneFlags::CLONE_NEWNS)?;
                 setns(BorrowedFd::borrow_raw(net), CloneFlags::CLONE_NEWNET)?;
-                if let Some(User { uid, gid, group }) = user {
-                    setgroups(&[Gid::from_raw(gid), Gid::from_raw(group)])?;
+                // A tap lives as long as a copy of its descriptor: no child may keep one that another test just got.
+                libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int);
+                if let Some(User { uid, gid, groups: [one, two] }) = user {
+                    setgroups(&[Gid::from_raw(one), Gid::from_raw(two)])?;
                     setgid(Gid::from_raw(gid))?;
                     setuid(Uid::from_raw(uid))?;
                 }
@@ -243,8 +252,10 @@ fn make_namespaces(dir: &Path) -> Result<(OwnedFd, OwnedFd)> {
         fs::create_dir_all(parent)?;
         File::create(&resolv_conf)?;
     }
-    mount(Some(&dir.join("resolv.conf")), &resolv_conf, none, MsFlags::MS_BIND, none)
-        .with_context(|| format!("mounting {}", resolv_conf.display()))?;
+    for (file, over) in [("resolv.conf", resolv_conf.as_path()), ("group", Path::new("/etc/group"))] {
+        mount(Some(&dir.join(file)), over, none, MsFlags::MS_BIND, none)
+            .with_context(|| format!("mounting {}", over.display()))?;
+    }
     let open = |path| File::open(path).map(OwnedFd::from);
     Ok((open("/proc/thread-self/ns/net")?, open("/proc/thread-self/ns/mnt")?))
 }

@@ -25,7 +25,7 @@ fn a_guest_behind_nat_is_seen_as_the_host_and_is_not_reached_from_outside() -> R
     netd.ok(&["net-start", "default"])?;
     let guest = Station::plug(&netd, "default", "vm1")?;
     let address = guest.lease()?;
-    assert_eq!(guest.fetch(&WEB.to_string())?, PAGE);
+    assert_eq!(guest.fetch(WEB)?, PAGE);
     let visit = internet.visits().pop().context("a visit")?;
     assert_eq!(visit.source.ip(), HOST);
     assert!(visit.source.port() >= 1024, "{visit:?}");
@@ -35,6 +35,7 @@ fn a_guest_behind_nat_is_seen_as_the_host_and_is_not_reached_from_outside() -> R
     internet.space.ip(&format!("route add 192.168.122.0/24 via {HOST}"))?;
     assert!(!internet.space.run("ping", &["-n", "-c1", "-W1", &address])?.status.success());
     assert!(netd.host.run("ping", &["-n", "-c1", "-W1", &address])?.status.success());
+    drop(guest);
     netd.finish()
 }
 
@@ -53,8 +54,9 @@ fn guests_of_one_network_reach_each_other_and_those_of_two_nat_networks_do_not()
     assert!(blue1.reaches(&blue2_at)?);
     assert!(!blue1.reaches(&green_at)?);
     assert!(!green.reaches(&blue2_at)?);
-    assert_eq!(blue1.fetch(&WEB.to_string())?, PAGE);
-    assert_eq!(green.fetch(&WEB.to_string())?, PAGE);
+    assert_eq!(blue1.fetch(WEB)?, PAGE);
+    assert_eq!(green.fetch(WEB)?, PAGE);
+    drop((blue1, _blue2, green));
     netd.finish()
 }
 
@@ -73,8 +75,9 @@ fn an_isolated_network_reaches_the_host_and_nothing_else() -> Result<()> {
     assert!(!red.reaches(&GATEWAY.to_string())?);
     assert!(!red.reaches(&blue_at)?);
     assert!(!blue.reaches(&red_at)?);
-    assert!(red.fetch(&WEB.to_string()).is_err());
+    assert!(red.fetch(WEB).is_err());
     assert_eq!(internet.visits(), []);
+    drop((red, red2, blue));
     netd.finish()
 }
 
@@ -85,9 +88,10 @@ fn a_routed_network_keeps_its_addresses_and_is_reached_from_outside() -> Result<
     netd.create(&xml::network("gold", "gold0", "<forward mode='route'/>", 104, ""))?;
     let guest = Station::plug(&netd, "gold", "g1")?;
     let address = guest.lease()?;
-    assert_eq!(guest.fetch(&WEB.to_string())?, PAGE);
+    assert_eq!(guest.fetch(WEB)?, PAGE);
     assert_eq!(internet.visits()[0].source.ip().to_string(), address);
     assert!(internet.space.run("ping", &["-n", "-c1", "-W1", &address])?.status.success());
+    drop(guest);
     netd.finish()
 }
 
@@ -98,10 +102,11 @@ fn an_open_network_has_no_firewall_rule_of_ours() -> Result<()> {
     netd.create(&xml::network("free", "free0", "<forward mode='open'/>", 105, ""))?;
     let guest = Station::plug(&netd, "free", "f1")?;
     let address = guest.lease()?;
-    assert_eq!(guest.fetch(&WEB.to_string())?, PAGE);
+    assert_eq!(guest.fetch(WEB)?, PAGE);
     assert_eq!(internet.visits()[0].source.ip().to_string(), address);
     let rules = netd.host.sh("nft list ruleset")?;
     assert!(!rules.contains("192.168.105.") || !rules.contains("reject"), "{rules}");
+    drop(guest);
     netd.finish()
 }
 
@@ -110,17 +115,17 @@ fn a_new_port_forwards_within_twenty_milliseconds() -> Result<()> {
     let (mut netd, _internet) = host_with_internet("quick")?;
     netd.ok(&["net-start", "default"])?;
     let mut times = Vec::new();
-    for n in 0..5 {
-        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1 };
+    for n in 0..11 {
+        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None };
         let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
         let added = Instant::now();
-        let plug = Plug::new(&format!("q{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
+        let plugs = [Plug::new(&format!("q{n}"), &port.mac, fds.pop().context("a descriptor")?)?];
         // The lease is four packets through the new port, both ways; a frame that is lost costs seconds.
-        crowd::run(&[plug], &Errand::default(), Duration::from_secs(5))?[0].address.context("no lease")?;
+        crowd::run(&plugs, &Errand::default(), Duration::from_secs(5))?[0].address.context("no lease")?;
         times.push(added.elapsed());
     }
     times.sort();
-    assert!(times[2] < Duration::from_millis(20), "{times:?}");
+    assert!(times[5] < Duration::from_millis(20), "{times:?}");
     netd.finish()
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Next, Submission, Unusable};
+use super::{Engine, LeaseChange, Next, Submission, Unusable};
 use crate::{
     config::{Dhcp4Config, LeaseTime, Mac, Range4, Reservation4},
     moment::Moment,
@@ -298,4 +298,22 @@ fn a_wall_clock_set_back_or_forward_ends_no_lease_early_or_late() {
     let back = Moment { boot: Duration::from_secs(5), wall: start.wall - 315_360_000 };
     let engine = Engine::new([row], back);
     assert_eq!(engine.leases(back)[0].ends, Some(back.wall + 300));
+}
+
+#[test]
+fn a_lease_is_told_once_it_is_on_disk_and_again_when_it_ends() {
+    let at = |seconds| Moment { boot: Duration::from_secs(seconds), wall: seconds };
+    let address = Ipv4Addr::new(10, 0, 0, 12);
+    let mut engine = Engine::new([], at(1));
+    engine.configure(Some(policy()));
+    let ask = frame(3, mac(5), Ipv4Addr::UNSPECIFIED, &[(code::REQUESTED_ADDRESS, address)]);
+    let Next::Write(submission, _) = engine.handle(&ask, Checksum::Full, at(1)).unwrap().next else { panic!() };
+    assert_eq!(engine.take_lease_changes(at(1)), []);
+    engine.settle(submission, true);
+    assert_eq!(engine.take_lease_changes(at(1)), [LeaseChange { mac: mac(5), address: Some(address) }]);
+    assert_eq!(engine.take_lease_changes(at(2)), []);
+    engine.tick(at(300), at(1));
+    assert_eq!(engine.take_lease_changes(at(300)), []);
+    engine.tick(at(302), at(300));
+    assert_eq!(engine.take_lease_changes(at(302)), [LeaseChange { mac: mac(5), address: None }]);
 }

@@ -8,6 +8,7 @@ use std::{
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -35,6 +36,8 @@ struct Received {
 pub(super) struct PacketSocket {
     fd: AsyncFd<OwnedFd>,
     bridge: CString,
+    /// What is sent goes past the queue discipline now.
+    bypassing: AtomicBool,
 }
 
 impl PacketSocket {
@@ -74,7 +77,7 @@ impl PacketSocket {
         // Errors too: that is how the bridge's end is told.
         // SAFETY: an OwnedFd names one descriptor all its life and closes it only when dropped, which AsyncFd sees to.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE | Interest::ERROR)? };
-        Ok(PacketSocket { fd, bridge: name })
+        Ok(PacketSocket { fd, bridge: name, bypassing: AtomicBool::new(false) })
     }
 
     /// Waits for frames and hands over those that are there, `most` at a time. Frames with a VLAN tag are left out: no
@@ -98,7 +101,17 @@ impl PacketSocket {
     }
 
     /// Sends a frame on the bridge.
+    ///
+    /// A bridge without ports has no carrier, and then its queue discipline swallows what is sent, with no error. When
+    /// the first port comes, the kernel wakes the discipline some time later, which shows as `IFF_RUNNING`
+    /// (Documentation/networking/operstates.rst); a new guest's first DISCOVER may be here before that. Until then
+    /// the reply goes past the discipline, and only until then, for what does is not seen by tcpdump on the bridge.
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let bypass = !self.is_running()?;
+        if self.bypassing.swap(bypass, Ordering::Relaxed) != bypass {
+            let value = i32::from(bypass);
+            set_option(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, &value)?;
+        }
         // SAFETY: pointer and length are of one live slice, which send only reads.
         let sent = unsafe { libc::send(self.fd.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -106,19 +119,30 @@ impl PacketSocket {
 
     /// The bridge's own MAC, now.
     pub(super) fn mac(&self) -> io::Result<Mac> {
+        let request = self.ask(libc::SIOCGIFHWADDR)?;
+        // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has filled in the hardware address of the union.
+        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+        Ok(Mac(std::array::from_fn(|at| data[at].cast_unsigned())))
+    }
+
+    /// The kernel has noticed that the bridge has a live port.
+    fn is_running(&self) -> io::Result<bool> {
+        let request = self.ask(libc::SIOCGIFFLAGS)?;
+        // SAFETY: SIOCGIFFLAGS succeeded, so the kernel has filled in the flags of the union.
+        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        Ok(i32::from(flags) & libc::IFF_RUNNING != 0)
+    }
+
+    /// One of the requests of netdevice(7) that fill in an ifreq for the bridge.
+    fn ask(&self, what: libc::Ioctl) -> io::Result<libc::ifreq> {
         // SAFETY: ifreq is integers and a union of them, for which all zeros is a value.
         let mut request: libc::ifreq = unsafe { mem::zeroed() };
         for (to, from) in request.ifr_name.iter_mut().zip(self.bridge.as_bytes()) {
             *to = from.cast_signed() as libc::c_char;
         }
-        // SAFETY: SIOCGIFHWADDR reads the name and writes the union of one live ifreq.
-        let failed = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
-        if failed != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the ioctl succeeded, so the kernel has filled in the hardware address of the union.
-        let data = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
-        Ok(Mac(std::array::from_fn(|at| data[at].cast_unsigned())))
+        // SAFETY: the callers' requests read the name and write the union of one live ifreq.
+        let failed = unsafe { libc::ioctl(self.fd.as_raw_fd(), what, &raw mut request) };
+        if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(request) }
     }
 }
 

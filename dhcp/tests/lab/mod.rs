@@ -12,7 +12,7 @@ use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dhcp::{
@@ -79,6 +79,12 @@ impl Guest {
         let guest = Guest { mac, dir: tempfile::tempdir().unwrap(), namespace };
         guest.must("ip link set lo up");
         guest.must("ip link set eth0 up");
+        // The kernel sees the carrier a moment later; what is sent before is lost.
+        let begun = Instant::now();
+        while !run(&format!("ip -d link show port{number}")).contains("state forwarding") {
+            assert!(begun.elapsed() < Duration::from_secs(10), "port{number} does not forward");
+            std::thread::sleep(Duration::from_millis(2));
+        }
         let seen = format!("SEEN={}\n", guest.path("seen").display());
         fs::write(guest.path("hook"), HOOK.replacen('\n', &format!("\n{seen}"), 1)).unwrap();
         run(&format!("chmod +x {}", guest.path("hook").display()));

@@ -20,6 +20,7 @@ pub enum Method {
     DumpXml,
     ListLeases,
     ListPorts,
+    GetPorts,
     AddPort,
     ListAddresses,
     ListForwards,
@@ -29,7 +30,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 16] = [
+    pub const ALL: [Method; 17] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -41,6 +42,7 @@ impl Method {
         Method::DumpXml,
         Method::ListLeases,
         Method::ListPorts,
+        Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
         Method::ListForwards,
@@ -61,6 +63,7 @@ impl Method {
             | Method::DumpXml
             | Method::ListLeases
             | Method::ListPorts
+            | Method::GetPorts
             | Method::ListAddresses
             | Method::ListForwards => false,
             Method::DefineNetwork
@@ -135,6 +138,14 @@ pub struct ListPorts {
     pub network: Option<String>,
 }
 
+/// Parameters of `GetPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct GetPorts {
+    /// The port's interface name, or the name of the guest whose ports are wanted.
+    pub port: String,
+}
+
 /// Parameters of `AddPort`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +158,8 @@ pub struct AddPort {
     pub mac: Option<String>,
     /// Queue pairs, 1 to 253.
     pub queues: u32,
+    /// Whether what the guest sends is checked; yes if absent.
+    pub guards: Option<bool>,
 }
 
 /// Parameters of `ListAddresses`.

@@ -80,6 +80,38 @@ pub struct Port {
     pub queues: u32,
 }
 
+/// A port and its guards, as `port-info` shows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct PortInfo {
+    /// The port.
+    pub port: Port,
+    /// What the guest sends is checked.
+    pub guards: bool,
+    /// The port reaches the host and what is behind it, but no other isolated port.
+    pub isolated: bool,
+    /// The IPv4 addresses it may use.
+    pub addresses: Vec<String>,
+    /// With guards: what was dropped since the port was added, or the daemon started.
+    pub dropped: Option<Dropped>,
+}
+
+/// Frames of a port that its guards dropped, by what was wrong with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Dropped {
+    /// Another source MAC than the port's.
+    pub mac: u64,
+    /// A VLAN tag.
+    pub vlan: u64,
+    /// An ARP sender that is not the port's MAC and address.
+    pub arp: u64,
+    /// A source address that is not the port's.
+    pub ip: u64,
+    /// A message of a DHCP server.
+    pub dhcp: u64,
+    /// A router advertisement or redirect.
+    pub ra: u64,
+}
+
 /// One address of a guest, as `domifaddr` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 pub struct Address {
@@ -256,6 +288,13 @@ pub struct Leases {
 pub struct Ports {
     /// Ports sorted by interface name.
     pub ports: Vec<Port>,
+}
+
+/// Reply of `GetPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct PortDetails {
+    /// Ports sorted by interface name.
+    pub ports: Vec<PortInfo>,
 }
 
 /// Reply of `AddPort`. The file descriptors of the tap's queues, as many as [`Port::queues`], travel with it.

@@ -78,6 +78,7 @@ fn types_of(method: Method) -> String {
         Method::DumpXml => (calls::DumpXml::TYPE, Xml::TYPE),
         Method::ListLeases => (calls::ListLeases::TYPE, Leases::TYPE),
         Method::ListPorts => (calls::ListPorts::TYPE, Ports::TYPE),
+        Method::GetPorts => (calls::GetPorts::TYPE, PortDetails::TYPE),
         Method::AddPort => (calls::AddPort::TYPE, PortReply::TYPE),
         Method::ListAddresses => (calls::ListAddresses::TYPE, Addresses::TYPE),
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),

@@ -134,6 +134,7 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         up: false,
         kind,
         master: None,
+        isolated: false,
         ipv6_disabled: kind == LinkKind::Other,
         route_localnet: false,
     }
@@ -161,6 +162,7 @@ impl World {
         self.host.routes.retain(|route| route.link != Some(index));
         for port in self.host.links.iter_mut().filter(|port| port.master == Some(index)) {
             port.master = None;
+            port.isolated = false;
         }
     }
 
@@ -217,6 +219,13 @@ impl World {
                 self.table.get_or_insert_default().insert(network.bridge.clone(), network.clone());
             }
             Step::EnableForwarding => self.host.forwarding = true,
+            Step::GuardPorts { .. } => {}
+            Step::IsolatePort { index, isolated } => {
+                if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
+                    assert!(port.master.is_some(), "only a bridge's port can be isolated");
+                    port.isolated = *isolated;
+                }
+            }
             Step::AttachPort { bridge, index } => {
                 let master = self.link(bridge)?.index;
                 if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
@@ -293,6 +302,7 @@ impl Host for Fake {
                 tap.mac = Some(port::host_side(spec.mac));
                 tap.mtu = spec.mtu;
                 tap.master = Some(master);
+                tap.isolated = spec.isolated;
                 tap.up = true;
                 Ok(Port {
                     interface,
@@ -302,6 +312,7 @@ impl Host for Fake {
                     mac: spec.mac,
                     mtu: spec.mtu,
                     queues: spec.queues,
+                    guards: spec.guards,
                 })
             })
             .await
@@ -335,6 +346,22 @@ impl Host for Fake {
     }
 
     fn listener(&self, _protocol: Protocol, _ports: Ports) -> Option<Listener> {
+        None
+    }
+
+    async fn restore_guards(&self, _ports: &[(Port, Option<(String, nat::guards::Sources)>)]) -> Result<(), StepError> {
+        self.call(|_| Ok(())).await
+    }
+
+    async fn heal_guards(&self) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    async fn port_gone(&self, _port: &Port) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    async fn dropped(&self, _port: &Port) -> Option<netd_api::Dropped> {
         None
     }
 

@@ -2,6 +2,7 @@
 //!
 //! It knows no kernel: [`Executor`] does the steps, `kernel` is the real one, tests have one made of values.
 
+pub(crate) mod guards;
 mod kernel;
 mod links;
 
@@ -12,6 +13,7 @@ mod tests;
 
 use std::{future::Future, io};
 
+pub use guards::Guards;
 pub use kernel::Kernel;
 
 use crate::{

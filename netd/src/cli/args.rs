@@ -81,6 +81,8 @@ pub(super) enum Ask {
     Domifaddr(DomifaddrArgs),
     /// List the ports of guests.
     PortList(PortListArgs),
+    /// Show a port, or a guest's ports: what it may send, and what its guards dropped.
+    PortInfo(PortInfoArgs),
     /// Forward a port of the host to guests, by name.
     ForwardAdd(ForwardAddArgs),
     /// End a port forward.
@@ -240,6 +242,13 @@ pub(super) struct PortListArgs {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct PortInfoArgs {
+    /// The port's interface on the host, or the guest's name.
+    #[arg(value_name = "INTERFACE|GUEST")]
+    pub(super) port: String,
+}
+
+#[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
 127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
@@ -307,6 +316,9 @@ pub(super) struct PortExecArgs {
     /// Queue pairs.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(super) queues: u32,
+    /// Do not check what the guest sends: for a guest that routes or bridges for others.
+    #[arg(long)]
+    pub(super) no_guards: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,

@@ -1,6 +1,6 @@
 //! Results as virsh prints them. Pure: values in, text out.
 
-use netd_api::{Address, Forward, ForwardTarget, Lease, Network, Port, Protocol};
+use netd_api::{Address, Dropped, Forward, ForwardTarget, Lease, Network, Port, PortInfo, Protocol};
 
 use super::{args::NetListArgs, table::table};
 
@@ -101,6 +101,29 @@ pub(super) fn port_list(ports: &[Port]) -> String {
         })
         .collect();
     table(["Interface", "Network", "Guest", "MAC address", "MTU", "Queues"], &rows)
+}
+
+/// `port-info`: an empty line between two ports.
+pub(super) fn port_infos(ports: &[PortInfo]) -> String {
+    ports.iter().map(port_info).collect::<Vec<_>>().join("\n")
+}
+
+fn port_info(info: &PortInfo) -> String {
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let port = &info.port;
+    let mut lines = vec![
+        ("Interface:", port.interface.clone()),
+        ("Network:", port.network.clone()),
+        ("Guest:", or_dash(port.guest.clone().unwrap_or_default())),
+        ("MAC address:", port.mac.clone()),
+        ("Leased:", or_dash(info.addresses.join(", "))),
+        ("Isolated:", yes_no(info.isolated)),
+        ("Guards:", if info.guards { "on" } else { "off" }.to_owned()),
+    ];
+    if let Some(Dropped { mac, vlan, arp, ip, dhcp, ra }) = info.dropped {
+        lines.push(("Dropped:", format!("MAC {mac}, VLAN {vlan}, ARP {arp}, IP {ip}, DHCP {dhcp}, RA {ra}")));
+    }
+    lines.into_iter().map(|(label, value)| format!("{label:<15} {value}\n")).collect()
 }
 
 /// `forward-list`: a line per target.

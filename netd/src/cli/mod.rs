@@ -115,6 +115,7 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
         Ask::PortList(args) => port::list(socket, args).await,
+        Ask::PortInfo(args) => port::info(socket, args).await,
         Ask::ForwardAdd(args) => forward::add(socket, args).await,
         Ask::ForwardDelete(args) => forward::delete(socket, args).await,
         Ask::ForwardList(args) => forward::list(socket, args).await,

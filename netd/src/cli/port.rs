@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     Output,
-    args::{DomifaddrArgs, PortExecArgs, PortListArgs, Source},
+    args::{DomifaddrArgs, PortExecArgs, PortInfoArgs, PortListArgs, Source},
     connect::connect_to_read,
     failure::{About, Failure, without_number},
     format,
@@ -31,6 +31,13 @@ pub(super) async fn list(socket: &Path, args: &PortListArgs) -> Result<Output, F
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let ports = client.list_ports(args.network.clone()).await.map_err(failed)?.ports;
     Ok(Output::new(format::port_list(&ports), json!(ports)))
+}
+
+pub(super) async fn info(socket: &Path, args: &PortInfoArgs) -> Result<Output, Failure> {
+    let failed = |e| Failure::client("Failed to get port information", About::Nothing, &e);
+    let mut client = connect_to_read(socket).await.map_err(failed)?;
+    let ports = client.get_ports(&args.port).await.map_err(failed)?.ports;
+    Ok(Output::new(format::port_infos(&ports), json!(ports)))
 }
 
 pub(super) async fn domifaddr(socket: &Path, args: &DomifaddrArgs) -> Result<Output, Failure> {
@@ -56,6 +63,7 @@ pub(super) fn exec(socket: &Path, args: &PortExecArgs) -> Failure {
         guest: args.guest.clone(),
         mac: args.mac.clone(),
         queues: args.queues,
+        guards: args.no_guards.then_some(false),
     };
     let (port, fds) = match blocking::add_port(socket, request) {
         Ok(reply) => reply,

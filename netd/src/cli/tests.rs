@@ -2,7 +2,9 @@
 //! libvirtd and its test driver.
 
 use clap::CommandFactory;
-use netd_api::{Address, ClientError, Error, ErrorKind, Forward, ForwardTarget, Lease, Network, Port, Protocol};
+use netd_api::{
+    Address, ClientError, Dropped, Error, ErrorKind, Forward, ForwardTarget, Lease, Network, Port, PortInfo, Protocol,
+};
 use serde_json::json;
 
 use super::{
@@ -171,6 +173,35 @@ fn port_list_is_a_table_too() {
         " Interface   Network   Guest   MAC address         MTU    Queues\n\
          ------------------------------------------------------------------\n \
          vnet0       default   -       52:54:00:11:22:33   1500   2\n"
+    );
+}
+
+#[test]
+fn port_info_is_lines_as_net_info_is() {
+    let port = Port {
+        interface: "vnet0".to_owned(),
+        network: "default".to_owned(),
+        guest: Some("vm1".to_owned()),
+        mac: "52:54:00:11:22:33".to_owned(),
+        mtu: 1500,
+        queues: 2,
+    };
+    let dropped = Dropped { mac: 1, vlan: 2, arp: 3, ip: 4, dhcp: 5, ra: 6 };
+    let guarded = PortInfo {
+        port: port.clone(),
+        guards: true,
+        isolated: true,
+        addresses: vec!["192.168.122.7".to_owned()],
+        dropped: Some(dropped),
+    };
+    let free = PortInfo { guards: false, isolated: false, addresses: vec![], dropped: None, ..guarded.clone() };
+    assert_eq!(
+        format::port_infos(&[guarded, free]),
+        "Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\
+         Leased:         192.168.122.7\nIsolated:       yes\nGuards:         on\n\
+         Dropped:        MAC 1, VLAN 2, ARP 3, IP 4, DHCP 5, RA 6\n\n\
+         Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\
+         Leased:         -\nIsolated:       no\nGuards:         off\n"
     );
 }
 

@@ -35,6 +35,8 @@ pub struct Network {
     pub domain: Option<Domain>,
     /// DNS on the bridge's addresses.
     pub dns: Dns,
+    /// `<port isolated=…>`, if written: with `true`, ports reach the host and what is behind it but not each other.
+    pub isolated_ports: Option<bool>,
     /// The host's addresses on the bridge and what is served around them.
     pub subnets: Vec<Subnet>,
     /// Routes through gateways on the network.

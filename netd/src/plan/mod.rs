@@ -69,6 +69,22 @@ pub enum Step {
     AddFirewall(nat::Network),
     /// Lets the host route.
     EnableForwarding,
+    /// Guards the network's ports, which are on no bridge.
+    GuardPorts {
+        /// The network.
+        network: String,
+        /// The bridge they come to.
+        bridge: String,
+        /// What they may use beside their own addresses.
+        sources: nat::guards::Sources,
+    },
+    /// Says whether a tap on the bridge talks to others of the same mind.
+    IsolatePort {
+        /// The tap's index.
+        index: u32,
+        /// It does not.
+        isolated: bool,
+    },
     /// Puts a guest's tap on the bridge.
     AttachPort {
         /// The bridge.
@@ -121,7 +137,7 @@ pub enum Undo {
 /// What of a network is not visible in [`HostState`] but known to be in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InPlace {
-    /// Its rules are in our table.
+    /// Its rules are in our table, and its ports are guarded.
     pub firewall: bool,
     /// Its servers run.
     pub services: bool,
@@ -161,15 +177,28 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     }
     if !in_place.firewall {
         steps.push(Step::AddFirewall(desired.firewall.clone()));
+        if !desired.ports.is_empty() {
+            steps.push(Step::GuardPorts {
+                network: desired.services.network.clone(),
+                bridge: bridge.clone(),
+                sources: desired.sources.clone(),
+            });
+        }
     }
     if desired.forwarding && !host.forwarding {
         steps.push(Step::EnableForwarding);
     }
     for &index in &desired.ports {
-        let port = host.links.iter().find(|link| link.index == index);
         // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
-        if port.is_some_and(|port| port.master.is_none()) {
+        let Some(port) = host.links.iter().find(|port| port.index == index) else { continue };
+        if port.master.is_none() {
             steps.push(Step::AttachPort { bridge: bridge.clone(), index });
+            // Whatever it was before, it joins as one that is not isolated.
+            if desired.isolated {
+                steps.push(Step::IsolatePort { index, isolated: true });
+            }
+        } else if port.master == link.map(|link| link.index) && port.isolated != desired.isolated {
+            steps.push(Step::IsolatePort { index, isolated: desired.isolated });
         }
     }
     steps
@@ -211,10 +240,13 @@ impl Step {
             Step::AddFirewall(network) => Some(Undo::RemoveFirewall(network.clone())),
             Step::EnableForwarding => Some(Undo::DisableForwarding),
             // Settings of a bridge that goes; a tap whose bridge goes leaves it.
+            // Guards go with the bridge too.
             Step::SetBridge(_)
             | Step::DisableIpv6 { .. }
             | Step::RouteLocalnet { .. }
             | Step::LinkUp { .. }
+            | Step::GuardPorts { .. }
+            | Step::IsolatePort { .. }
             | Step::AttachPort { .. } => None,
         }
     }
@@ -308,6 +340,11 @@ impl fmt::Display for Step {
             }
             Step::AddFirewall(network) => write!(f, "add the firewall rules of {}", network.bridge),
             Step::EnableForwarding => f.write_str("enable IPv4 forwarding"),
+            Step::GuardPorts { network, .. } => write!(f, "guard the ports of {network}"),
+            Step::IsolatePort { index, isolated } => {
+                let what = if *isolated { "isolate" } else { "stop isolating" };
+                write!(f, "{what} the tap with index {index}")
+            }
             Step::AttachPort { bridge, index } => write!(f, "put the tap with index {index} on {bridge}"),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use nat::guards::Sources;
+
 use super::*;
 use crate::{
     apply::{Executor, fake::Fake},
@@ -158,4 +160,46 @@ async fn whatever_one_thing_is_disturbed_the_plan_puts_it_back() {
             assert_eq!(show(&left), "", "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn waiting_ports_are_guarded_before_they_are_plugged_and_isolated_where_the_network_says_so() {
+    let text = "<network><name>a</name><bridge name='br-a'/><port isolated='yes'/><ip address='172.16.5.1' \
+                prefix='24'/></network>";
+    let fake = Fake::new();
+    let mut desired = desired_of(text);
+    let tap = |index, name: &str| crate::apply::fake::link(index, name, crate::host::LinkKind::Tun);
+    fake.world().host.links.extend([tap(40, "vnet0"), tap(41, "vnet1")]);
+    desired.ports = vec![40, 41, 42];
+    let steps = plan(&desired, &fake.observe().await.unwrap(), InPlace::default());
+    let ports = "guard the ports of a\nput the tap with index 40 on br-a\nisolate the tap with index 40\n\
+                 put the tap with index 41 on br-a\nisolate the tap with index 41\n";
+    assert!(show(&steps).ends_with(ports), "{}", show(&steps));
+    for step in steps {
+        fake.run(&step).await.unwrap();
+    }
+    let in_place = IN_PLACE;
+    let mut host = fake.observe().await.unwrap();
+    assert_eq!(show(&plan(&desired, &host, in_place)), "");
+    for link in host.links.iter_mut().filter(|link| link.index == 41) {
+        link.isolated = false;
+    }
+    assert_eq!(show(&plan(&desired, &host, in_place)), "isolate the tap with index 41\n");
+    desired.isolated = false;
+    assert_eq!(show(&plan(&desired, &host, in_place)), "stop isolating the tap with index 40\n");
+}
+
+#[test]
+fn ports_may_use_their_leases_or_where_there_is_no_dhcp_the_subnets_without_the_host() {
+    let sources: Vec<Sources> = TOPOLOGIES.iter().map(|(_, text)| desired_of(text).sources).collect();
+    assert_eq!(sources[0], Sources::Leases);
+    assert_eq!(sources[1], Sources::Network { bridge: "br-a".into(), subnets: vec![], host: vec![] });
+    assert_eq!(
+        sources[3],
+        Sources::Network {
+            bridge: "br-a".into(),
+            subnets: vec!["172.16.5.0/24".parse().unwrap(), "172.16.6.0/24".parse().unwrap()],
+            host: vec!["172.16.5.1".parse().unwrap(), "172.16.6.1".parse().unwrap()],
+        }
+    );
 }

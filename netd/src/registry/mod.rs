@@ -240,13 +240,18 @@ impl Registry {
         let (name, live) = self.find_live(key)?;
         let others = self.others(name);
         let undos = plan::teardown(&live.journal, others);
-        let heir = live.journal.contains(&Undo::DisableForwarding).then(|| self.forwarders(name).next()).flatten();
         Ok(Stop {
             name: name.clone(),
-            hand_over: heir.map(|heir| (heir.clone(), Undo::DisableForwarding)),
+            hand_over: self.hand_over(name, &live.journal),
             undos,
             forget: self.networks.get(name).is_some_and(|entry| entry.definition.is_none()),
         })
+    }
+
+    /// What another active network must undo one day in place of `name`, whose journal this is, and which one.
+    pub fn hand_over(&self, name: &NetworkName, journal: &[Undo]) -> Option<(NetworkName, Undo)> {
+        let heir = journal.contains(&Undo::DisableForwarding).then(|| self.forwarders(name).next()).flatten();
+        heir.map(|heir| (heir.clone(), Undo::DisableForwarding))
     }
 
     /// The network whose definition `key` may be removed, and whether anything of it remains.

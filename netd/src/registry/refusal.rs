@@ -18,6 +18,9 @@ pub enum Refusal {
     /// No port of a guest of that name.
     #[error("Domain not found: no domain with matching name '{0}'")]
     NoGuest(String),
+    /// Neither a port nor a guest of that name.
+    #[error("Port not found: no port or guest with matching name '{0}'")]
+    NoPort(String),
     /// Started twice.
     #[error("Requested operation is not valid: network is already active")]
     AlreadyActive(String),
@@ -119,7 +122,7 @@ impl Refusal {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Refusal::NoNetwork(_) => ErrorKind::NoNetwork,
-            Refusal::NoGuest(_) => ErrorKind::NoGuest,
+            Refusal::NoGuest(_) | Refusal::NoPort(_) => ErrorKind::NoGuest,
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
@@ -144,6 +147,7 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {
                 Some("a transient network has no definition; make one with 'netd net-define'".into())

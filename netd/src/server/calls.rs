@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts,
-        Method, NewNetwork, OneNetwork, SetAutostart,
+        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
+        ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -100,9 +100,10 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             reply(verbs.leases(&network, mac.as_deref()))
         }
         Method::ListPorts => reply(verbs.list_ports(parameters::<ListPorts>(call)?.network.as_deref())),
+        Method::GetPorts => reply(verbs.port_info(&parameters::<GetPorts>(call)?.port).await),
         Method::AddPort => {
-            let AddPort { network, guest, mac, queues } = parameters(call)?;
-            match verbs.add_port(&PortRequest { network, guest, mac, queues }).await {
+            let AddPort { network, guest, mac, queues, guards } = parameters(call)?;
+            match verbs.add_port(&PortRequest { network, guest, mac, queues, guards }).await {
                 Ok((port, fds)) => with_fds(reply(Ok(PortReply { port })), fds),
                 Err(error) => Answer::Refused(error.into()),
             }

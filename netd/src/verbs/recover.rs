@@ -49,6 +49,10 @@ impl<H: Host> Verbs<H> {
         if !dead.is_empty() {
             host = self.host.observe().await?;
         }
+        // Before the servers start: a lease given now opens the guards that are there.
+        if had_records && let Err(error) = self.host.restore_guards(&self.guarded()).await {
+            tracing::error!("cannot restore the ports' guards: {error}");
+        }
         self.mend_all(&host).await;
         if had_records && let Err(error) = self.replace_firewall().await {
             tracing::error!("cannot restore the firewall rules: {error}");
@@ -110,10 +114,20 @@ impl<H: Host> Verbs<H> {
     /// Takes away what is left of a network that does not run, but for its rules: the table is made anew a little
     /// later without them. True if it worked.
     async fn clean_up(&self, record: &Record) -> bool {
-        let others = match record.name.parse() {
-            Ok(name) => self.registry().others(&name),
-            Err(_) => Others::default(),
+        let (others, hand_over) = match record.name.parse() {
+            Ok(name) => {
+                let registry = self.registry();
+                (registry.others(&name), registry.hand_over(&name, &record.journal))
+            }
+            Err(_) => (Others::default(), None),
         };
+        if let Some((heir, undo)) = hand_over {
+            self.registry_mut().inherit(&heir, undo);
+            if let Err(error) = self.save_live(&heir, Phase::Active) {
+                tracing::error!("network {}: {error}", record.name);
+                return false;
+            }
+        }
         let undos: Vec<Undo> = plan::teardown(&record.journal, others)
             .into_iter()
             .filter(|undo| !matches!(undo, Undo::RemoveFirewall(_) | Undo::RemoveTable))

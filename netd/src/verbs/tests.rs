@@ -188,7 +188,13 @@ fn a_failed_start_leaves_no_record_and_no_network() {
 }
 
 fn port(network: &str, guest: &str, mac: Option<&str>) -> PortRequest {
-    PortRequest { network: network.into(), guest: Some(guest.into()), mac: mac.map(str::to_owned), queues: 1 }
+    PortRequest {
+        network: network.into(),
+        guest: Some(guest.into()),
+        mac: mac.map(str::to_owned),
+        queues: 1,
+        guards: None,
+    }
 }
 
 #[test]

@@ -18,16 +18,37 @@ pub(super) fn document(text: &str) -> Result<Document<'_>, Error> {
     let error = |line, problem| Error { line, element: String::new(), problem };
     limits::check(text).map_err(|(line, problem)| error(line, problem))?;
     let options = ParsingOptions { nodes_limit: NODES_LIMIT, ..ParsingOptions::default() };
-    Document::parse_with_options(text, options).map_err(|cause| match cause {
-        roxmltree::Error::NodesLimitReached => error(1, Problem::TooLarge("100000 elements")),
-        // The end of the text has no position of its own.
-        roxmltree::Error::UnexpectedEndOfStream | roxmltree::Error::UnclosedRootNode => error(
-            limits::line_at(text, text.trim_end().len()),
-            Problem::Syntax("the text ends in the middle of an element".to_owned()),
-        ),
-        roxmltree::Error::NoRootNode => error(1, Problem::Syntax("the document is empty".to_owned())),
-        cause => error(cause.pos().row, Problem::Syntax(printable(&cause.to_string()))),
+    Document::parse_with_options(text, options).map_err(|cause| {
+        let pos = cause.pos();
+        match cause {
+            roxmltree::Error::NodesLimitReached => error(1, Problem::TooLarge("100000 elements")),
+            roxmltree::Error::NoRootNode => error(1, Problem::Syntax("the document is empty".to_owned())),
+            // The end of the text has no position of its own.
+            roxmltree::Error::UnexpectedEndOfStream | roxmltree::Error::UnclosedRootNode => {
+                let end = text.trim_end();
+                let problem = Problem::Syntax("the text ends in the middle of an element".to_owned());
+                Error { line: limits::line_at(text, end.len()), element: last_tag(end), problem }
+            }
+            cause => {
+                let said = cause.to_string().replace(&format!(" at {pos}"), "");
+                let before: usize =
+                    text.split_inclusive('\n').take((pos.row as usize).saturating_sub(1)).map(str::len).sum();
+                let column =
+                    text[before..].char_indices().nth((pos.col as usize).saturating_sub(1)).map_or(0, |(at, _)| at);
+                let element = last_tag(&text[..before + column]);
+                Error { line: pos.row, element, problem: Problem::Syntax(printable(&said)) }
+            }
+        }
     })
+}
+
+/// The name in the last start tag of a text that is not well-formed: the element the reader was in, or the one before.
+fn last_tag(text: &str) -> String {
+    let is_start = |(at, _): &(usize, &str)| text[at + 1..].starts_with(|c: char| c.is_alphabetic() || c == '_');
+    let Some((at, _)) = text.rmatch_indices('<').find(is_start) else { return String::new() };
+    let name = &text[at + 1..];
+    let end = name.find(|c: char| c.is_whitespace() || c == '/' || c == '>' || c == '<').unwrap_or(name.len());
+    printable(&name[..end])
 }
 
 /// One element of the tree.

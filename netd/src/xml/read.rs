@@ -13,9 +13,9 @@ use crate::model::{
     Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet, printable,
 };
 
-const KNOWN: [&str; 11] =
-    ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "ip", "route", "netd:forwards"];
-const LATER: [&str; 8] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan", "port"];
+const KNOWN: [&str; 12] =
+    ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "port", "ip", "route", "netd:forwards"];
+const LATER: [&str; 7] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan"];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
     let document = document(text)?;
@@ -27,7 +27,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     root.attributes(&["connections"], &["ipv6", "trustGuestRxFilters"])?;
 
     let (mut name, mut uuid, mut forward, mut bridge, mut mac) = (None, None, None, None, None);
-    let (mut mtu, mut domain, mut dns, mut forwards) = (None, None, None, None);
+    let (mut mtu, mut domain, mut dns, mut port, mut forwards) = (None, None, None, None, None);
     let (mut subnets, mut routes) = (ip::Subnets::default(), Vec::new());
     for child in root.children(&KNOWN, &LATER)? {
         match child.name() {
@@ -40,6 +40,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "mtu" => once(&mut mtu, child, self::mtu(child)?)?,
             "domain" => once(&mut domain, child, self::domain(child)?)?,
             "dns" => once(&mut dns, child, self::dns(child)?)?,
+            "port" => once(&mut port, child, self::port(child)?)?,
             "ip" => subnets.add(child, ip::subnet(child)?)?,
             _ => routes.push((child, ip::route(child)?)),
         }
@@ -66,10 +67,17 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         mtu,
         domain,
         dns: dns.unwrap_or_default(),
+        isolated_ports: port.flatten(),
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
         forwards,
     })
+}
+
+fn port(element: Element<'_>) -> Result<Option<bool>, Error> {
+    element.attributes(&["isolated"], &[])?;
+    element.children(&[], &[])?;
+    element.yes_no("isolated")
 }
 
 fn name(element: Element<'_>) -> Result<NetworkName, Error> {

@@ -32,6 +32,9 @@ pub(super) fn network(network: &Network) -> String {
         out.empty("domain", &[("name", Some(domain.name.clone())), ("localOnly", local_only)]);
     }
     dns(&mut out, &network.dns);
+    if let Some(isolated) = network.isolated_ports {
+        out.empty("port", &[("isolated", Some(if isolated { "yes" } else { "no" }.to_owned()))]);
+    }
     for subnet in &network.subnets {
         ip(&mut out, subnet);
     }

@@ -192,4 +192,6 @@ impl Source {
 }
 
 #[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use linux_loader::loader::bootparam::boot_params;
+use linux_loader::loader::bootparam::{boot_params, setup_header};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -21,24 +21,8 @@ fn file(content: &[u8]) -> NamedTempFile {
 }
 
 /// A bzImage whose protected-mode part is the bytes 0xaa.
-fn bzimage(change: impl FnOnce(&mut linux_loader::loader::bootparam::setup_header)) -> Vec<u8> {
-    let mut page = boot_params::default();
-    page.hdr.setup_sects = 1;
-    page.hdr.header = 0x5372_6448;
-    page.hdr.version = 0x020f;
-    page.hdr.loadflags = 1;
-    page.hdr.code32_start = 0x10_0000;
-    page.hdr.xloadflags = 1;
-    page.hdr.cmdline_size = 2047;
-    page.hdr.initrd_addr_max = 0x7fff_ffff;
-    page.hdr.pref_address = 0x100_0000;
-    page.hdr.init_size = 0x100_0000;
-    change(&mut page.hdr);
-    let mut image = vec![0; 1024 + 4096];
-    image[0x1f1..0x1f1 + size_of_val(&page.hdr)]
-        .copy_from_slice(vm_memory::ByteValued::as_slice(&page)[0x1f1..].split_at(size_of_val(&page.hdr)).0);
-    image[1024..].fill(0xaa);
-    image
+fn bzimage(change: impl FnOnce(&mut setup_header)) -> Vec<u8> {
+    super::fake::bzimage(&[0xaa; 4096], change)
 }
 
 /// An ELF file with one segment at 16 MiB and, if asked, a PVH note that names its start.

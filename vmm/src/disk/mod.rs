@@ -1,12 +1,13 @@
 //! EDGE: disk image files. A raw image opened, locked, and read and written in place.
 //!
-//! Never: looks at what is inside the image, follows references in it, or grows it. The lock is an open-file-description
-//! lock over the whole file (fcntl F_OFD_SETLK): exclusive for a writer, shared for readers, gone with the descriptor.
+//! Never: looks at what is inside the image, follows references in it, or grows it. The lock is an
+//! open-file-description lock over the whole file (fcntl F_OFD_SETLK): exclusive for a writer, shared for readers, gone
+//! with the descriptor.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::virtio::Buffers;
@@ -18,10 +19,12 @@ mod tests;
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// It cannot be opened.
-    #[error("cannot open the disk image {}: {source}", path.display())]
+    #[error("cannot open the disk image {}: {source}{}", path.display(), hint(source, *readonly))]
     Open {
         /// The image.
         path: PathBuf,
+        /// Whether it was to be opened for reading only.
+        readonly: bool,
         /// What the kernel said.
         source: io::Error,
     },
@@ -32,7 +35,10 @@ pub enum DiskError {
         path: PathBuf,
     },
     /// Somebody else has it.
-    #[error("the disk image {} is in use by another program; stop that one, or attach it read-only on both sides", path.display())]
+    #[error(
+        "the disk image {} is in use by another program; stop that one, or attach it read-only on both sides",
+        path.display()
+    )]
     InUse {
         /// The image.
         path: PathBuf,
@@ -68,8 +74,11 @@ impl RawDisk {
     /// Opens and locks the image. Bytes past the last whole sector are not part of the disk.
     pub fn open(path: &Path, readonly: bool) -> Result<Self, DiskError> {
         let name = || path.to_path_buf();
-        let open = |source| DiskError::Open { path: name(), source };
-        let file = OpenOptions::new().read(true).write(!readonly).open(path).map_err(open)?;
+        let open = |source| DiskError::Open { path: name(), readonly, source };
+        // Without O_NONBLOCK, opening a FIFO would wait for its other end; files and block devices don't know the flag.
+        let mut options = OpenOptions::new();
+        options.read(true).write(!readonly).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(open)?;
         let kind = file.metadata().map_err(open)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(DiskError::Kind { path: name() });
@@ -145,6 +154,18 @@ fn transfer(
         }
     }
     Ok(())
+}
+
+/// The next move after an image could not be opened.
+fn hint(source: &io::Error, readonly: bool) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path, or make one with `truncate -s SIZE PATH`",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !readonly => {
+            "; let this user write it, or attach it read-only"
+        }
+        io::ErrorKind::PermissionDenied => "; let this user read it",
+        _ => "",
+    }
 }
 
 fn lock(file: &File, shared: bool) -> io::Result<()> {

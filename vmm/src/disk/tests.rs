@@ -23,6 +23,16 @@ fn a_directory_is_refused() {
 }
 
 #[test]
+fn a_fifo_is_refused_without_waiting_for_its_other_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for readonly in [true, false] {
+        assert!(matches!(RawDisk::open(&path, readonly), Err(DiskError::Kind { .. })));
+    }
+}
+
+#[test]
 fn less_than_a_sector_is_refused_and_a_part_sector_is_cut_off() {
     assert!(matches!(RawDisk::open(image(511).path(), false), Err(DiskError::Empty { bytes: 511, .. })));
     assert_eq!(RawDisk::open(image(1535).path(), false).unwrap().bytes(), 1024);

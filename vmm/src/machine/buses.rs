@@ -68,7 +68,7 @@ impl Buses {
             Exit::Interrupted => return Next::Check,
             // With the local APIC in the kernel HLT does not come here; if it does, running on is what an interrupt does.
             Exit::Halted => return Next::Check,
-            Exit::TripleFault => return Next::Crash("the guest crashed: triple fault".to_owned()),
+            Exit::TripleFault => return Next::Crash("a triple fault".to_owned()),
             Exit::Unable => {
                 return Next::Crash(
                     "KVM met an instruction it can neither run nor emulate; `vmm probe` tells whether this host can run \

@@ -53,8 +53,8 @@ pub(crate) enum MachineError {
     Virtio(#[from] VirtioError),
     #[error(transparent)]
     Pci(#[from] PciError),
-    #[error("failed to write the ACPI tables: {0}")]
-    Tables(GuestMemoryError),
+    #[error("failed to write the ACPI tables and the reset vector: {0}")]
+    Firmware(GuestMemoryError),
     #[error("failed to make an event descriptor: {0}: raise the limit of open files (ulimit -n)")]
     Descriptor(io::Error),
     #[error("failed to start a vCPU thread: {0}")]
@@ -155,7 +155,10 @@ impl Machine {
     /// Loads the guest and runs its CPUs.
     pub(crate) fn start(&mut self) -> Result<(), MachineError> {
         let tables = acpi::tables(&self.layout, self.shape.cpus);
-        self.memory.write_slice(&tables, GuestAddress(layout::ACPI_TABLES)).map_err(MachineError::Tables)?;
+        let firmware = [(layout::ACPI_TABLES, &tables[..]), (layout::RESET_VECTOR, &power::RESET_PROGRAM)];
+        for (address, bytes) in firmware {
+            self.memory.write_slice(bytes, GuestAddress(address)).map_err(MachineError::Firmware)?;
+        }
         let entry = self.boot.load(&self.memory, &self.layout, &self.shape.command_line, layout::ACPI_TABLES)?;
         let vcpus: Vec<_> = (0..self.shape.cpus).map(|index| self.vcpu(index)).collect::<Result<_, _>>()?;
         if let Some((first, _)) = vcpus.first() {
@@ -256,3 +259,6 @@ fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<Vec<Slotted>, Mach
     }
     Ok(devices)
 }
+
+#[cfg(test)]
+mod tests;

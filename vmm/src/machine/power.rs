@@ -1,8 +1,9 @@
-//! How a guest asks to be switched off or reset: the ACPI sleep and reset registers and the keyboard controller.
+//! How a guest asks to be switched off or reset: the ACPI sleep and reset registers, the keyboard controller, the reset
+//! vector.
 //!
 //! Plain decisions, no state: (register, value) → request. Whoever owns the bus carries the request out.
 
-use crate::layout::{RESET_REGISTER, RESET_VALUE, SLEEP_CONTROL, SLEEP_TYPE_S5};
+use crate::layout::{ACPI_PORT, RESET_REGISTER, RESET_VALUE, SLEEP_CONTROL, SLEEP_TYPE_S5};
 
 /// What the guest asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,22 @@ pub(super) fn acpi_write(offset: u16, value: u8) -> Option<Request> {
         _ => None,
     }
 }
+
+/// The program at the reset vector, in real mode: writes the reset register.
+///
+/// Linux needs it: on hardware-reduced ACPI it resets by EFI, and where there is none it jumps to the BIOS, past the
+/// reset register and the keyboard controller (`efi_reboot_required` in arch/x86/platform/efi/quirks.c).
+#[rustfmt::skip]
+pub(super) const RESET_PROGRAM: [u8; 9] = {
+    let [low, high] = (ACPI_PORT + RESET_REGISTER).to_le_bytes();
+    [
+        0xba, low, high,    // mov dx, port
+        0xb0, RESET_VALUE,  // mov al, value
+        0xee,               // out dx, al
+        0xf4,               // hlt
+        0xeb, 0xfd,         // jmp back to hlt
+    ]
+};
 
 mod i8042 {
     pub(super) const DATA: u16 = 0;

@@ -1,7 +1,7 @@
 //! EDGE: the host's end of a guest's NIC. One open tap queue: its ioctls, and reads and writes of frames.
 //!
-//! The queue was opened and given to us by somebody with the right to (netd); closing it is all we need to do to give it
-//! back. Never: creates or configures a network device. Each frame has a virtio header of 12 bytes before it.
+//! The queue was opened and given to us by somebody with the right to (netd); closing it is all we need to do to give
+//! it back. Never: creates or configures a network device. Each frame has a virtio header of 12 bytes before it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -75,7 +75,8 @@ impl Tap {
     /// Takes over a tap queue: checks how it was opened, and sets header size and non-blocking mode.
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, TapError> {
         let mut request = empty_request();
-        // SAFETY: `request` is an ifreq, which is what TUNGETIFF writes; both it and the descriptor live across the call.
+        // SAFETY: `request` is an ifreq, which is what TUNGETIFF writes; both it and the descriptor live across the
+        // call.
         unsafe { ioctl::get_iff(fd.as_raw_fd(), &mut request) }
             .map_err(|errno| TapError::NotTap { fd: fd.as_raw_fd(), source: errno.into() })?;
         // SAFETY: TUNGETIFF filled in the flags member of the union.
@@ -118,8 +119,8 @@ impl Tap {
             .map_err(|errno| self.refused("offloads", errno))
     }
 
-    /// Lets this queue take part in its tap, or not: the kernel spreads frames over the queues that do. Not to be called by
-    /// two threads at once.
+    /// Lets this queue take part in its tap, or not: the kernel spreads frames over the queues that do. Not to be
+    /// called by two threads at once.
     pub(crate) fn set_attached(&self, attached: bool) -> Result<(), TapError> {
         if !self.is_tap || self.attached.load(Ordering::Acquire) == attached {
             return Ok(());
@@ -141,8 +142,8 @@ impl Tap {
     /// Sends the frame in `frame`, header first.
     pub(crate) fn send(&self, frame: &Buffers) -> io::Result<usize> {
         let pieces = frame.as_iovecs();
-        // SAFETY: the pieces are guest memory that `frame` keeps mapped; the kernel only reads them, and the guest changing
-        // them meanwhile harms nobody, since the kernel copies what it checks.
+        // SAFETY: the pieces are guest memory that `frame` keeps mapped; the kernel only reads them, and the guest
+        // changing them meanwhile harms nobody, since the kernel copies what it checks.
         let sent = unsafe { libc::writev(self.fd.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
@@ -150,8 +151,8 @@ impl Tap {
     /// Receives a frame, header first, into `room` and what does not fit into `spill`. Answers the bytes received.
     pub(crate) fn receive(&self, room: &mut Buffers, spill: &mut [u8]) -> io::Result<usize> {
         let received = room.with_spill(spill, |pieces| {
-            // SAFETY: all pieces but the last are guest memory that `room` keeps mapped and of which no references exist; the
-            // last is `spill`, borrowed exclusively for longer than the call.
+            // SAFETY: all pieces but the last are guest memory that `room` keeps mapped and of which no references
+            // exist; the last is `spill`, borrowed exclusively for longer than the call.
             unsafe { libc::readv(self.fd.as_raw_fd(), pieces.as_ptr(), pieces.len() as libc::c_int) }
         });
         usize::try_from(received).map_err(|_| io::Error::last_os_error())

@@ -1,10 +1,11 @@
 //! A type 0 configuration space as plain state: bytes, a mask of those the guest may change, one memory BAR per pair.
 //!
-//! Reads and writes of any width and offset are safe and never fail: what does not exist reads as zero and ignores writes.
-//! It decides nothing: whoever owns it looks at [`ConfigSpace::bar`] and [`ConfigSpace::command`] after a write.
-//! Source: PCI Local Bus 3.0 §6.1, §6.2.5.1 (BAR sizing), §6.7 (capability list).
+//! Reads and writes of any width and offset are safe and never fail: what does not exist reads as zero and ignores
+//! writes. It decides nothing: whoever owns it looks at [`ConfigSpace::bar`] and [`ConfigSpace::command`] after a
+//! write. Source: PCI Local Bus 3.0 §6.1, §6.2.5.1 (BAR sizing), §6.7 (capability list).
 
-/// Bytes of configuration space that hold registers. The extended space up to 4096 reads as zero: no extended capability.
+/// Bytes of configuration space that hold registers. The extended space up to 4096 reads as zero: no extended
+/// capability.
 const SIZE: usize = 256;
 
 mod reg {
@@ -111,8 +112,8 @@ impl ConfigSpace {
         u16::from_le_bytes([self.bytes[reg::COMMAND], self.bytes[reg::COMMAND + 1]])
     }
 
-    /// Appends a capability: `body` follows the two bytes of id and next pointer; `writable` has a bit set for each bit of
-    /// `body` the guest may change (shorter than `body`: the rest is read-only). Answers its offset.
+    /// Appends a capability: `body` follows the two bytes of id and next pointer; `writable` has a bit set for each bit
+    /// of `body` the guest may change (shorter than `body`: the rest is read-only). Answers its offset.
     pub(crate) fn add_capability(&mut self, id: u8, body: &[u8], writable: &[u8]) -> u8 {
         let at = self.free;
         debug_assert!(at + 2 + body.len() <= SIZE, "capabilities fill configuration space");

@@ -1,6 +1,7 @@
 //! The host bridge in slot 0: an identity and nothing else, so that the guest finds a root of the bus.
 //!
-//! 8086:0d57 is the id firmware (OVMF) and other monitors' guests know as "a virtual host bridge without chipset registers".
+//! 8086:0d57 is the id firmware (OVMF) and other monitors' guests know as "a virtual host bridge without chipset
+//! registers".
 
 use std::sync::Mutex;
 

@@ -1,8 +1,8 @@
 //! PCI as the guest sees it: bus 0, its slots, and the three ways a vCPU reaches them.
 //!
 //! A vCPU exit (ECAM access, ports 0xcf8..0xcff, or any other MMIO) comes in as an offset and bytes, is handed to the
-//! function it names, and the answer goes back. Nothing here knows KVM: interrupts and doorbells leave through the traits
-//! in [`msix`], which the machine implements. Never: INTx lines, bridges, more than one bus, hot-plug.
+//! function it names, and the answer goes back. Nothing here knows KVM: interrupts and doorbells leave through the
+//! traits in [`msix`], which the machine implements. Never: INTx lines, bridges, more than one bus, hot-plug.
 
 mod config;
 mod host_bridge;

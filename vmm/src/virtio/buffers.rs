@@ -1,8 +1,8 @@
 //! Pieces of guest memory, checked once and then handed to readv, writev and the like as they are.
 //!
-//! This is the one place where guest addresses become host pointers. A [`Buffers`] owns a handle on the memory its pieces
-//! lie in, so that a pointer can't outlive its mapping. The guest may write to the bytes at any time: they are copied or
-//! given to the kernel, never looked at by reference.
+//! This is the one place where guest addresses become host pointers. A [`Buffers`] owns a handle on the memory its
+//! pieces lie in, so that a pointer can't outlive its mapping. The guest may write to the bytes at any time: they are
+//! copied or given to the kernel, never looked at by reference.
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,8 @@ pub(crate) struct NotMemory;
 /// A list of pieces of guest memory, read or written in order as if it were one.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// Invariant: every piece lies in `memory`; kept by `push`, the only way in, and by the rest only making pieces smaller.
+    /// Invariant: every piece lies in `memory`; kept by `push`, the only way in, and by the rest only making pieces
+    /// smaller.
     pieces: Vec<iovec>,
     /// Pieces before this one are used up.
     front: usize,
@@ -25,8 +26,8 @@ pub(crate) struct Buffers {
     memory: GuestMemoryMmap<()>,
 }
 
-// SAFETY: the pointers are to guest memory that `memory` (which is Send) keeps mapped at the same place for every thread;
-// nothing is shared between two `Buffers`.
+// SAFETY: the pointers are to guest memory that `memory` (which is Send) keeps mapped at the same place for every
+// thread; nothing is shared between two `Buffers`.
 unsafe impl Send for Buffers {}
 
 impl Buffers {
@@ -158,8 +159,8 @@ impl Buffers {
                 continue;
             }
             let base = piece.iov_base.cast::<u8>().wrapping_add(offset);
-            // SAFETY: by the invariant of `pieces` the bytes lie in guest memory that `self.memory` keeps mapped for as long
-            // as `self` is borrowed; VolatileSlice makes no references to them.
+            // SAFETY: by the invariant of `pieces` the bytes lie in guest memory that `self.memory` keeps mapped for as
+            // long as `self` is borrowed; VolatileSlice makes no references to them.
             let slice = unsafe { VolatileSlice::new(base, piece.iov_len - offset) };
             offset = 0;
             if !f(slice) {

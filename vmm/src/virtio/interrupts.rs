@@ -1,9 +1,10 @@
 //! What a virtio function tells its driver, and by which vector (virtio 1.2 §4.1.4.5, §4.1.5.1.2, §2.1.2).
 //!
-//! Shared by the transport (which programs it) and the workers (which raise): atomics, and a short lock in the MSI-X table.
+//! Shared by the transport (which programs it) and the workers (which raise): atomics, and a short lock in the MSI-X
+//! table.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 
 use crate::pci::msix::{MsiRoutes, MsixVectors};
 
@@ -15,12 +16,17 @@ const ISR_QUEUE: u8 = 1;
 /// ISR bit: the configuration, or the status, changed.
 const ISR_CONFIG: u8 = 2;
 
+/// Log lines about one device's driver in the life of the machine.
+const COMPLAINTS: u32 = 20;
+
+/// A function's interrupts, its state of health, and how much of that was said already.
 pub(crate) struct Interrupts {
     pub(super) msix: MsixVectors,
     isr: AtomicU8,
     config: AtomicU16,
     queues: Vec<AtomicU16>,
     needs_reset: AtomicBool,
+    complaints: AtomicU32,
 }
 
 impl Interrupts {
@@ -32,6 +38,7 @@ impl Interrupts {
             config: AtomicU16::new(NO_VECTOR),
             queues: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
             needs_reset: AtomicBool::new(false),
+            complaints: AtomicU32::new(0),
         }
     }
 
@@ -51,6 +58,17 @@ impl Interrupts {
 
     pub(super) fn is_reset_needed(&self) -> bool {
         self.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// Whether another log line about what the guest does wrong may be written: a guest can do wrong as often as it
+    /// likes.
+    pub(super) fn may_complain(&self, device: &str) -> bool {
+        let before =
+            self.complaints.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n <= COMPLAINTS).then_some(n + 1));
+        if before == Ok(COMPLAINTS) {
+            tracing::warn!(device, "no more will be said about what the guest does wrong with this device");
+        }
+        before.is_ok_and(|n| n < COMPLAINTS)
     }
 
     /// Reads and clears the ISR byte.

@@ -1,8 +1,9 @@
 //! Virtio devices over PCI (virtio 1.2): the transport the guest programs, the queues, and one folder per device.
 //!
 //! A device knows its features, its configuration and what to do with a queue; it knows nothing of PCI or KVM. The
-//! transport ([`VirtioPci`]) knows registers, interrupts and doorbells; it knows nothing of frames or sectors. The guest is
-//! hostile: what it writes into rings and registers is checked on a copy, and a broken ring stops its queue, never us.
+//! transport ([`VirtioPci`]) knows registers, interrupts and doorbells; it knows nothing of frames or sectors. The
+//! guest is hostile: what it writes into rings and registers is checked on a copy, and a broken ring stops its queue,
+//! never us.
 
 pub mod blk;
 mod buffers;
@@ -68,7 +69,8 @@ pub trait VirtioDevice: Send {
     fn config(&self) -> Vec<u8>;
     /// The driver is ready: starts the workers. Called again only after `reset`.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
-    /// Ends and joins the workers, forgets the queues; afterwards the device can be activated again. Does nothing if idle.
+    /// Ends and joins the workers, forgets the queues; afterwards the device can be activated again. Does nothing if
+    /// idle.
     fn reset(&mut self);
 }
 

@@ -1,8 +1,8 @@
 //! A split virtqueue as a device uses it: take chains, finish chains, tell the driver.
 //!
-//! The available side is `virtio_queue`'s; chains are walked to their end before anything in them is used, so that a device
-//! sees whole, checked chains or an error. An error means the driver broke the rules of the ring (or is hostile): the
-//! device then gives the queue to [`VirtQueue::broken`] and touches it no more.
+//! The available side is `virtio_queue`'s; chains are walked to their end before anything in them is used, so that a
+//! device sees whole, checked chains or an error. An error means the driver broke the rules of the ring (or is
+//! hostile): the device then gives the queue to [`VirtQueue::broken`] and touches it no more.
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +17,8 @@ use super::buffers::{Buffers, NotMemory};
 use super::interrupts::Interrupts;
 use super::used::UsedRing;
 
-/// Pieces a chain may have. Drivers may use as many as the queue has entries (§2.7.5.3.1); Linux stays below 260. Two such
-/// chains fit one system call's limit of 1024 (IOV_MAX).
+/// Pieces a chain may have. Drivers may use as many as the queue has entries (§2.7.5.3.1); Linux stays below 260. Two
+/// such chains fit one system call's limit of 1024 (IOV_MAX).
 pub(crate) const MAX_PIECES: usize = 511;
 
 /// How a driver broke a ring.
@@ -150,16 +150,19 @@ impl VirtQueue {
         self.queue.enable_notification(&self.memory).map_err(QueueError::Available)
     }
 
-    /// The driver broke this queue: says so, and tells the driver that the device needs a reset (§2.1.2). The queue must not
-    /// be used any more.
+    /// The driver broke this queue: says so, and tells the driver that the device needs a reset (§2.1.2). The queue
+    /// must not be used any more.
     pub(crate) fn broken(&self, device: &str, error: &QueueError) {
-        tracing::warn!(device, queue = self.index, %error, "the guest broke a virtqueue; it stops until the guest resets the device");
+        if self.interrupts.may_complain(device) {
+            let queue = self.index;
+            tracing::warn!(device, queue, %error, "the guest broke a virtqueue; it stops until a reset");
+        }
         self.interrupts.needs_reset();
     }
 }
 
-/// Appends a chain's buffers to the lists. The iterator copies each descriptor once and ends, without saying why, at the
-/// first one it can't follow; it takes at most as many steps as the table has entries. A chain is whole if the last
+/// Appends a chain's buffers to the lists. The iterator copies each descriptor once and ends, without saying why, at
+/// the first one it can't follow; it takes at most as many steps as the table has entries. A chain is whole if the last
 /// descriptor seen has no successor.
 fn walk(
     chain: DescriptorChain<&GuestMemoryMmap<()>>,

@@ -1,7 +1,7 @@
 //! The used ring (virtio 1.2 §2.7.8): entries are written as buffers are finished and made visible by one store.
 //!
-//! A frame that takes several buffers must become visible as a whole: the Linux driver drops it if `used.idx` covers only a
-//! part. That, and interrupting once per burst, is why `virtio_queue`'s own publisher is not used.
+//! A frame that takes several buffers must become visible as a whole: the Linux driver drops it if `used.idx` covers
+//! only a part. That, and interrupting once per burst, is why `virtio_queue`'s own publisher is not used.
 
 use std::num::Wrapping;
 use std::sync::atomic::{Ordering, fence};
@@ -70,8 +70,8 @@ impl UsedRing {
         if self.considered == self.published {
             return Ok(false);
         }
-        // Full fence between our store of used.idx and our load of used_event (or flags); the driver has the mirror image
-        // between its store of those and its last look at used.idx. Without it both could miss the other's store.
+        // Full fence between our store of used.idx and our load of used_event (or flags); the driver has the mirror
+        // image between its store of those and its last look at used.idx. Without it both could miss the other's store.
         fence(Ordering::SeqCst);
         let old = std::mem::replace(&mut self.considered, self.published);
         if self.event_idx {

@@ -53,7 +53,8 @@ impl Drop for Worker {
 
 /// A queue and what is done with its chains.
 pub(crate) trait Served: Send {
-    /// Works until there is nothing to do, having asked to be kicked, or a burst is full; true if there may be more to do.
+    /// Works until there is nothing to do, having asked to be kicked, or a burst is full; true if there may be more to
+    /// do.
     fn burst(&mut self) -> Result<bool, QueueError>;
     fn queue(&self) -> &VirtQueue;
 }
@@ -87,8 +88,8 @@ fn serve(name: &str, mut waker: Waker, queue: impl Served, exit: &EventFd) -> io
     }
 }
 
-/// What a thread waits for. Descriptors are watched edge-triggered: an event descriptor need not be read, since each write
-/// to it is an edge; a tap must be read until it is empty before waiting again.
+/// What a thread waits for. Descriptors are watched edge-triggered: an event descriptor need not be read, since each
+/// write to it is an edge; a tap must be read until it is empty before waiting again.
 pub(crate) struct Waker {
     epoll: Epoll,
     events: [EpollEvent; 8],

@@ -60,6 +60,7 @@ fn plug(registry: &mut Registry, mac: u8, guest: &str) {
         mac: MacAddr([0x52, 0x54, 0, 0, 1, mac]),
         mtu: 1500,
         queues: 1,
+        guards: true,
     });
 }
 

@@ -4,6 +4,7 @@
 //! was run. Nothing here passes or fails.
 
 mod clients;
+mod guests;
 mod lease;
 mod network;
 mod peers;
@@ -13,8 +14,10 @@ use anyhow::Result;
 use table::Table;
 
 fn main() -> Result<()> {
-    let quick = match std::env::args().nth(1).as_deref() {
+    let mut args = std::env::args().skip(1);
+    let quick = match args.next().as_deref() {
         None => false,
+        Some(guests::IN_LAB) => return in_lab(args.next()),
         Some("--quick") => true,
         Some(other) => anyhow::bail!("unknown argument '{other}': there is only --quick, for fewer samples"),
     };
@@ -24,6 +27,16 @@ fn main() -> Result<()> {
     lease::one_exchange(&mut table, if quick { 50 } else { 300 })?;
     lease::twenty_at_once(&mut table, samples(3))?;
     lease::attach_to_lease(&mut table, samples(3))?;
+    guests::boots(&mut table, samples(4))?;
     table.print();
+    Ok(())
+}
+
+/// The part of a run that was started in the lab: its rows are printed for the run outside to read.
+fn in_lab(samples: Option<String>) -> Result<()> {
+    let samples = samples.and_then(|n| n.parse().ok()).unwrap_or(1);
+    let mut table = Table::new();
+    guests::boot_in_turns(&mut table, samples)?;
+    table.lines().for_each(|line| println!("{line}"));
     Ok(())
 }

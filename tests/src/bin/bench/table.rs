@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Marks a row among other lines.
+const ROW: &str = "@row\t";
+
 /// What was measured, in the order it was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -25,6 +28,38 @@ impl Table {
             format!("{} (n={})", show(other), theirs.len()),
             format!("{:.1}x", other.as_secs_f64() / mine.as_secs_f64()),
         ]);
+    }
+
+    /// Adds a row about memory in KiB; prints as the times do.
+    pub(crate) fn add_memory(&mut self, what: &str, peer: &str, mut ours: Vec<u64>, mut theirs: Vec<u64>) {
+        ours.sort_unstable();
+        theirs.sort_unstable();
+        let median = |values: &[u64]| values.get(values.len() / 2).copied().unwrap_or_default();
+        let (mine, other) = (median(&ours), median(&theirs));
+        let mib = |kib: u64| format!("{:.1} MiB", kib as f64 / 1024.0);
+        self.rows.push([
+            what.to_owned(),
+            format!("{} (n={})", mib(mine), ours.len()),
+            peer.to_owned(),
+            format!("{} (n={})", mib(other), theirs.len()),
+            format!("{:.1}x", other as f64 / mine as f64),
+        ]);
+    }
+
+    /// A row as one line that [`Table::row_from`] reads: how rows leave the lab.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.rows.iter().map(|row| format!("{ROW}{}", row.join("\t")))
+    }
+
+    /// The row in a line of the lab's output, if there is one.
+    pub(crate) fn row_from(line: &str) -> Option<[String; 5]> {
+        let cells: Vec<String> = line.strip_prefix(ROW)?.trim_end().split('\t').map(str::to_owned).collect();
+        cells.try_into().ok()
+    }
+
+    /// Adds a row that was measured elsewhere.
+    pub(crate) fn add_row(&mut self, row: [String; 5]) {
+        self.rows.push(row);
     }
 
     /// The table as text, columns aligned.

@@ -1,6 +1,7 @@
 //! MSI-X: the seam to the machine's interrupt router and, beside it, the doorbells.
 //!
-//! `table` is the registers as plain state; `vectors` joins them to the router. The machine implements the two traits over KVM (irqfd, GSI routing, ioeventfd); tests implement them over plain memory.
+//! `table` is the registers as plain state; `vectors` joins them to the router. The machine implements the two traits
+//! over KVM (irqfd, GSI routing, ioeventfd); tests implement them over plain memory.
 
 mod table;
 #[cfg(test)]
@@ -40,7 +41,8 @@ pub trait MsiRoutes: Send + Sync {
     fn route(&self, gsi: u32, message: Option<MsiMessage>) -> io::Result<()>;
 }
 
-/// The machine's doorbells: a guest write of any width to `address` becomes a write to `fd`, without leaving the kernel.
+/// The machine's doorbells: a guest write of any width to `address` becomes a write to `fd`, without leaving the
+/// kernel.
 pub trait Doorbells: Send + Sync {
     /// Starts it.
     fn register(&self, fd: &EventFd, address: u64) -> io::Result<()>;

@@ -1,8 +1,9 @@
-//! The MSI-X table joined to the machine's router: raising a vector writes its irqfd, or sets its pending bit.
+//! EDGE: the MSI-X table joined to the machine's router: raising a vector writes its irqfd (an event descriptor), or
+//! sets its pending bit.
 //!
 //! A line is asked from the router when its vector is first unmasked, and routed again only when its message changed:
-//! changing a route stalls every vCPU, masking and unmasking happens often. A line stays routed while its vector is masked,
-//! since nobody writes to it then.
+//! changing a route stalls every vCPU, masking and unmasking happens often. A line stays routed while its vector is
+//! masked, since nobody writes to it then.
 
 use std::sync::{Arc, Mutex};
 
@@ -64,8 +65,8 @@ impl MsixVectors {
         }
     }
 
-    /// Sends the vector's interrupt, or keeps it pending while masked; a vector that is not there is no interrupt. False, and
-    /// nothing done, if MSI-X is off.
+    /// Sends the vector's interrupt, or keeps it pending while masked; a vector that is not there is no interrupt.
+    /// False, and nothing done, if MSI-X is off.
     pub(crate) fn raise(&self, vector: u16) -> bool {
         let mut state = lock(&self.state);
         let on = state.table.enabled();

@@ -49,14 +49,15 @@ impl Device {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.failed, true) {
-                        tracing::error!(disk = %self.disk.path().display(), ?request, %error, "a disk image cannot be accessed");
+                        let disk = self.disk.path().display();
+                        tracing::error!(%disk, ?request, %error, "a disk image cannot be accessed");
                     }
                     // How far a read came is not known to the driver, so the whole room may have been written to.
                     (VIRTIO_BLK_S_IOERR, room)
                 }
             },
             Err(refusal) => {
-                tracing::debug!(disk = %self.disk.path().display(), %refusal, "refused a block request");
+                tracing::trace!(disk = %self.disk.path().display(), %refusal, "refused a block request");
                 let unsupported = matches!(refusal, Refusal::Unsupported(_));
                 (if unsupported { VIRTIO_BLK_S_UNSUPP } else { VIRTIO_BLK_S_IOERR }, 0)
             }

@@ -224,6 +224,36 @@ fn random_requests_are_answered_as_a_model_of_the_disk_says() {
 }
 
 #[test]
+fn random_chains_are_answered_or_break_the_queue_and_never_grow_the_image() {
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL);
+    let mut dice = Dice::new(29);
+    for _ in 0..300 {
+        for _ in 0..dice.below(8) {
+            let pieces: Vec<Piece> = (0..1 + dice.below(5))
+                .map(|i| match dice.below(6) {
+                    0 if i == 0 => {
+                        Piece { address: dice.roll(), len: dice.roll() as u32, writable: dice.below(2) == 0 }
+                    }
+                    0..=3 if i == 0 => Piece::holding(&machine, &header(dice.below(13) as u32, dice.below(70))),
+                    1..=3 => Piece { writable: i > 1, ..Piece::room(&machine, dice.below(1500) as u32) },
+                    _ => Piece { writable: true, ..Piece::room(&machine, [1, 512, 1024][dice.below(3) as usize]) },
+                })
+                .collect();
+            guest.ring.add(&pieces);
+        }
+        guest.driver.kick(&mut guest.ring);
+        if dice.below(10) == 0 {
+            assert!(guest.driver.negotiate(ALL));
+            guest.ring = guest.driver.ring(0, 128, true);
+            guest.driver.start();
+            assert_eq!(guest.request(FLUSH, 0, &[]), (OK, 1));
+        }
+    }
+    assert_eq!(image.as_file().metadata().unwrap().len(), 64 * 512);
+}
+
+#[test]
 fn any_header_parses_to_a_request_inside_the_disk_or_a_refusal() {
     let mut dice = Dice::new(5);
     for _ in 0..100_000 {

@@ -1,8 +1,8 @@
 //! The network device (virtio 1.2 §5.1) over tap queues.
 //!
-//! Queues 2N and 2N+1 are the receive and transmit queue of pair N, which has tap queue N and a thread of its own; behind
-//! them, with more than one pair, the control queue, served by the first thread. Frames are moved, never looked at: who
-//! may send what is decided on the bridge.
+//! Queues 2N and 2N+1 are the receive and transmit queue of pair N, which has tap queue N and a thread of its own;
+//! behind them, with more than one pair, the control queue, served by the first thread. Frames are moved, never looked
+//! at: who may send what is decided on the bridge.
 
 mod control;
 mod features;
@@ -23,6 +23,8 @@ use self::worker::Pair;
 use super::worker::Worker;
 use super::{Activation, VirtioDevice, VirtioError};
 use crate::net::{Tap, TapError};
+#[cfg(test)]
+pub(super) use tests::over_a_socket;
 
 /// Frames moved in one direction before the other direction gets its turn, and the guest an interrupt.
 const BURST: usize = 64;
@@ -42,8 +44,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// A NIC with one queue pair per tap queue. Each must have been opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`, and
-    /// `IFF_MULTI_QUEUE` if there are several. `mac` is the guest's address, `mtu` bytes of Ethernet payload.
+    /// A NIC with one queue pair per tap queue. Each must have been opened with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`,
+    /// and `IFF_MULTI_QUEUE` if there are several. `mac` is the guest's address, `mtu` bytes of Ethernet payload.
     pub fn new(taps: Vec<OwnedFd>, mac: [u8; 6], mtu: u16) -> Result<Self, VirtioError> {
         let taps = taps.into_iter().map(Tap::new).collect::<Result<Vec<_>, _>>()?;
         Self::over(taps, mac, mtu)

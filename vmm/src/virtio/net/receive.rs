@@ -1,9 +1,9 @@
 //! From the tap into the guest's receive queue.
 //!
-//! Buffers are taken from the queue until the largest frame fits (mergeable) or one is there (not), then a frame is read
-//! straight into them. Each frame becomes visible to the guest by one store; the guest is interrupted once per burst. A
-//! frame that does not fit into what the guest posted is dropped, as by a NIC that overruns: waiting for more room could
-//! wait for ever, since a driver may post more only after it has received something.
+//! Buffers are taken from the queue until the largest frame fits (mergeable) or one is there (not), then a frame is
+//! read straight into them. Each frame becomes visible to the guest by one store; the guest is interrupted once per
+//! burst. A frame that does not fit into what the guest posted is dropped, as by a NIC that overruns: waiting for more
+//! room could wait for ever, since a driver may post more only after it has received something.
 
 use std::collections::VecDeque;
 use std::io;
@@ -106,7 +106,7 @@ impl Receive {
             Err(error) => {
                 // Empty, or down, or gone: in each case the tap wakes us if that changes.
                 if error.kind() != io::ErrorKind::WouldBlock && !std::mem::replace(&mut self.tap_failed, true) {
-                    tracing::warn!(tap = self.tap.name(), %error, "cannot receive from a tap; waiting for it to recover");
+                    tracing::warn!(tap = self.tap.name(), %error, "cannot receive from a tap; waiting for it");
                 }
                 self.tap_ready = false;
                 Ok(false)
@@ -125,7 +125,8 @@ impl Receive {
             buffers += 1;
             pieces += posted.pieces;
         }
-        // The tap leaves the last two bytes of the header alone; without mergeable buffers they must be 1 too (§5.1.6.4.1).
+        // The tap leaves the last two bytes of the header alone; without mergeable buffers they must be 1 too
+        // (§5.1.6.4.1).
         self.room.write_at(NUM_BUFFERS, &buffers.to_le_bytes());
         self.room.drop_pieces(pieces);
         self.queue.publish()

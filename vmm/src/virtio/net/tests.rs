@@ -20,12 +20,12 @@ const CTRL_VQ: u64 = 1 << 17;
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
 
 /// A NIC of one pair over a socket, and the socket's other end.
-fn nic() -> (Net, OwnedFd) {
+pub(in crate::virtio) fn over_a_socket() -> (OwnedFd, Net) {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_NONBLOCK).unwrap();
     for end in [&ours, &theirs] {
         setsockopt(end, sockopt::SndBuf, &(1 << 20)).unwrap();
     }
-    (Net::over(vec![Tap::socket(ours)], MAC, 1500).unwrap(), theirs)
+    (theirs, Net::over(vec![Tap::socket(ours)], MAC, 1500).unwrap())
 }
 
 struct Guest<'m> {
@@ -106,7 +106,7 @@ fn take(socket: &OwnedFd) -> Vec<u8> {
 #[test]
 fn frames_pass_both_ways_with_and_without_event_idx_and_after_a_rebind() {
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut guest = Guest::new(&machine, nic, MRG_RXBUF, 64);
     for features in [MRG_RXBUF | EVENT_IDX, 0, EVENT_IDX, MRG_RXBUF] {
         let posted = guest.post(32, 2048);
@@ -127,7 +127,7 @@ fn frames_pass_both_ways_with_and_without_event_idx_and_after_a_rebind() {
 #[test]
 fn a_frame_larger_than_a_buffer_comes_in_several_that_are_visible_at_once() {
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut guest = Guest::new(&machine, nic, MRG_RXBUF | EVENT_IDX, 128);
     let posted = guest.post(100, 1500);
     give(&socket, &frame(65_000));
@@ -144,7 +144,7 @@ fn a_frame_larger_than_a_buffer_comes_in_several_that_are_visible_at_once() {
 fn used_idx_moves_once_for_a_frame_of_many_buffers() {
     const BUFFERS: u16 = 94;
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut guest = Guest::new(&machine, nic, MRG_RXBUF, 128);
     let rooms: Vec<Piece> = (0..BUFFERS).map(|_| Piece::room(&machine, 700)).collect();
     // Watched as closely as can be, and often: a single watcher may look away at the wrong moment.
@@ -176,7 +176,7 @@ fn used_idx_moves_once_for_a_frame_of_many_buffers() {
 #[test]
 fn a_burst_of_frames_gives_one_interrupt() {
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut driver = machine.plug(1, nic);
     driver.probe();
     // The frames wait in the tap before the device starts, so that they are one burst.
@@ -201,7 +201,7 @@ fn a_burst_of_frames_gives_one_interrupt() {
 fn a_frame_too_large_for_what_is_posted_is_dropped_and_the_next_one_comes() {
     for features in [0, MRG_RXBUF] {
         let machine = Machine::new();
-        let (nic, socket) = nic();
+        let (socket, nic) = over_a_socket();
         let mut guest = Guest::new(&machine, nic, features, 16);
         let posted = guest.post(1, 1526);
         give(&socket, &frame(9000));
@@ -213,7 +213,7 @@ fn a_frame_too_large_for_what_is_posted_is_dropped_and_the_next_one_comes() {
 #[test]
 fn frames_wait_while_the_guest_has_no_buffers() {
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut guest = Guest::new(&machine, nic, MRG_RXBUF | EVENT_IDX, 16);
     for size in 60..64 {
         give(&socket, &frame(size));
@@ -227,7 +227,7 @@ fn frames_wait_while_the_guest_has_no_buffers() {
 #[test]
 fn a_frame_the_tap_refuses_is_finished_like_any_other() {
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut guest = Guest::new(&machine, nic, EVENT_IDX, 16);
     drop(socket);
     for bytes in [frame(60), vec![0; HEADER], vec![0; 3]] {
@@ -241,7 +241,7 @@ fn a_frame_the_tap_refuses_is_finished_like_any_other() {
 #[test]
 fn a_broken_transmit_ring_leaves_the_receive_ring_working() {
     let machine = Machine::new();
-    let (nic, socket) = nic();
+    let (socket, nic) = over_a_socket();
     let mut guest = Guest::new(&machine, nic, MRG_RXBUF, 16);
     let posted = guest.post(8, 1526);
     guest.transmit.add(&[Piece::room(&machine, 60)]);
@@ -255,7 +255,7 @@ fn a_broken_transmit_ring_leaves_the_receive_ring_working() {
 #[test]
 fn the_configuration_holds_mac_link_pairs_and_mtu() {
     let machine = Machine::new();
-    let (nic, _socket) = nic();
+    let (_socket, nic) = over_a_socket();
     let guest = Guest::new(&machine, nic, 0, 16);
     let bytes: Vec<u8> = (0..14).map(|i| guest.driver.read(guest.driver.device.offset + i, 1) as u8).collect();
     assert_eq!(bytes, [&MAC[..], &[1, 0, 1, 0, 0xdc, 0x05, 0, 0]].concat());
@@ -271,7 +271,7 @@ fn features_that_need_others_are_refused_alone() {
     assert_eq!(offered(1) & (MQ | CTRL_VQ), 0);
     assert_eq!(offered(2) & (MQ | CTRL_VQ), MQ | CTRL_VQ);
     let machine = Machine::new();
-    let (nic, _socket) = nic();
+    let (_socket, nic) = over_a_socket();
     let mut driver = machine.plug(1, nic);
     driver.probe();
     assert!(!driver.negotiate(VERSION_1 | 1 << 11), "the transport asks the device");
@@ -301,7 +301,7 @@ fn random_traffic_under_random_registers_and_rings_never_hangs_or_panics() {
     let mut dice = Dice::new(23);
     for round in 0..20u64 {
         let machine = Machine::new();
-        let (nic, socket) = nic();
+        let (socket, nic) = over_a_socket();
         let features = [0, MRG_RXBUF, EVENT_IDX, MRG_RXBUF | EVENT_IDX][dice.below(4) as usize];
         let mut guest = Guest::new(&machine, nic, features, 16);
         for _ in 0..200 {

@@ -1,7 +1,8 @@
 //! From the guest's transmit queue into the tap.
 //!
-//! Each frame goes out by one write straight from guest memory. Finished buffers are shown and the guest interrupted once per
-//! burst. A frame the tap refuses is dropped: link down (EIO), a header that makes no sense (EINVAL), no memory.
+//! Each frame goes out by one write straight from guest memory. Finished buffers are shown and the guest interrupted
+//! once per burst. A frame the tap refuses is dropped: link down (EIO), a header that makes no sense (EINVAL), no
+//! memory.
 
 use std::io;
 use std::sync::Arc;

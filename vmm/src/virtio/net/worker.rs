@@ -1,6 +1,7 @@
 //! EDGE: the thread of one queue pair: waits for the tap and for kicks, then lets the queues run.
 //!
-//! Notifications are off while a queue runs; it ends a burst early only when it has nothing to do, having asked to be kicked.
+//! Notifications are off while a queue runs; it ends a burst early only when it has nothing to do, having asked to be
+//! kicked.
 
 use std::io;
 use std::sync::Arc;

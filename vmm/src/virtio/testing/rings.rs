@@ -110,7 +110,8 @@ impl<'m> Ring<'m> {
         }
     }
 
-    /// Adds a chain; the device sees it after `publish`. Descriptors are taken round robin: a test keeps fewer in flight.
+    /// Adds a chain; the device sees it after `publish`. Descriptors are taken round robin: a test keeps fewer in
+    /// flight.
     pub(crate) fn add(&mut self, pieces: &[Piece]) -> u16 {
         let slots: Vec<u16> = pieces.iter().map(|_| self.take_slot()).collect();
         self.write_chain(self.descriptors, &slots, pieces);

@@ -1,17 +1,18 @@
-//! Virtio over PCI (virtio 1.2 §4.1), modern only: one function, one BAR, MSI-X, a doorbell per queue.
+//! EDGE (event descriptors): virtio over PCI (virtio 1.2 §4.1), modern only.
 //!
-//! A vCPU's access arrives through [`PciFunction`], is a register access in one of the BAR's regions, and may start or stop
-//! the device. All of that happens under one lock, stopping included: a vCPU that resets the device waits for its workers.
-//! Workers never take this lock; they raise interrupts through [`Interrupts`].
+//! One function, one BAR, MSI-X, a doorbell per queue. A vCPU's access arrives through [`PciFunction`], is a register
+//! access in one of the BAR's regions, and may start or stop the device. All of that happens under one lock, stopping
+//! included: a vCPU that resets the device waits for its workers. Workers never take this lock; they raise interrupts
+//! through [`Interrupts`].
 //!
 //! ```text
 //!            status 0 ◄──────────────── write 0 ─────────────────┐
 //!   power-on ──► features ──FEATURES_OK──► queues ──DRIVER_OK──► running ──broken queue──► needs reset
 //! ```
 //!
-//! Starting fails (bad ring addresses, no bus mastering, a worker that can't start): the device needs a reset, and says why
-//! once. Bus mastering taken away while running stops the device in the same way, since a function without it must not touch
-//! memory; a kernel about to kexec relies on that.
+//! Starting fails (bad ring addresses, no bus mastering, a worker that can't start): the device needs a reset, and says
+//! why once. Bus mastering taken away while running stops the device in the same way, since a function without it must
+//! not touch memory; a kernel about to kexec relies on that.
 
 mod common;
 #[cfg(test)]
@@ -67,11 +68,11 @@ const PCI_CFG_WINDOW: u16 = 16;
 
 /// A virtio device behind PCI registers.
 pub struct VirtioPci {
-    interrupts: Arc<Interrupts>,
     state: Mutex<State>,
 }
 
 struct State {
+    interrupts: Arc<Interrupts>,
     device: Box<dyn VirtioDevice>,
     /// For messages: the device's own name for itself.
     name: String,
@@ -114,8 +115,8 @@ impl VirtioPci {
         let device_config = device.config();
         let (config, msix_cap, pci_cfg_cap) = config_space(&*device, sizes.len(), device_config.len(), bar);
         Ok(Arc::new(Self {
-            interrupts: Arc::new(Interrupts::new(sizes.len(), routes)),
             state: Mutex::new(State {
+                interrupts: Arc::new(Interrupts::new(sizes.len(), routes)),
                 name: device.name(),
                 device,
                 device_config,
@@ -166,7 +167,8 @@ fn config_space(device: &dyn VirtioDevice, queues: usize, config_len: usize, bar
     writable[2] = 0xff;
     writable[6..].fill(0xff);
     let pci_cfg = config.add_capability(CAP_VENDOR, &cap(CFG_PCI, 0, 0, &[0; 4]), &writable);
-    let mut body = (queues as u16).to_le_bytes().to_vec(); // table size minus one: a vector per queue, one for the config
+    // A vector per queue and one for the configuration; the field is the table size minus one.
+    let mut body = (queues as u16).to_le_bytes().to_vec();
     body.extend((region::MSIX_TABLE as u32).to_le_bytes());
     body.extend((region::MSIX_PENDING as u32).to_le_bytes());
     let control = (CONTROL_ENABLE | CONTROL_FUNCTION_MASK).to_le_bytes();
@@ -182,7 +184,7 @@ impl PciFunction for VirtioPci {
             && let Some((at, len)) = state.pci_cfg_target()
         {
             let mut value = [0; 4];
-            state.bar_read(&self.interrupts, at, &mut value[..len]);
+            state.bar_read(at, &mut value[..len]);
             state.config.write(window, &value);
         }
         state.config.read(offset, data);
@@ -196,7 +198,7 @@ impl PciFunction for VirtioPci {
             if let Some((at, len)) = state.pci_cfg_target() {
                 let mut value = [0; 4];
                 state.config.read(window, &mut value);
-                state.bar_write(&self.interrupts, at, &value[..len]);
+                state.bar_write(at, &value[..len]);
             }
             return;
         }
@@ -204,12 +206,12 @@ impl PciFunction for VirtioPci {
         if offset < control + 2 && usize::from(offset) + data.len() > usize::from(control) {
             let mut value = [0; 2];
             state.config.read(control, &mut value);
-            self.interrupts.msix.set_control(u16::from_le_bytes(value));
+            state.interrupts.msix.set_control(u16::from_le_bytes(value));
         }
         if state.running && state.config.command() & COMMAND_BUS_MASTER == 0 {
-            tracing::info!(device = state.name, "the guest took bus mastering away from a running device; it stops");
+            tracing::debug!(device = state.name, "the guest took bus mastering away from a running device; it stops");
             state.stop();
-            self.interrupts.needs_reset();
+            state.interrupts.needs_reset();
         }
         state.bind_doorbells();
     }
@@ -217,28 +219,28 @@ impl PciFunction for VirtioPci {
     fn mmio_read(&self, address: u64, data: &mut [u8]) -> bool {
         let mut state = lock(&self.state);
         let Some(offset) = state.bar_offset(address) else { return false };
-        state.bar_read(&self.interrupts, offset, data);
+        state.bar_read(offset, data);
         true
     }
 
     fn mmio_write(&self, address: u64, data: &[u8]) -> bool {
         let mut state = lock(&self.state);
         let Some(offset) = state.bar_offset(address) else { return false };
-        state.bar_write(&self.interrupts, offset, data);
+        state.bar_write(offset, data);
         true
     }
 
     fn reset(&self) {
         let mut state = lock(&self.state);
-        state.reset(&self.interrupts);
-        self.interrupts.msix.reset();
+        state.reset();
+        state.interrupts.msix.reset();
         state.config = state.power_on.clone();
     }
 
     fn shutdown(&self) {
         let mut state = lock(&self.state);
-        state.reset(&self.interrupts);
-        self.interrupts.msix.reset();
+        state.reset();
+        state.interrupts.msix.reset();
         state.shut_down = true;
     }
 }
@@ -250,17 +252,17 @@ impl State {
         address.checked_sub(self.config.bar(0)).filter(|offset| decoded && *offset < BAR_SIZE)
     }
 
-    fn bar_read(&mut self, interrupts: &Interrupts, offset: u64, data: &mut [u8]) {
+    fn bar_read(&mut self, offset: u64, data: &mut [u8]) {
         match offset {
             region::COMMON..region::ISR => {
-                let queue_vector = interrupts.queue_vector(self.common.selected_queue());
-                let needs_reset = interrupts.is_reset_needed();
-                self.common.read(offset, data, interrupts.config_vector(), queue_vector, needs_reset);
+                let queue_vector = self.interrupts.queue_vector(self.common.selected_queue());
+                let needs_reset = self.interrupts.is_reset_needed();
+                self.common.read(offset, data, self.interrupts.config_vector(), queue_vector, needs_reset);
             }
             region::ISR => {
                 data.fill(0);
                 if let Some(first) = data.first_mut() {
-                    *first = interrupts.take_isr();
+                    *first = self.interrupts.take_isr();
                 }
             }
             region::DEVICE..region::NOTIFY => {
@@ -269,22 +271,22 @@ impl State {
                 }
             }
             region::MSIX_TABLE..region::MSIX_PENDING => {
-                interrupts.msix.read_table(offset - region::MSIX_TABLE, data);
+                self.interrupts.msix.read_table(offset - region::MSIX_TABLE, data);
             }
-            region::MSIX_PENDING.. => interrupts.msix.read_pending(offset - region::MSIX_PENDING, data),
+            region::MSIX_PENDING.. => self.interrupts.msix.read_pending(offset - region::MSIX_PENDING, data),
             _ => data.fill(0),
         }
     }
 
-    fn bar_write(&mut self, interrupts: &Arc<Interrupts>, offset: u64, data: &[u8]) {
+    fn bar_write(&mut self, offset: u64, data: &[u8]) {
         match offset {
             region::COMMON..region::ISR => match self.common.write(offset, data) {
                 Effect::None => {}
-                Effect::Reset => self.reset(interrupts),
+                Effect::Reset => self.reset(),
                 Effect::ProposeFeatures => self.propose_features(),
-                Effect::Start => self.start(interrupts),
-                Effect::ConfigVector(vector) => interrupts.set_config_vector(vector),
-                Effect::QueueVector(queue, vector) => interrupts.set_queue_vector(queue, vector),
+                Effect::Start => self.start(),
+                Effect::ConfigVector(vector) => self.interrupts.set_config_vector(vector),
+                Effect::QueueVector(queue, vector) => self.interrupts.set_queue_vector(queue, vector),
             },
             region::NOTIFY..region::MSIX_TABLE => {
                 // Usually the kernel takes these (ioeventfd); they come here if it can't, or through PCI_CFG.
@@ -294,7 +296,7 @@ impl State {
                 }
             }
             region::MSIX_TABLE..region::MSIX_PENDING => {
-                interrupts.msix.write_table(offset - region::MSIX_TABLE, data);
+                self.interrupts.msix.write_table(offset - region::MSIX_TABLE, data);
             }
             _ => {}
         }
@@ -314,31 +316,38 @@ impl State {
         let wanted = self.common.driver_features();
         let offered = self.device.features() | 1 << VIRTIO_F_VERSION_1;
         if wanted & !offered != 0 || wanted & 1 << VIRTIO_F_VERSION_1 == 0 || !self.device.accepts(wanted) {
-            tracing::warn!(device = self.name, wanted = %format_args!("{wanted:#x}"), offered = %format_args!("{offered:#x}"),
-                "the guest's driver wants features that don't go together; refused");
+            if self.interrupts.may_complain(&self.name) {
+                let device = &self.name;
+                tracing::warn!(
+                    device,
+                    "refused features {wanted:#x}: not all of {offered:#x}, or some without others they need"
+                );
+            }
             return;
         }
         self.common.accept_features();
     }
 
-    fn start(&mut self, interrupts: &Arc<Interrupts>) {
-        if self.running || self.shut_down || interrupts.is_reset_needed() {
+    fn start(&mut self) {
+        if self.running || self.shut_down || self.interrupts.is_reset_needed() {
             return;
         }
-        match self.try_start(interrupts) {
+        match self.try_start() {
             Ok(()) => {
                 self.running = true;
                 self.bind_doorbells();
             }
             Err(error) => {
-                tracing::warn!(device = self.name, %error, "cannot start a virtio device; it needs a reset");
+                if self.interrupts.may_complain(&self.name) {
+                    tracing::warn!(device = self.name, %error, "cannot start a virtio device; it needs a reset");
+                }
                 self.device.reset();
-                interrupts.needs_reset();
+                self.interrupts.needs_reset();
             }
         }
     }
 
-    fn try_start(&mut self, interrupts: &Arc<Interrupts>) -> Result<(), StartError> {
+    fn try_start(&mut self) -> Result<(), StartError> {
         if self.config.command() & COMMAND_BUS_MASTER == 0 {
             return Err(StartError::NoBusMaster);
         }
@@ -361,7 +370,7 @@ impl State {
                 return Err(StartError::OutsideMemory { queue: index });
             }
             let kick = kick.try_clone().map_err(StartError::Worker)?;
-            queues.push(Some(VirtQueue::new(index, queue, self.memory.clone(), kick, interrupts.clone())));
+            queues.push(Some(VirtQueue::new(index, queue, self.memory.clone(), kick, self.interrupts.clone())));
         }
         self.device.activate(Activation { features, queues }).map_err(StartError::Worker)
     }
@@ -373,9 +382,9 @@ impl State {
         self.bind_doorbells();
     }
 
-    fn reset(&mut self, interrupts: &Interrupts) {
+    fn reset(&mut self) {
         self.stop();
-        interrupts.reset();
+        self.interrupts.reset();
         self.common.reset();
     }
 
@@ -389,7 +398,9 @@ impl State {
         }
         if let Some(bar) = self.bound_at.take() {
             for (kick, address) in self.kicks.iter().zip(doorbell_addresses(bar)) {
-                if let Err(error) = self.doorbells.unregister(kick, address) {
+                if let Err(error) = self.doorbells.unregister(kick, address)
+                    && self.interrupts.may_complain(&self.name)
+                {
                     tracing::warn!(device = self.name, address, %error, "cannot take back a doorbell");
                 }
             }
@@ -397,7 +408,9 @@ impl State {
         let Some(bar) = wanted else { return };
         for (i, (kick, address)) in self.kicks.iter().zip(doorbell_addresses(bar)).enumerate() {
             if let Err(error) = self.doorbells.register(kick, address) {
-                tracing::warn!(device = self.name, address, %error, "cannot register a doorbell; kicks take the slow way");
+                if self.interrupts.may_complain(&self.name) {
+                    tracing::warn!(device = self.name, address, %error, "cannot register a doorbell; kicks will be slow");
+                }
                 for (kick, address) in self.kicks.iter().zip(doorbell_addresses(bar)).take(i) {
                     let _ = self.doorbells.unregister(kick, address); // best effort: they came from `register` just now
                 }

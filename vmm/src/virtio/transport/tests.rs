@@ -1,6 +1,7 @@
 //! The transport from the driver's side: probe, negotiate, start, work, reset, and everything out of order.
 
 use super::*;
+use crate::virtio::blk::Blk;
 use crate::virtio::rng::Rng;
 use crate::virtio::testing::{Dice, Driver, Machine, PROMPTLY, Piece};
 
@@ -247,34 +248,49 @@ fn a_bar_at_an_odd_address_and_a_device_of_too_many_queues_are_refused() {
 #[test]
 fn random_register_accesses_never_panic_and_a_reboot_cures_them() {
     let machine = Machine::new();
-    let mut driver = machine.plug(1, Rng::new());
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    let (_far, nic) = crate::virtio::net::over_a_socket();
+    let disk = crate::disk::RawDisk::open(image.path(), false).unwrap();
+    let mut drivers = [machine.plug(1, Rng::new()), machine.plug(2, Blk::new(disk)), machine.plug(3, nic)];
     let mut dice = Dice::new(3);
     for round in 0..30 {
-        driver.probe();
-        let bar = driver.bar();
-        // Start from a running device in some rounds, and put plausible rings into others.
+        drivers.iter_mut().for_each(Driver::probe);
+        let bars = drivers.each_ref().map(Driver::bar);
+        // Start with a running device in some rounds.
         if round % 3 == 0 {
-            works(&driver, EVERYTHING);
+            works(&drivers[0], EVERYTHING);
         }
-        for _ in 0..3_000 {
+        for _ in 0..5_000 {
+            let which = dice.below(3);
+            let bar = bars[which as usize];
+            let config = (which + 1) << 15;
             let bytes = [1, 2, 4, 8][dice.below(4) as usize];
             let value = [dice.roll(), dice.below(16), 0, u64::MAX, 0x1000][dice.below(5) as usize].to_le_bytes();
             let region = [0, 0, 0, 0x2000, 0x4000, 0x6000, 0x8000, 0x4_0000, 0x7_fff8][dice.below(9) as usize];
             let address = bar + region + dice.below(64);
             match dice.below(10) {
-                0 => machine.bus.ecam_write(1 << 15 | dice.below(4096), &value[..bytes.min(4)]),
-                1 => machine.bus.ecam_read(1 << 15 | dice.below(4096), &mut [0; 8][..bytes]),
+                0 => machine.bus.ecam_write(config | dice.below(4096), &value[..bytes.min(4)]),
+                1 => machine.bus.ecam_read(config | dice.below(4096), &mut [0; 8][..bytes]),
                 2 => drop(machine.bus.mmio_read(address, &mut [0; 8][..bytes])),
                 _ => drop(machine.bus.mmio_write(address, &value[..bytes])),
             }
             // Keep it decoding more often than not.
             if dice.below(20) == 0 {
-                machine.bus.ecam_write(1 << 15 | 4, &[6, 0]);
-                driver.move_bar(bar);
+                machine.bus.ecam_write(config | 4, &[6, 0]);
+                drivers[which as usize].move_bar(bar);
             }
         }
         machine.bus.reset();
     }
-    driver.probe();
-    works(&driver, EVERYTHING);
+    drivers.iter_mut().for_each(Driver::probe);
+    works(&drivers[0], EVERYTHING);
+    assert!(drivers[1].negotiate(EVERYTHING) && drivers[2].negotiate(EVERYTHING));
+}
+
+#[test]
+fn a_hostile_driver_cannot_fill_the_log() {
+    let interrupts = Interrupts::new(1, Machine::new().router.clone());
+    let lines = (0..1000).filter(|_| interrupts.may_complain("blk0")).count();
+    assert_eq!(lines, 20);
 }
