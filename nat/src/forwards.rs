@@ -105,12 +105,11 @@ const SETS: [(&str, &[&str], Option<&str>); 11] = [
 ];
 
 /// Base chains: name, type, hook, priority. Before `ruleset`'s source translation, after its DNS redirect.
-const HOOKS: [(&str, &str, &str, i32); 6] = [
+const HOOKS: [(&str, &str, &str, i32); 5] = [
     ("forward_martians", "filter", "prerouting", -300),
     ("forward_in", "nat", "prerouting", -99),
     ("forward_own", "nat", "output", -100),
     ("forward_refuse", "filter", "input", 0),
-    ("forward_redirects", "filter", "output", 0),
     ("forward_back", "nat", "postrouting", 99),
 ];
 
@@ -268,7 +267,6 @@ fn base_rules() -> Vec<(&'static str, Vec<Value>)> {
     };
     // Not by the interface it came in by: br_netfilter hides that.
     let inside = json!({ "concat": [meta("oifname"), ip("saddr")] });
-    let redirect = is(json!({ "payload": { "protocol": "icmp", "field": "type" } }), json!("redirect"));
     vec![
         ("forward_martians", vec![from_guests.clone(), is(ip("daddr"), loopback.clone()), json!({ "drop": null })]),
         ("forward_martians", vec![from_guests.clone(), is(ip("saddr"), loopback.clone()), json!({ "drop": null })]),
@@ -286,8 +284,6 @@ fn base_rules() -> Vec<(&'static str, Vec<Value>)> {
         ("forward_refuse", with(with(vec![new], to_the_host()), waiting(false))),
         ("forward_reject", vec![is(meta("l4proto"), json!("tcp")), json!({ "reject": { "type": "tcp reset" } })]),
         ("forward_reject", vec![json!({ "reject": { "type": "icmpx", "expr": "port-unreachable" } })]),
-        // A client on the target's own network must not be told to go there directly: it knows the host's address only.
-        ("forward_redirects", vec![redirect, to_guests.clone(), translated.clone(), json!({ "drop": null })]),
         ("forward_back", vec![translated.clone(), to_guests, local("saddr"), json!({ "masquerade": null })]),
         ("forward_back", vec![translated.clone(), is(inside, json!("@forward_inside")), json!({ "masquerade": null })]),
         (FORWARDED, vec![translated.clone(), direction("reply"), target("saddr", "sport"), json!({ "accept": null })]),

@@ -42,6 +42,8 @@ pub struct Link {
     pub isolated: bool,
     /// `disable_ipv6` is set, or the kernel has no IPv6.
     pub ipv6_disabled: bool,
+    /// `route_localnet` is set for it: 127.0.0.0/8 may be on the wire.
+    pub route_localnet: bool,
 }
 
 /// What drives a link, as far as it matters here.
@@ -159,6 +161,7 @@ mod tests {
             master: None,
             isolated: false,
             ipv6_disabled: false,
+            route_localnet: false,
         };
         let route = |destination: &str, link| Route {
             destination: destination.parse().unwrap(),

@@ -3,6 +3,7 @@
 //! One netlink socket serves every question of the daemon and, through `apply`, every change. Two more listen for
 //! what other programs do to links and tables.
 
+pub mod listeners;
 pub(crate) mod rules;
 
 use std::{io, net::Ipv4Addr, pin::pin};
@@ -13,8 +14,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-        LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
@@ -185,6 +186,7 @@ fn link(message: LinkMessage) -> Option<Link> {
         isolated: false,
         // Without IPv6 in the kernel the attribute that says otherwise is absent.
         ipv6_disabled: true,
+        route_localnet: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -200,6 +202,12 @@ fn link(message: LinkMessage) -> Option<Link> {
                 link.ipv6_disabled = !families.iter().any(|family| match family {
                     AfSpecUnspec::Inet6(facts) => {
                         facts.iter().any(|fact| matches!(fact, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0))
+                    }
+                    _ => false,
+                });
+                link.route_localnet = families.iter().any(|family| match family {
+                    AfSpecUnspec::Inet(facts) => {
+                        facts.iter().any(|fact| matches!(fact, AfSpecInet::DevConf(conf) if conf.route_localnet != 0))
                     }
                     _ => false,
                 });

@@ -155,11 +155,6 @@ fn a_forward_works_from_everywhere() {
                 assert_eq!(answer, "vm1", "{case} {protocol:?}: another network at {own}");
             }
         }
-        let learnt = world.namespace(vm2).run(|| {
-            let output = std::process::Command::new("ip").args(["route", "get", "198.51.100.1"]).output().unwrap();
-            String::from_utf8(output.stdout).unwrap()
-        });
-        assert!(!learnt.contains("redirected"), "{case}: {learnt}");
     }
 }
 

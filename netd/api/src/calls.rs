@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
-use crate::AddressSource;
+use crate::{AddressSource, Forward, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +23,14 @@ pub enum Method {
     GetPorts,
     AddPort,
     ListAddresses,
+    ListForwards,
+    AddForward,
+    DeleteForward,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 14] = [
+    pub const ALL: [Method; 17] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -42,6 +45,9 @@ impl Method {
         Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
+        Method::ListForwards,
+        Method::AddForward,
+        Method::DeleteForward,
     ];
 
     /// The name in the interface.
@@ -58,14 +64,17 @@ impl Method {
             | Method::ListLeases
             | Method::ListPorts
             | Method::GetPorts
-            | Method::ListAddresses => false,
+            | Method::ListAddresses
+            | Method::ListForwards => false,
             Method::DefineNetwork
             | Method::CreateNetwork
             | Method::StartNetwork
             | Method::DestroyNetwork
             | Method::UndefineNetwork
             | Method::SetAutostart
-            | Method::AddPort => true,
+            | Method::AddPort
+            | Method::AddForward
+            | Method::DeleteForward => true,
         }
     }
 }
@@ -161,4 +170,36 @@ pub struct ListAddresses {
     pub guest: String,
     /// Where to look.
     pub source: AddressSource,
+}
+
+/// Parameters of `ListForwards`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ListForwards {
+    /// Name or UUID; all networks if absent.
+    pub network: Option<String>,
+}
+
+/// Parameters of `AddForward`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct AddForward {
+    /// The new one.
+    pub forward: Forward,
+}
+
+/// Parameters of `DeleteForward`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteForward {
+    /// Name or UUID.
+    pub network: String,
+    /// What is forwarded.
+    pub protocol: Protocol,
+    /// The first port of the host.
+    pub first_port: u32,
+    /// The last port of the host.
+    pub last_port: u32,
+    /// The address of the host; may be absent where only one forward of the network has these ports.
+    pub address: Option<String>,
 }

@@ -8,8 +8,8 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Leases, NetworkReply, Networks, Port, PortDetails, PortReply,
-    Ports, SOCKET_VARIABLE, Xml,
+    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, NetworkReply, Networks,
+    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml, calls::DeleteForward,
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -37,6 +37,16 @@ trait Methods {
     ) -> zlink::Result<(Result<PortReply, Error>, Vec<OwnedFd>)>;
     async fn list_addresses(&mut self, guest: String, source: AddressSource)
     -> zlink::Result<Result<Addresses, Error>>;
+    async fn list_forwards(&mut self, network: Option<String>) -> zlink::Result<Result<Forwards, Error>>;
+    async fn add_forward(&mut self, forward: Forward) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn delete_forward(
+        &mut self,
+        network: String,
+        protocol: Protocol,
+        first_port: u32,
+        last_port: u32,
+        address: Option<String>,
+    ) -> zlink::Result<Result<ForwardReply, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -149,6 +159,22 @@ impl Client {
     /// The addresses of a guest.
     pub async fn list_addresses(&mut self, guest: &str, source: AddressSource) -> Result<Addresses, ClientError> {
         flatten(self.connection.list_addresses(guest.to_owned(), source).await)
+    }
+
+    /// The port forwards of one network, or of all.
+    pub async fn list_forwards(&mut self, network: Option<String>) -> Result<Forwards, ClientError> {
+        flatten(self.connection.list_forwards(network).await)
+    }
+
+    /// Forwards ports of the host to guests.
+    pub async fn add_forward(&mut self, forward: Forward) -> Result<ForwardReply, ClientError> {
+        flatten(self.connection.add_forward(forward).await)
+    }
+
+    /// Ends a forward.
+    pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
+        let DeleteForward { network, protocol, first_port, last_port, address } = forward;
+        flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
     }
 }
 

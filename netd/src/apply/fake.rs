@@ -11,7 +11,8 @@ use std::{
 use super::{Executor, Outcome, StepError};
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
-    observe::ObserveError,
+    model::{Ports, Protocol},
+    observe::{ObserveError, listeners::Listener},
     plan::{Bridge, Step, Undo},
     port::{self, Port},
     registry::PortSpec,
@@ -28,6 +29,10 @@ pub(crate) struct World {
     pub(crate) host: HostState,
     /// Our table, by bridge; absent if there is none.
     pub(crate) table: Option<BTreeMap<String, nat::Network>>,
+    /// The forwards in our table.
+    pub(crate) forwards: Vec<nat::Forward>,
+    /// The leases of every network.
+    pub(crate) leases: Vec<dhcp::Lease>,
     /// Networks whose servers run: in the daemon's process.
     pub(crate) services: BTreeSet<String>,
     /// Where DNS is served.
@@ -53,6 +58,7 @@ pub(crate) enum Trouble {
 pub(crate) struct Traces {
     host: HostState,
     table: Option<BTreeMap<String, nat::Network>>,
+    forwards: Vec<nat::Forward>,
     services: BTreeSet<String>,
 }
 
@@ -79,7 +85,7 @@ impl Fake {
         let world = self.world();
         let mut host = world.host.clone();
         host.links.sort_by_key(|link| link.index);
-        Traces { host, table: world.table.clone(), services: world.services.clone() }
+        Traces { host, table: world.table.clone(), forwards: world.forwards.clone(), services: world.services.clone() }
     }
 
     /// The daemon's process ends, however it was: what lived in it is gone.
@@ -130,6 +136,7 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         master: None,
         isolated: false,
         ipv6_disabled: kind == LinkKind::Other,
+        route_localnet: false,
     }
 }
 
@@ -176,6 +183,7 @@ impl World {
             }
             Step::SetBridge(bridge) => self.set_bridge(bridge)?,
             Step::DisableIpv6 { bridge } => self.link(bridge)?.ipv6_disabled = true,
+            Step::RouteLocalnet { bridge, on } => self.link(bridge)?.route_localnet = *on,
             Step::AddAddress { bridge, address } => {
                 let link = self.link(bridge)?.index;
                 self.host.addresses.push(LinkAddress { link, address: *address });
@@ -254,7 +262,10 @@ impl World {
                     table.remove(&network.bridge);
                 }
             }
-            Undo::RemoveTable => self.table = None,
+            Undo::RemoveTable => {
+                self.table = None;
+                self.forwards.clear();
+            }
             Undo::DisableForwarding => self.host.forwarding = false,
         }
     }
@@ -313,13 +324,29 @@ impl Host for Fake {
         Ok((port, Vec::new()))
     }
 
-    async fn replace_firewall(&self, networks: &[nat::Network]) -> Result<(), StepError> {
+    async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
         self.call(|world| {
+            world.forwards = forwards.to_vec();
             let rules: BTreeMap<_, _> = networks.iter().map(|n| (n.bridge.clone(), n.clone())).collect();
             world.table = (!rules.is_empty()).then_some(rules);
             Ok(())
         })
         .await
+    }
+
+    async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
+        self.call(|world| {
+            if world.table.is_none() || world.forwards != before {
+                return Err(StepError::Kernel(io::Error::other("the table is another")));
+            }
+            world.forwards = after.to_vec();
+            Ok(())
+        })
+        .await
+    }
+
+    fn listener(&self, _protocol: Protocol, _ports: Ports) -> Option<Listener> {
+        None
     }
 
     async fn restore_guards(&self, _ports: &[(Port, Option<(String, nat::guards::Sources)>)]) -> Result<(), StepError> {
@@ -345,7 +372,7 @@ impl Host for Fake {
     fn set_ports(&self, _network: &str, _ports: Vec<dhcp::config::PortName>) {}
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
-        Vec::new()
+        self.world().leases.clone()
     }
 
     async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {

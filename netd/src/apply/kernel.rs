@@ -54,6 +54,10 @@ impl Executor for Kernel {
             Step::CreateBridge(bridge) => links::create_bridge(netlink, bridge).await?,
             Step::SetBridge(bridge) => links::set_bridge(netlink, bridge).await?,
             Step::DisableIpv6 { bridge } => disable_ipv6(bridge)?,
+            Step::RouteLocalnet { bridge, on } => {
+                let path = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
+                write_sysctl(&path, if *on { "1" } else { "0" })?;
+            }
             Step::AddAddress { bridge, address } => links::add_address(netlink, bridge, *address).await?,
             Step::LinkUp { bridge } => links::up(netlink, bridge).await?,
             Step::AddRoute { bridge, route } => links::add_route(netlink, bridge, route).await?,

@@ -152,7 +152,7 @@ async fn carry_out<E: Executor>(
         }
     }
     let host = executor.observe().await?;
-    let in_place = InPlace { firewall: true, services: true };
+    let in_place = InPlace { firewall: true, services: true, forwards: false };
     match plan::plan(desired, &host, in_place).into_iter().next() {
         None => Ok(()),
         Some(step) => Err(ApplyError::Unverified(Box::new(step))),

@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::forward::{HostPorts, Target};
+
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
 #[command(name = "netd", version, disable_help_subcommand = true)]
@@ -86,6 +88,12 @@ pub(super) enum Ask {
     PortList(PortListArgs),
     /// Show a port, or a guest's ports: what it may send, and what its guards dropped.
     PortInfo(PortInfoArgs),
+    /// Forward a port of the host to guests, by name.
+    ForwardAdd(ForwardAddArgs),
+    /// End a port forward.
+    ForwardDelete(ForwardDeleteArgs),
+    /// List port forwards and where they lead.
+    ForwardList(ForwardListArgs),
 }
 
 /// A network, as the argument or with virsh's `--network`.
@@ -244,6 +252,49 @@ pub(super) struct PortInfoArgs {
     /// The port's interface on the host, or the guest's name.
     #[arg(value_name = "INTERFACE|GUEST")]
     pub(super) port: String,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
+127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
+
+  netd forward-add default tcp/2222 vm1:22
+  netd forward-add default tcp/80 web1:8080,web2:8080
+  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7")]
+pub(super) struct ForwardAddArgs {
+    /// The network the guests are on.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// The host's port, or a range.
+    #[arg(value_name = "PROTO/PORT[-PORT]")]
+    pub(super) ports: HostPorts,
+    /// Where it leads; the port is the host's unless another is given.
+    #[arg(value_name = "GUEST[:PORT]", required = true, value_delimiter = ',', num_args = 1)]
+    pub(super) targets: Vec<Target>,
+    /// At this address of the host only.
+    #[arg(long, value_name = "HOSTADDR")]
+    pub(super) address: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ForwardDeleteArgs {
+    /// The network the guests are on.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// The host's port, or a range, as it was added.
+    #[arg(value_name = "PROTO/PORT[-PORT]")]
+    pub(super) ports: HostPorts,
+    /// The one at this address of the host.
+    #[arg(long, value_name = "HOSTADDR")]
+    pub(super) address: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ForwardListArgs {
+    /// Those of one network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

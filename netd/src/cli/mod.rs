@@ -1,6 +1,6 @@
 //! The command line: words → verb → print → exit code. It decides nothing; the daemon does.
 //!
-//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net` and `port` ask the daemon.
+//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net`, `port` and `forward` ask the daemon.
 //! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
 
 mod args;
@@ -8,6 +8,7 @@ mod connect;
 mod edit;
 mod failure;
 mod format;
+mod forward;
 mod net;
 mod port;
 mod table;
@@ -145,6 +146,9 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
         Ask::PortList(args) => port::list(socket, args).await,
         Ask::PortInfo(args) => port::info(socket, args).await,
+        Ask::ForwardAdd(args) => forward::add(socket, args).await,
+        Ask::ForwardDelete(args) => forward::delete(socket, args).await,
+        Ask::ForwardList(args) => forward::list(socket, args).await,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn list(socket: &Path, args: &PortListArgs) -> Result<Output, F
     let failed = |e| Failure::client("Failed to list ports", about, &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let ports = client.list_ports(args.network.clone()).await.map_err(failed)?.ports;
-    Ok(Output::new(format::ports(&ports), json!(ports)))
+    Ok(Output::new(format::port_list(&ports), json!(ports)))
 }
 
 pub(super) async fn info(socket: &Path, args: &PortInfoArgs) -> Result<Output, Failure> {

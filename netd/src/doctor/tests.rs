@@ -53,6 +53,7 @@ fn host() -> HostState {
         kind: LinkKind::Other,
         master: None,
         ipv6_disabled: false,
+        route_localnet: false,
         isolated: false,
     };
     HostState {

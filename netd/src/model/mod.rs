@@ -7,8 +7,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+mod forwards;
 mod names;
 
+pub use forwards::{
+    ForwardError, HostPort, LONGEST_GUEST, PortForward, Ports, Protocol, Taken, Target, To, forward_address,
+};
 pub(crate) use names::printable;
 pub use names::{BridgeName, MacAddr, NameError, NetworkName};
 
@@ -37,6 +41,8 @@ pub struct Network {
     pub subnets: Vec<Subnet>,
     /// Routes through gateways on the network.
     pub routes: Vec<Route>,
+    /// Ports of the host that lead to guests.
+    pub forwards: Vec<PortForward>,
 }
 
 impl Network {

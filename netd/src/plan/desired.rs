@@ -24,6 +24,8 @@ pub struct Desired {
     pub routes: Vec<StaticRoute>,
     /// The host has to route.
     pub forwarding: bool,
+    /// What comes from 127.0.0.1 may go out by the bridge, and answers may come in: there are port forwards.
+    pub route_localnet: bool,
     /// Its rules.
     pub firewall: nat::Network,
     /// Its servers.
@@ -80,6 +82,7 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
         bridge,
         routes,
         forwarding: !matches!(network.forward, Forward::Isolated) && !addresses.is_empty(),
+        route_localnet: !network.forwards.is_empty(),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
         sources: sources(network, name),

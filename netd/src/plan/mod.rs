@@ -37,6 +37,13 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
+    /// Lets what comes from 127.0.0.1 go out by the bridge, or not; what guests send to it is for `nat` to drop.
+    RouteLocalnet {
+        /// The bridge.
+        bridge: String,
+        /// Let it.
+        on: bool,
+    },
     /// Gives the host an address on the bridge.
     AddAddress {
         /// The bridge.
@@ -134,6 +141,8 @@ pub struct InPlace {
     pub firewall: bool,
     /// Its servers run.
     pub services: bool,
+    /// Its port forwards are in our table, and what guards 127.0.0.1 with them.
+    pub forwards: bool,
 }
 
 /// The steps that bring one network from what is there to what is wanted, in the order to do them.
@@ -148,6 +157,10 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     }
     if !link.is_some_and(|link| link.ipv6_disabled) {
         steps.push(Step::DisableIpv6 { bridge: bridge.clone() });
+    }
+    let route_localnet = link.is_some_and(|link| link.route_localnet);
+    if route_localnet != desired.route_localnet && (route_localnet || in_place.forwards) {
+        steps.push(Step::RouteLocalnet { bridge: bridge.clone(), on: desired.route_localnet });
     }
     let present: Vec<Ipv4Net> = link.map(|link| host.addresses_of(link.index).collect()).unwrap_or_default();
     for &address in desired.addresses.iter().filter(|address| !present.contains(address)) {
@@ -230,6 +243,7 @@ impl Step {
             // Guards go with the bridge too.
             Step::SetBridge(_)
             | Step::DisableIpv6 { .. }
+            | Step::RouteLocalnet { .. }
             | Step::LinkUp { .. }
             | Step::GuardPorts { .. }
             | Step::IsolatePort { .. }
@@ -312,6 +326,8 @@ impl fmt::Display for Step {
             }
             Step::SetBridge(bridge) => write!(f, "correct the settings of bridge {}", bridge.name),
             Step::DisableIpv6 { bridge } => write!(f, "disable IPv6 on {bridge}"),
+            Step::RouteLocalnet { bridge, on: true } => write!(f, "let 127.0.0.1 out by {bridge}"),
+            Step::RouteLocalnet { bridge, on: false } => write!(f, "keep 127.0.0.1 off {bridge}"),
             Step::AddAddress { bridge, address } => write!(f, "add address {address} to {bridge}"),
             Step::LinkUp { bridge } => write!(f, "set {bridge} up"),
             Step::AddRoute { bridge, route } => {

@@ -5,12 +5,12 @@ use nat::guards::Sources;
 use super::{Live, Refusal, Registry};
 use crate::{
     host::Neighbour,
-    model::{MacAddr, NetworkName},
+    model::{LONGEST_GUEST, MacAddr, NetworkName},
     port::{DEFAULT_MTU, MOST_QUEUES, Port},
 };
 
-/// The longest guest name: as long as a DNS name.
-const LONGEST_GUEST: usize = 253;
+/// More MACs of ports that are gone than are worth remembering.
+const MOST_UNPLUGGED: usize = 10_000;
 
 /// What a caller wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,12 +104,23 @@ impl Registry {
 
     /// The port exists now.
     pub fn port_added(&mut self, port: Port) {
+        self.unplugged.remove(&port.mac);
         self.ports.insert(port.index, port);
     }
 
     /// The tap with this index is gone. Returns the port it was, if it was one.
     pub fn port_gone(&mut self, index: u32) -> Option<Port> {
-        self.ports.remove(&index)
+        let port = self.ports.remove(&index)?;
+        self.unplugged(port.mac);
+        Some(port)
+    }
+
+    /// The port with this MAC is gone: its lease, which may have long to go, says nothing any more of where a guest is.
+    pub fn unplugged(&mut self, mac: MacAddr) {
+        if self.unplugged.len() >= MOST_UNPLUGGED {
+            self.unplugged.clear();
+        }
+        self.unplugged.insert(mac);
     }
 
     /// The ports of one network, or all, by interface name.

@@ -3,7 +3,11 @@
 use ipnet::Ipv4Net;
 use netd_api::ErrorKind;
 
-use crate::{check::Conflict, model::MacAddr, xml};
+use crate::{
+    check::Conflict,
+    model::{ForwardError, HostPort, MacAddr},
+    xml,
+};
 
 /// A request that could not be granted. Its `Display` is the line a user reads after `error: `.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +79,25 @@ pub enum Refusal {
         /// The bridge.
         bridge: String,
     },
+    /// A port forward that cannot be.
+    #[error("invalid argument: {0}")]
+    Forward(ForwardError),
+    /// No forward of these ports.
+    #[error("operation failed: network '{network}' does not forward {port}")]
+    NoForward {
+        /// The ports.
+        port: HostPort,
+        /// The network.
+        network: String,
+    },
+    /// Several forwards of these ports, at different addresses.
+    #[error("operation failed: network '{network}' forwards {port} at several addresses of the host")]
+    WhichForward {
+        /// The ports.
+        port: HostPort,
+        /// The network.
+        network: String,
+    },
     /// An argument is not of its form.
     #[error("invalid argument: {what} '{value}' is not {expected}")]
     Argument {
@@ -110,11 +133,13 @@ impl Refusal {
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)
+            | Refusal::NoForward { .. }
+            | Refusal::WhichForward { .. }
             | Refusal::MacInUse { .. }
             | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::Xml(_) => ErrorKind::Xml,
-            Refusal::Argument { .. } => ErrorKind::InvalidArg,
+            Refusal::Argument { .. } | Refusal::Forward(_) => ErrorKind::InvalidArg,
         }
     }
 
@@ -136,6 +161,11 @@ impl Refusal {
             Refusal::Conflict(Conflict::Name { name, uuid }) => Some(format!(
                 "to change network '{name}', write <uuid>{uuid}</uuid> in the file or use 'netd net-edit {name}'"
             )),
+            Refusal::Conflict(Conflict::Forward { other, .. }) => {
+                Some(format!("'netd forward-list {other}' shows where it leads; delete that, or choose another port"))
+            }
+            Refusal::NoForward { network, .. } => Some(format!("'netd forward-list {network}' shows what it forwards")),
+            Refusal::WhichForward { .. } => Some("say at which with --address".into()),
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddPort, DumpXml, GetPorts, ListAddresses, ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork,
-        SetAutostart,
+        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
+        ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -112,6 +112,9 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let ListAddresses { guest, source } = parameters(call)?;
             reply(verbs.addresses(&guest, source).await)
         }
+        Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
+        Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
+        Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
     })
 }
 

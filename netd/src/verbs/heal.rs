@@ -37,7 +37,7 @@ impl<H: Host> Verbs<H> {
         }
         self.host.heal_guards().await?;
         if before != after || flushed {
-            self.host.replace_firewall(&after).await?;
+            self.replace_firewall().await?;
         }
         Ok(())
     }
@@ -48,7 +48,7 @@ impl<H: Host> Verbs<H> {
 
     async fn restore(&self, name: &NetworkName, host: &HostState) -> Result<(), VerbError> {
         let bridge = self.registry().find_live(name.as_str())?.1.desired.bridge.name.clone();
-        let mut in_place = InPlace { firewall: true, services: true };
+        let mut in_place = InPlace { firewall: true, services: true, forwards: true };
         if host.link(&bridge).is_none() {
             tracing::warn!("network {name}: bridge {bridge} was deleted; putting it back");
             // The servers' sockets were on the bridge that is gone.

@@ -7,8 +7,10 @@ use nat::guards::Sources;
 use crate::{
     apply::{Executor, Kernel, StepError, guards::Wanted},
     host::Neighbour,
+    model::{Ports, Protocol},
     observe::{
         ObserveError,
+        listeners::{self, Listener},
         rules::{self, Family},
     },
     port::{self, Port, tap::TapError},
@@ -37,8 +39,20 @@ pub enum PortError {
 pub trait Host: Executor {
     /// Makes a tap on the bridge, up and forwarding. Returns it with one descriptor per queue.
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
-    /// Makes our table anew with these networks; removes it if there are none.
-    fn replace_firewall(&self, networks: &[nat::Network]) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Makes our table anew with these networks and forwards; removes it if there are no networks.
+    fn replace_firewall(
+        &self,
+        networks: &[nat::Network],
+        forwards: &[nat::Forward],
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Puts the forwards `after` in the place of those `before`, which must be exactly what the table has.
+    fn change_forwards(
+        &self,
+        before: &[nat::Forward],
+        after: &[nat::Forward],
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// A program on the host that listens on one of these ports, other than this one.
+    fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener>;
     /// Guards these ports and no others: each with its network's bridge and sources, if that is active.
     fn restore_guards(
         &self,
@@ -96,12 +110,20 @@ impl Host for Kernel {
         Ok((port, tap.queues))
     }
 
-    async fn replace_firewall(&self, networks: &[nat::Network]) -> Result<(), StepError> {
+    async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
         match networks {
             [] => nat::delete_table().await?,
-            networks => nat::replace(networks, &[]).await?,
+            networks => nat::replace(networks, forwards).await?,
         }
         Ok(())
+    }
+
+    async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
+        Ok(nat::change_forwards(before, after).await?)
+    }
+
+    fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener> {
+        listeners::find(protocol, ports)
     }
 
     async fn restore_guards(&self, ports: &[(Port, Option<(String, Sources)>)]) -> Result<(), StepError> {

@@ -7,13 +7,14 @@ use uuid::Uuid;
 use super::{
     element::{Element, document, once},
     error::{Error, Problem},
-    ip,
+    forwards, ip,
 };
 use crate::model::{
     Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet, printable,
 };
 
-const KNOWN: [&str; 11] = ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "port", "ip", "route"];
+const KNOWN: [&str; 12] =
+    ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "port", "ip", "route", "netd:forwards"];
 const LATER: [&str; 7] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan"];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
@@ -26,10 +27,11 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     root.attributes(&["connections"], &["ipv6", "trustGuestRxFilters"])?;
 
     let (mut name, mut uuid, mut forward, mut bridge, mut mac) = (None, None, None, None, None);
-    let (mut mtu, mut domain, mut dns, mut port) = (None, None, None, None);
+    let (mut mtu, mut domain, mut dns, mut port, mut forwards) = (None, None, None, None, None);
     let (mut subnets, mut routes) = (ip::Subnets::default(), Vec::new());
     for child in root.children(&KNOWN, &LATER)? {
         match child.name() {
+            _ if child.is_ours() => once(&mut forwards, child, forwards::list(child)?)?,
             "name" => once(&mut name, child, self::name(child)?)?,
             "uuid" => once(&mut uuid, child, self::uuid(child)?)?,
             "forward" => once(&mut forward, child, (child, self::forward(child)?))?,
@@ -55,6 +57,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         }
         None => Forward::Isolated,
     };
+    let forwards = forwards::check(forwards.unwrap_or_default(), &forward, &subnets)?;
     Ok(Network {
         name,
         uuid: uuid.unwrap_or_else(Uuid::new_v4),
@@ -67,6 +70,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         isolated_ports: port.flatten(),
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
+        forwards,
     })
 }
 

@@ -21,7 +21,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// A network namespace of its own, and directories for a daemon.
 pub(crate) struct Space {
-    name: String,
+    pub(crate) name: String,
     pub(crate) directory: TempDir,
     runtime: tokio::runtime::Runtime,
 }
