@@ -1,6 +1,6 @@
-//! Who listens on the ports of DNS and DHCP: procfs' tables of sockets, read, and what to think of it. Pure.
+//! Who listens on the ports of DNS and DHCP, and what to think of it. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::{
     Finding,
@@ -13,57 +13,8 @@ pub(super) const DNS: u16 = 53;
 /// DHCP servers (RFC 2131 §4.1).
 pub(super) const DHCP: u16 = 67;
 
-/// `TCP_LISTEN` (net/tcp_states.h).
-const LISTEN: u8 = 0x0a;
-
 /// Our own daemon, as the kernel names its process.
 const OURSELVES: &str = "netd";
-
-/// A line of `/proc/net/{udp,tcp}{,6}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Row {
-    pub(super) address: IpAddr,
-    pub(super) port: u16,
-    /// By which the socket is found among a process's descriptors.
-    pub(super) inode: u64,
-}
-
-/// The sockets that receive from anybody: every UDP socket, and TCP sockets that listen. Lines that are no sockets are
-/// passed over.
-pub(super) fn rows(text: &str, tcp: bool) -> Vec<Row> {
-    text.lines().filter_map(|line| row(line, tcp)).collect()
-}
-
-/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …` (proc_net_tcp.txt).
-fn row(line: &str, tcp: bool) -> Option<Row> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let (address, port) = words.get(1)?.split_once(':')?;
-    let state = u8::from_str_radix(words.get(3)?, 16).ok()?;
-    if tcp && state != LISTEN {
-        return None;
-    }
-    Some(Row {
-        address: hex_address(address)?,
-        port: u16::from_str_radix(port, 16).ok()?,
-        inode: words.get(9)?.parse().ok()?,
-    })
-}
-
-/// An address is words of 32 bits, each printed in the machine's own byte order.
-fn hex_address(text: &str) -> Option<IpAddr> {
-    let word = |at: usize| u32::from_str_radix(text.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
-    match text.len() {
-        8 => Some(IpAddr::V4(Ipv4Addr::from(word(0)?))),
-        32 => {
-            let mut octets = [0; 16];
-            for (index, four) in octets.chunks_exact_mut(4).enumerate() {
-                four.copy_from_slice(&word(index * 8)?);
-            }
-            Some(IpAddr::V6(Ipv6Addr::from(octets)))
-        }
-        _ => None,
-    }
-}
 
 /// The holders of a port that networks meet: on all addresses (`::` takes IPv4 too) or on a network's own, other
 /// than netd.

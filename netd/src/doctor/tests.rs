@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{facts::*, sockets::rows, *};
+use super::{facts::*, *};
+use crate::sockets::rows;
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Route},
     xml,

@@ -1,8 +1,11 @@
-//! EDGE: which program of this host listens on a port, read from procfs; to say so, never to decide.
+//! EDGE: which programs of this host listen on which ports, read from procfs; to say so, never to decide.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{collections::HashMap, fs};
 
-use crate::model::{Ports, Protocol};
+use crate::{
+    model::{Ports, Protocol, printable},
+    sockets::{Row, rows},
+};
 
 /// A program that listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,74 +16,52 @@ pub struct Listener {
     pub program: Option<(String, u32)>,
 }
 
-/// `TCP_LISTEN` and `TCP_CLOSE` (include/net/tcp_states.h): what listening looks like for TCP, and for UDP.
-const LISTENS: &str = "0A";
-const UNCONNECTED: &str = "07";
+/// The kernel's tables of UDP or TCP sockets; the one of IPv6 is not in every kernel.
+pub(crate) fn tables(tcp: bool) -> [&'static str; 2] {
+    // Of this thread, as all of netd, is the namespace that counts.
+    if tcp {
+        ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
+    } else {
+        ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"]
+    }
+}
 
 /// The first program other than this one that listens on one of the ports.
 pub(crate) fn find(protocol: Protocol, ports: Ports) -> Option<Listener> {
-    let (files, state) = match protocol {
-        Protocol::Tcp => (["tcp", "tcp6"], LISTENS),
-        Protocol::Udp => (["udp", "udp6"], UNCONNECTED),
-    };
-    // Of this thread, as all of netd, is the namespace that counts.
-    let tables = files.iter().filter_map(|file| fs::read_to_string(Path::new("/proc/thread-self/net").join(file)).ok());
-    let found: Vec<(u16, u64)> = tables
-        .flat_map(|table| table.lines().filter_map(|line| socket(line, state)).collect::<Vec<_>>())
-        .filter(|(port, _)| (ports.first()..=ports.last()).contains(port))
-        .collect();
+    let tcp = protocol == Protocol::Tcp;
+    let texts = tables(tcp).into_iter().filter_map(|path| fs::read_to_string(path).ok());
+    let mut found: Vec<Row> = texts.flat_map(|text| rows(&text, tcp)).collect();
+    found.retain(|row| (ports.first()..=ports.last()).contains(&row.port));
     if found.is_empty() {
         return None;
     }
-    let own = sockets_of(Path::new("/proc/self"));
-    let (port, inode) = *found.iter().filter(|(_, inode)| !own.contains(inode)).min()?;
-    Some(Listener { port, program: program_of(inode) })
+    let owners = owners();
+    let of = |row: &Row| owners.get(&row.inode).cloned();
+    let others = found.iter().filter(|row| of(row).is_none_or(|(_, pid)| pid != std::process::id()));
+    let first = others.min_by_key(|row| (row.port, row.inode))?;
+    Some(Listener { port: first.port, program: of(first) })
 }
 
-/// Port and inode of a socket in this state, from its line in the kernel's table.
-fn socket(line: &str, state: &str) -> Option<(u16, u64)> {
-    let mut words = line.split_whitespace();
-    let local = words.nth(1)?;
-    let is = words.nth(1)?;
-    let inode = words.nth(5)?.parse().ok()?;
-    let (_, port) = local.rsplit_once(':')?;
-    (is == state).then_some((u16::from_str_radix(port, 16).ok()?, inode))
-}
-
-fn program_of(inode: u64) -> Option<(String, u32)> {
-    for process in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if sockets_of(&process.path()).contains(&inode) {
-            let name = fs::read_to_string(process.path().join("comm")).ok()?;
-            return Some((crate::model::printable(&name), pid));
+/// Name and pid of a process for every socket of the processes that this user may see into.
+pub(crate) fn owners() -> HashMap<u64, (String, u32)> {
+    let mut owners = HashMap::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // Gone meanwhile, or not ours to see: either way there is nothing to tell.
+        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
+        for target in descriptors.flatten().filter_map(|descriptor| fs::read_link(descriptor.path()).ok()) {
+            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            let Some(inode) = inode else { continue };
+            let name = || printable(fs::read_to_string(process.path().join("comm")).unwrap_or_default().trim());
+            owners.entry(inode).or_insert_with(|| (name(), pid));
         }
     }
-    None
-}
-
-/// The inodes of a process's sockets; none of one that has gone.
-fn sockets_of(process: &Path) -> HashSet<u64> {
-    let Ok(descriptors) = fs::read_dir(process.join("fd")) else { return HashSet::new() };
-    let inode = |link: &Path| {
-        let target = fs::read_link(link).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    };
-    descriptors.flatten().filter_map(|descriptor| inode(&descriptor.path())).collect()
+    owners
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_of_the_kernels_table_is_read() {
-        let line = "   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 31337 1";
-        assert_eq!(socket(line, LISTENS), Some((22, 31337)));
-        assert_eq!(socket(line, UNCONNECTED), None);
-        for nonsense in ["", "  sl  local_address rem_address   st", "0: x y 0A", "0: x:zz y 0A a b c d 1"] {
-            assert_eq!(socket(nonsense, LISTENS), None, "{nonsense}");
-        }
-    }
 
     #[test]
     fn this_process_is_not_named() {
