@@ -202,10 +202,10 @@ fn open_udp() -> usize {
 #[test]
 fn after_stop_the_sockets_are_closed_and_the_port_is_free() {
     in_netns(|| async {
+        let _silent = tokio::net::UdpSocket::bind("127.0.0.2:53").await.unwrap();
         for _ in 0..20 {
             let network = Network::start("nameserver 127.0.0.2\n").await;
             assert_eq!(network.service.port(), 53);
-            let _silent = tokio::net::UdpSocket::bind("127.0.0.2:53").await.unwrap();
             let socket = network.socket().await;
             socket.send(&crate::dns::testing::query(1, "www.example.org", 1)).await.unwrap();
             let text = network.dig("+tcp vm1").await;
