@@ -4,8 +4,8 @@
 //! its writes; its reply comes back out of [`Engine::settle`] only when they are on disk.
 
 use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddrV4},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
 
@@ -25,6 +25,7 @@ use crate::{
         request::{Envelope, Kind, NoRequest, Request},
         server::{self, Decision, Note, Outcome, View},
     },
+    watch::LeaseChange,
 };
 
 /// Prefix length of a lease whose network runs without DHCP and never told another.
@@ -39,6 +40,15 @@ pub(crate) struct Engine {
     table: Table,
     next_ticket: Ticket,
     names_changed: bool,
+    told: Told,
+}
+
+/// What whoever watches the leases knows, and about whom there may be news.
+#[derive(Debug, Default)]
+struct Told {
+    addresses: BTreeMap<Mac, Ipv4Addr>,
+    news: BTreeSet<Mac>,
+    all: bool,
 }
 
 /// Changes on their way to the disk, and what to say when they are there.
@@ -100,7 +110,9 @@ impl Engine {
             row.into_binding(now)
         });
         let table = Table::load(bindings.collect::<Vec<_>>());
-        Engine { policy: None, prefix, ports: Ports::default(), table, next_ticket: 1, names_changed: true }
+        let live = table.bindings().filter(|binding| binding.is_live(now.boot));
+        let told = Told { addresses: live.map(|binding| (binding.mac, binding.address)).collect(), ..Told::default() };
+        Engine { policy: None, prefix, ports: Ports::default(), table, next_ticket: 1, names_changed: true, told }
     }
 
     /// Takes a new configuration. Bindings outside its subnet are dropped: the writes for that are to be made durable.
@@ -126,6 +138,7 @@ impl Engine {
         self.table = Table::default();
         self.ports = Ports::default();
         self.names_changed = true;
+        self.told.all = true;
     }
 
     /// Takes a frame as it came, decides about it and applies the decision.
@@ -163,6 +176,7 @@ impl Engine {
             if written { &mut changes.iter() } else { &mut changes.iter().rev() };
         for change in order {
             self.table.settle(change, ticket, written);
+            self.told.news.extend(change.binding_of());
         }
         if written {
             Settled { reply, about }
@@ -177,6 +191,7 @@ impl Engine {
         self.table.sweep(now.boot);
         if self.table.next_end(last.boot).is_some_and(|ends| ends <= now.boot) {
             self.names_changed = true;
+            self.told.all = true;
         }
     }
 
@@ -211,6 +226,27 @@ impl Engine {
         }
         let claimed = claimed.into_iter().filter(|record| !guests.contains(record)).collect::<Vec<_>>();
         Names { records: guests.into_iter().chain(claimed).collect() }
+    }
+
+    /// The leases that began, moved or ended since the last call, as far as the disk has them.
+    pub(crate) fn take_lease_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
+        let Told { addresses: told, news, all } = &mut self.told;
+        if std::mem::take(all) {
+            news.extend(told.keys());
+        }
+        let mut changes = Vec::new();
+        for mac in std::mem::take(news) {
+            let binding = self.table.binding(mac).filter(|binding| binding.is_live(now.boot));
+            let address = binding.map(|binding| binding.address);
+            let before = match address {
+                Some(address) => told.insert(mac, address),
+                None => told.remove(&mac),
+            };
+            if before != address {
+                changes.push(LeaseChange { mac, address });
+            }
+        }
+        changes
     }
 
     /// The leases that have not ended, by MAC.

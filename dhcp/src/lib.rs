@@ -23,5 +23,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 pub mod v4;
+mod watch;
 
 pub use service::{Error, Lease, Services, Started};
+pub use watch::{LeaseChange, LeaseWatch};

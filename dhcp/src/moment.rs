@@ -12,8 +12,8 @@ use crate::config::LeaseTime;
 pub(crate) struct Moment {
     /// Since the machine started, suspended or not.
     pub(crate) boot: Duration,
-    /// Seconds since the Unix epoch.
-    pub(crate) wall: u64,
+    /// Since the Unix epoch.
+    pub(crate) wall: Duration,
 }
 
 impl Moment {
@@ -25,22 +25,49 @@ impl Moment {
         }
     }
 
-    /// A time on the forward clock as seconds since the epoch.
+    /// A time on the forward clock as seconds since the epoch: the nearest, so that a lease ends at one and the same
+    /// second whenever that is asked, though the clocks are not read in quite the same instant.
     pub(crate) fn wall_of(self, boot: Duration) -> u64 {
-        match boot.checked_sub(self.boot) {
-            Some(ahead) => self.wall.saturating_add(ahead.as_secs()),
-            None => self.wall.saturating_sub((self.boot - boot).as_secs()),
-        }
+        let exact = match boot.checked_sub(self.boot) {
+            Some(ahead) => self.wall.saturating_add(ahead),
+            None => self.wall.saturating_sub(self.boot - boot),
+        };
+        exact.saturating_add(Duration::from_millis(500)).as_secs()
     }
 
     /// The end of a lease as it was stored, on the forward clock: never further away than the lease was long, in case
     /// the wall clock has been set back.
     pub(crate) fn boot_of(self, end: u64, granted: LeaseTime) -> Duration {
-        let ahead = Duration::from_secs(end.saturating_sub(self.wall));
+        let ahead = Duration::from_secs(end).saturating_sub(self.wall);
         let longest = match granted {
             LeaseTime::Seconds(seconds) => Duration::from_secs(seconds.into()),
             LeaseTime::Infinite => ahead,
         };
         self.boot.saturating_add(ahead.min(longest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_at_one_second_whenever_that_is_asked() {
+        let granted = LeaseTime::Seconds(3600);
+        for start in [0, 1, 400_000_000, 499_000_000, 501_000_000, 999_999_999] {
+            let at = |past: Duration| Moment {
+                boot: Duration::from_millis(777_700) + past,
+                wall: Duration::new(1_800_000_000, start) + past,
+            };
+            let now = at(Duration::ZERO);
+            let ends = now.end_of(granted).expect("an end");
+            let stored = now.wall_of(ends);
+            for past in (0..10).map(|n| Duration::from_millis(n * 137)) {
+                assert_eq!(at(past).wall_of(ends), stored);
+                // After a restart, from what was stored.
+                let restored = at(past).boot_of(stored, granted);
+                assert_eq!(at(past + Duration::from_micros(3)).wall_of(restored), stored);
+            }
+        }
     }
 }

@@ -1,10 +1,11 @@
-//! What the servers of one network share: the engine with its leases, and the names that follow from them.
+//! What the servers of one network share: the engine with its leases, the names that follow from them, and who is told
+//! of changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{dns::Names, engine::Engine, moment::Moment};
+use crate::{dns::Names, engine::Engine, moment::Moment, watch::LeaseWatch};
 
 /// One network, served or not.
 #[derive(Debug)]
@@ -12,11 +13,30 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
+    listeners: Listeners,
+    /// Held from reading what changed until it was told, so that changes are told in their order.
+    telling: tokio::sync::Mutex<()>,
+}
+
+/// Who hears of lease changes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listeners {
+    /// Before the clients do.
+    pub(crate) watch: Option<Arc<dyn LeaseWatch>>,
+    /// Soon after: only that there was a change.
+    pub(crate) changes: watch::Sender<()>,
 }
 
 impl Network {
-    pub(crate) fn new(name: &str, engine: Engine) -> Self {
-        Network { name: name.into(), engine: Mutex::new(engine), names: watch::Sender::new(Arc::default()) }
+    /// A network whose changes these listeners hear of.
+    pub(crate) fn new(name: &str, engine: Engine, listeners: Listeners) -> Self {
+        Network {
+            name: name.into(),
+            engine: Mutex::new(engine),
+            names: watch::Sender::default(),
+            listeners,
+            telling: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The engine, for the length of one decision: never held over an await.
@@ -25,7 +45,7 @@ impl Network {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells DNS the names, if they have changed.
+    /// Tells DNS the names, if they have changed, and everyone else that leases may have.
     pub(crate) fn publish(&self, now: Moment) {
         if let Some(names) = self.engine().take_names(now) {
             self.names.send_if_modified(|known| {
@@ -33,6 +53,17 @@ impl Network {
                 *known = Arc::new(names);
                 changed
             });
+            self.listeners.changes.send_replace(());
+        }
+    }
+
+    /// Tells whoever watches the leases what has changed, if anything has, and waits until that is taken note of.
+    pub(crate) async fn tell(&self, now: Moment) {
+        let Some(watch) = &self.listeners.watch else { return };
+        let _telling = self.telling.lock().await;
+        let changes = self.engine().take_lease_changes(now);
+        if !changes.is_empty() {
+            watch.changed(&self.name, &changes).await;
         }
     }
 

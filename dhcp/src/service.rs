@@ -10,17 +10,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::{Mac, NetworkConfig, PortName},
     dns,
     engine::Engine,
     io::{self, clock},
-    network::Network,
+    network::{Listeners, Network},
     row::{Row, Write},
     store::{Job, Store, WriteFailed},
     v4::policy::Policy,
+    watch::LeaseWatch,
 };
 
 /// The servers of every network, and the one lease database behind them. A clone is another handle on the same.
@@ -35,6 +36,7 @@ pub struct Services {
 struct Inner {
     store: Arc<Store>,
     sites: Mutex<HashMap<String, Arc<Site>>>,
+    listeners: Listeners,
 }
 
 /// A network and what runs for it.
@@ -51,8 +53,8 @@ struct Running {
 }
 
 impl Site {
-    fn new(name: &str, engine: Engine) -> Self {
-        Site { network: Arc::new(Network::new(name, engine)), running: tokio::sync::Mutex::default() }
+    fn new(name: &str, engine: Engine, listeners: Listeners) -> Self {
+        Site { network: Arc::new(Network::new(name, engine, listeners)), running: tokio::sync::Mutex::default() }
     }
 }
 
@@ -132,6 +134,16 @@ impl Services {
     ///
     /// A corrupt database is set aside under a new name, with a log line, and a fresh one made.
     pub async fn open(lease_db: &Path) -> Result<Services, Error> {
+        Self::open_with(lease_db, None).await
+    }
+
+    /// The same, and `watch` is told of every change of a lease from then on, before the client is. What
+    /// [`Services::leases`] lists after this has returned is not told.
+    pub async fn open_watched(lease_db: &Path, watch: Arc<dyn LeaseWatch>) -> Result<Services, Error> {
+        Self::open_with(lease_db, Some(watch)).await
+    }
+
+    async fn open_with(lease_db: &Path, watch: Option<Arc<dyn LeaseWatch>>) -> Result<Services, Error> {
         let failed = |cause: String| Error::OpenDatabase { path: lease_db.to_owned(), cause };
         let path = lease_db.to_owned();
         let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
@@ -143,11 +155,13 @@ impl Services {
             stored.entry(network).or_default().push(row);
         }
         let now = clock::now();
+        let listeners = Listeners { watch, ..Listeners::default() };
         let networks = stored.into_iter().map(|(name, rows)| {
-            let site = Site::new(&name, Engine::new(rows, now));
+            let site = Site::new(&name, Engine::new(rows, now), listeners.clone());
             (name, Arc::new(site))
         });
-        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites: Mutex::new(networks.collect()) }) })
+        let sites = Mutex::new(networks.collect());
+        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, listeners }) })
     }
 
     /// Starts the servers of one network; their sockets are ready when this returns.
@@ -168,6 +182,7 @@ impl Services {
             written?;
         }
         site.network.publish(clock::now());
+        site.network.tell(clock::now()).await;
 
         let dns = match dns {
             Some(dns) => Some(
@@ -225,6 +240,12 @@ impl Services {
         rows.into_iter().map(Lease::from).collect()
     }
 
+    /// Changes whenever a lease or a port of any network may have: look at [`Services::leases`] again then. It tells of
+    /// leases that are on disk, and of those that ended.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.inner.listeners.changes.subscribe()
+    }
+
     /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.
     pub async fn forget(&self, network: &str) -> Result<(), Error> {
         let Some(site) = self.known(network) else { return Ok(()) };
@@ -232,6 +253,7 @@ impl Services {
         self.write(&site.network, vec![Write::DeleteAll]).await?;
         site.network.engine().forget();
         site.network.publish(clock::now());
+        site.network.tell(clock::now()).await;
         if running.is_none() {
             self.sites().remove(network);
         }
@@ -255,7 +277,7 @@ impl Services {
     }
 
     fn site(&self, network: &str) -> Arc<Site> {
-        let new = || Arc::new(Site::new(network, Engine::new([], clock::now())));
+        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.listeners.clone()));
         self.sites().entry(network.to_owned()).or_insert_with(new).clone()
     }
 

@@ -5,11 +5,13 @@ mod lab;
 use std::{
     net::{Ipv4Addr, UdpSocket},
     path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use dhcp::{
-    Error, Services, Started,
+    Error, LeaseChange, LeaseWatch, Services, Started,
     config::{DnsConfig, LeaseTime, Mac, PortName, Range4},
     v4::frame,
 };
@@ -328,5 +330,67 @@ fn a_burst_of_clients_is_served_whole_and_an_ack_takes_no_longer_than_its_sync()
         println!("DISCOVER to ACK: median {median:?}, 99 % {worst:?}; 1000 at once: {burst:?}");
         assert!(services.leases(NETWORK).len() > 1200);
         assert!(median < Duration::from_millis(5), "DISCOVER to ACK takes {median:?}");
+    });
+}
+
+/// Takes its time, and only then has heard of a change.
+#[derive(Debug, Default)]
+struct SlowWatch(Mutex<Vec<LeaseChange>>);
+
+impl LeaseWatch for SlowWatch {
+    fn changed<'a>(
+        &'a self,
+        network: &'a str,
+        changes: &'a [LeaseChange],
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        assert_eq!(network, NETWORK);
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            self.0.lock().unwrap().extend(changes);
+        })
+    }
+}
+
+#[test]
+fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
+    in_namespace(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let watch = Arc::new(SlowWatch::default());
+        let services = Services::open_watched(&directory.path().join("leases.db"), watch.clone()).await.unwrap();
+        services.start(config()).await.unwrap();
+        let guest = Guest::new(1);
+        let heard = || watch.0.lock().unwrap().clone();
+        let mac = wire::mac(1);
+        let address = guest.enter(|| Wire::open().lease(mac, 1));
+        let begun = LeaseChange { mac, address: Some(address) };
+        assert_eq!(heard(), [begun]);
+
+        // Extended: nothing new.
+        assert_eq!(guest.enter(|| Wire::open().lease(mac, 2)), address);
+        assert_eq!(heard(), [begun]);
+
+        guest.enter(|| {
+            let mut release = wire::message(7, mac, 3);
+            release.ciaddr = address;
+            release.options.push(54, &SERVER.octets());
+            Wire::open().broadcast(&release);
+        });
+        until("the release is heard of", || heard() == [begun, LeaseChange { mac, address: None }]).await;
+
+        assert_eq!(guest.enter(|| Wire::open().lease(mac, 4)), address);
+        services.stop(NETWORK).await;
+        services.forget(NETWORK).await.unwrap();
+        assert_eq!(heard().last(), Some(&LeaseChange { mac, address: None }));
+
+        // What was on disk when the watch began is no news.
+        services.start(config()).await.unwrap();
+        guest.enter(|| Wire::open().lease(mac, 5));
+        services.stop(NETWORK).await;
+        drop(services);
+        let watch = Arc::new(SlowWatch::default());
+        let services = Services::open_watched(&directory.path().join("leases.db"), watch.clone()).await.unwrap();
+        services.start(config()).await.unwrap();
+        guest.enter(|| Wire::open().lease(mac, 6));
+        assert_eq!(*watch.0.lock().unwrap(), []);
     });
 }

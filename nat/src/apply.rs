@@ -9,6 +9,7 @@ use std::{io, process::Stdio, time::Duration};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::{
+    forwards::Forward,
     intent::{Mode, Network},
     ruleset::{self, Transaction},
 };
@@ -39,7 +40,7 @@ pub enum Error {
     /// The kernel lacks a part of nftables.
     #[error(
         "the kernel lacks a part of nftables that netd needs: {stderr}; load nf_tables, nft_chain_nat, nft_masq, \
-         nft_ct and nft_reject_inet with modprobe (after a kernel upgrade: reboot first)"
+         nft_ct, nft_fib_inet and nft_reject_inet with modprobe (after a kernel upgrade: reboot first)"
     )]
     Kernel {
         /// What `nft` said.
@@ -79,15 +80,31 @@ pub async fn remove(network: &Network, last: bool) -> Result<(), Error> {
     run(&ruleset::remove(network)).await
 }
 
-/// Makes the whole table anew with these networks and no others, without a gap: for healing and for a restart.
-pub async fn replace(networks: &[Network]) -> Result<(), Error> {
+/// Makes the whole table anew with these networks and forwards and no others, without a gap: for healing and for a
+/// restart.
+pub async fn replace(networks: &[Network], forwards: &[Forward]) -> Result<(), Error> {
     networks.iter().try_for_each(check)?;
-    run(&ruleset::replace(networks)).await
+    forwards.iter().try_for_each(|forward| check_name(&forward.bridge))?;
+    run(&ruleset::replace(networks, forwards)).await
+}
+
+/// Puts the forwards `after` in the place of those `before`, which the table must have exactly: if it does not this
+/// fails, and [`replace`] helps.
+pub async fn change_forwards(before: &[Forward], after: &[Forward]) -> Result<(), Error> {
+    after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
+    run(&ruleset::change_forwards(before, after)).await
 }
 
 /// Takes the whole table away. Fine if it was not there.
 pub async fn delete_table() -> Result<(), Error> {
     run(&ruleset::delete_table()).await
+}
+
+/// Asks the kernel whether it would take this network's rules, and changes nothing: `nft` sends the transaction and
+/// then breaks it off.
+pub async fn rehearse(network: &Network) -> Result<(), Error> {
+    check(network)?;
+    run_any(&PROGRAMS, &["--check", "-j", "-f", "-"], &ruleset::add(network)).await
 }
 
 /// Names reach `nft` as expressions, where `*`, `@` and others mean something.
@@ -96,25 +113,37 @@ fn check(network: &Network) -> Result<(), Error> {
         Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_ref(),
         Mode::Open | Mode::Isolated => None,
     };
-    for name in [Some(&network.bridge), dev].into_iter().flatten() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if !(1..=15).contains(&name.len()) || !name.chars().all(plain) {
-            return Err(Error::Interface(name.clone()));
-        }
+    [Some(&network.bridge), dev].into_iter().flatten().try_for_each(|name| check_name(name))
+}
+
+/// Whether it is a name that means nothing but itself to `nft`.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !(1..=15).contains(&name.len()) || !name.chars().all(plain) {
+        return Err(Error::Interface(name.to_owned()));
     }
     Ok(())
 }
 
+/// A transaction in `nft`'s own language.
+pub(crate) async fn run_text(text: &[u8]) -> Result<(), Error> {
+    feed_any(&PROGRAMS, &["-f", "-"], text).await
+}
+
 async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
-    run_any(&PROGRAMS, transaction).await
+    run_any(&PROGRAMS, &["-j", "-f", "-"], transaction).await
 }
 
 /// By the first of the programs that exists.
-async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
+async fn run_any(programs: &[&str], arguments: &[&str], transaction: &Transaction<'_>) -> Result<(), Error> {
     let json = serde_json::to_vec(transaction)
         .map_err(|cause| Error::Run { program: "nft".to_owned(), cause: cause.into() })?;
+    feed_any(programs, arguments, &json).await
+}
+
+async fn feed_any(programs: &[&str], arguments: &[&str], input: &[u8]) -> Result<(), Error> {
     for program in programs {
-        match tokio::time::timeout(DEADLINE, run_program(program, &json)).await {
+        match tokio::time::timeout(DEADLINE, run_program(program, arguments, input)).await {
             Ok(Err(Error::Run { cause, .. })) if cause.kind() == io::ErrorKind::NotFound => {}
             Ok(result) => return result,
             Err(_) => return Err(Error::Timeout),
@@ -123,10 +152,10 @@ async fn run_any(programs: &[&str], transaction: &Transaction<'_>) -> Result<(),
     Err(Error::NoNft)
 }
 
-async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
+async fn run_program(program: &str, arguments: &[&str], input: &[u8]) -> Result<(), Error> {
     let failed = |cause| Error::Run { program: program.to_owned(), cause };
     let mut child = Command::new(program)
-        .args(["-j", "-f", "-"])
+        .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -138,7 +167,7 @@ async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
     let feed = async {
         match stdin {
             // A broken pipe is an nft that gave up early; it says why on stderr.
-            Some(mut stdin) => stdin.write_all(json).await.or_else(|e| match e.kind() {
+            Some(mut stdin) => stdin.write_all(input).await.or_else(|e| match e.kind() {
                 io::ErrorKind::BrokenPipe => Ok(()),
                 _ => Err(e),
             }),
@@ -148,7 +177,7 @@ async fn run_program(program: &str, json: &[u8]) -> Result<(), Error> {
     let (fed, output) = tokio::join!(feed, child.wait_with_output());
     fed.map_err(failed)?;
     let output = output.map_err(failed)?;
-    tracing::debug!(bytes = json.len(), status = %output.status, "nft transaction");
+    tracing::debug!(bytes = input.len(), status = %output.status, "nft transaction");
     if output.status.success() {
         return Ok(());
     }

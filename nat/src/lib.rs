@@ -4,13 +4,17 @@
 //! intent ──► ruleset (pure: nft objects) ──► apply (one `nft` transaction)
 //! ```
 //!
-//! Everything lives in one table of ours, [`TABLE`]. The crate only ever writes: no rule is read back, matched or
-//! recognised, so it does not matter how a release of `nft` prints them.
+//! Everything lives in two tables of ours, both called [`TABLE`]: family `inet` for networks, family `bridge` for the
+//! guards of ports ([`guards`]). The crate only ever writes, but for counters that people look at: no rule is read back,
+//! matched or recognised, so it does not matter how a release of `nft` prints them.
 
 mod apply;
+mod forwards;
+pub mod guards;
 mod intent;
 mod ruleset;
 
-pub use apply::{Error, add, delete_table, remove, replace};
+pub use apply::{Error, add, change_forwards, delete_table, rehearse, remove, replace};
+pub use forwards::{Forward, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use ruleset::TABLE;

@@ -1,7 +1,8 @@
 //! From [`Network`] to nft objects. Pure: the same intent gives the same bytes.
 //!
 //! ```text
-//! forward ─┬─ iifname vmap @forward_from ─► from_BRIDGE   may this leave its network?  return | accept | reject
+//! forward ─┬─► forwarded   what port forwards let in (`forwards`)
+//!          ├─ iifname vmap @forward_from ─► from_BRIDGE   may this leave its network?  return | accept | reject
 //!          └─ iifname vmap… oifname vmap @forward_to ─► to_BRIDGE   may this enter?    return | reject
 //! postrouting ─ iifname vmap @masquerade ─► nat_BRIDGE
 //! prerouting  ─ iifname vmap @dns ─► dns_BRIDGE
@@ -23,7 +24,10 @@ use nftables::{
 };
 use serde::Serialize;
 
-use crate::intent::{DnsRedirect, Mode, Network};
+use crate::{
+    forwards::{self, Forward},
+    intent::{DnsRedirect, Mode, Network},
+};
 
 /// The name of our table; its family is `inet`.
 pub const TABLE: &str = "netd";
@@ -90,6 +94,7 @@ pub(crate) struct Transaction<'a> {
 enum Command<'a> {
     Typed(NfCmd<'a>),
     AddVerdictMap { add: VerdictMapObject },
+    Plain(serde_json::Value),
 }
 
 /// `add map` with verdicts for values: the one object the `nftables` crate (0.6) has no type for.
@@ -125,13 +130,21 @@ pub(crate) fn remove(network: &Network) -> Transaction<'_> {
     transaction
 }
 
-/// The whole table anew with these networks and no others.
-pub(crate) fn replace(networks: &[Network]) -> Transaction<'_> {
+/// The whole table anew with these networks and forwards and no others.
+pub(crate) fn replace<'a>(networks: &'a [Network], forwards: &[Forward]) -> Transaction<'a> {
     let mut transaction = delete_table();
     transaction.base();
     for network in networks {
         transaction.network(network);
     }
+    transaction.forwards(&[], forwards);
+    transaction
+}
+
+/// The forwards `after` in place of those `before`; fails where the table does not have exactly those.
+pub(crate) fn change_forwards<'a>(before: &[Forward], after: &[Forward]) -> Transaction<'a> {
+    let mut transaction = Transaction::default();
+    transaction.forwards(before, after);
     transaction
 }
 
@@ -153,6 +166,7 @@ impl<'a> Transaction<'a> {
     /// The table, its maps and its base chains. Adding them again is no change; their rules are written anew.
     fn base(&mut self) {
         self.push(NfCmd::Add(NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None })));
+        self.push(NfCmd::Add(NfListObject::Chain(chain(forwards::FORWARDED.to_owned()))));
         for hook in &HOOKS {
             for map in hook.maps {
                 let declaration = VerdictMapDeclaration {
@@ -172,12 +186,20 @@ impl<'a> Transaction<'a> {
                 ..chain(hook.chain.to_owned())
             })));
             self.push(NfCmd::Flush(FlushObject::Chain(chain(hook.chain.to_owned()))));
+            if hook.hook == NfHook::Forward {
+                let forwarded = JumpTarget { target: forwards::FORWARDED.into() };
+                self.rule(hook.chain.to_owned(), vec![Statement::Jump(forwarded)]);
+            }
             for map in hook.maps {
                 let look_up =
                     VerdictMap { key: meta(map.key), data: Expression::String(format!("@{}", map.map).into()) };
                 self.rule(hook.chain.to_owned(), vec![Statement::VerdictMap(look_up)]);
             }
         }
+    }
+
+    fn forwards(&mut self, before: &[Forward], after: &[Forward]) {
+        self.commands.extend(forwards::change(before, after).into_iter().map(Command::Plain));
     }
 
     /// Deletes all there can be of a network. What is deleted is added first, because deleting what is not there

@@ -1,5 +1,6 @@
 //! EDGE: the real kernel, in network namespaces of this test's own. Needs root; without it the tests fail.
 
+mod forwards;
 mod world;
 
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command};
@@ -44,7 +45,7 @@ fn golden() -> PathBuf {
 fn the_kernel_has_what_the_golden_files_show() {
     for (case, networks) in golden_cases() {
         Namespace::new().run(move || {
-            block_on(nat::replace(&networks)).unwrap();
+            block_on(nat::replace(&networks, &[])).unwrap();
             let got = ruleset();
             let expected = golden().join(format!("{case}.nft"));
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -59,11 +60,11 @@ fn the_kernel_has_what_the_golden_files_show() {
 fn adding_one_by_one_makes_what_replacing_all_makes() {
     for (case, networks) in golden_cases() {
         Namespace::new().run(move || {
-            block_on(nat::replace(&networks)).unwrap();
+            block_on(nat::replace(&networks, &[])).unwrap();
             let all_at_once = sorted(&ruleset());
             block_on(nat::delete_table()).unwrap();
             assert_eq!(ruleset(), "");
-            block_on(nat::replace(&[])).unwrap();
+            block_on(nat::replace(&[], &[])).unwrap();
             for network in &networks {
                 block_on(nat::add(network)).unwrap();
             }
@@ -145,7 +146,7 @@ fn other_tables_are_left_alone() {
         nft(&["add", "table", "inet", "mine"]);
         nft(&["add", "chain", "inet", "mine", "forward", "{ type filter hook forward priority 0; }"]);
         let theirs = ruleset();
-        block_on(nat::replace(&[network("virbr0", plain_nat(), "10.0.0.0/24")])).unwrap();
+        block_on(nat::replace(&[network("virbr0", plain_nat(), "10.0.0.0/24")], &[])).unwrap();
         block_on(nat::delete_table()).unwrap();
         assert_eq!(ruleset(), theirs);
     });
@@ -156,10 +157,10 @@ fn a_flushed_ruleset_is_healed_by_replace_and_by_add() {
     Namespace::new().run(|| {
         let networks =
             [network("virbr0", plain_nat(), "10.0.0.0/24"), network("virbr1", Mode::Isolated, "10.1.0.0/24")];
-        block_on(nat::replace(&networks)).unwrap();
+        block_on(nat::replace(&networks, &[])).unwrap();
         let whole = sorted(&ruleset());
         nft(&["flush", "ruleset"]);
-        block_on(nat::replace(&networks)).unwrap();
+        block_on(nat::replace(&networks, &[])).unwrap();
         assert_eq!(sorted(&ruleset()), whole);
         nft(&["flush", "ruleset"]);
         for network in &networks {
@@ -266,4 +267,19 @@ fn dns_goes_to_the_high_port_though_another_program_has_port_53() {
     assert_eq!(asked, ["other", "other"], "udp, tcp: without the redirect the other program answers");
     let asked = world.ask_dns(a, Some(40053));
     assert_eq!(asked, ["ours", "ours"]);
+}
+
+#[test]
+fn a_rehearsal_changes_nothing() {
+    Namespace::new().run(|| {
+        let network = network("virbr0", plain_nat(), "10.1.0.0/24");
+        block_on(nat::rehearse(&network)).unwrap();
+        assert_eq!(ruleset(), "");
+        block_on(nat::add(&network)).unwrap();
+        let before = ruleset();
+        block_on(nat::rehearse(&Network { mode: Mode::Isolated, ..network })).unwrap();
+        assert_eq!(ruleset(), before);
+        let odd = Network { bridge: "a*".into(), mode: Mode::Open, subnets: vec![], dns_redirect: None };
+        assert!(matches!(block_on(nat::rehearse(&odd)), Err(nat::Error::Interface(_))));
+    });
 }

@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
-use crate::model::{BridgeName, MacAddr, Network, NetworkName};
+use crate::model::{BridgeName, HostPort, MacAddr, Network, NetworkName, Taken};
 
 /// One thing that two networks cannot both have. Its `Display` is libvirt's sentence where libvirt has one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,12 +50,23 @@ pub enum Conflict {
         /// The other network.
         other: NetworkName,
     },
+    /// Another network forwards the port.
+    #[error("operation failed: port {port} of the host is already forwarded by network '{other}'")]
+    Forward {
+        /// The first port of the host that both forward.
+        port: HostPort,
+        /// The other network.
+        other: NetworkName,
+    },
 }
 
 impl Conflict {
     /// The two cannot even be defined side by side. The others only matter when both are started.
     pub fn forbids_definition(&self) -> bool {
-        matches!(self, Conflict::Name { .. } | Conflict::Uuid { .. } | Conflict::Bridge { .. })
+        matches!(
+            self,
+            Conflict::Name { .. } | Conflict::Uuid { .. } | Conflict::Bridge { .. } | Conflict::Forward { .. }
+        )
     }
 }
 
@@ -83,8 +94,22 @@ pub fn conflicts(new: &Network, others: &[Network]) -> Vec<Conflict> {
         if let Some(mac) = new.mac.filter(|mac| other.mac == Some(*mac)) {
             conflicts.push(Conflict::Mac { mac, other: other.name.clone() });
         }
+        if let Some(port) = forwarded_by_both(new, other) {
+            conflicts.push(Conflict::Forward { port, other: other.name.clone() });
+        }
     }
     conflicts
+}
+
+fn forwarded_by_both(new: &Network, other: &Network) -> Option<HostPort> {
+    if new.forwards.is_empty() || other.forwards.is_empty() {
+        return None;
+    }
+    let mut taken = Taken::default();
+    for forward in &other.forwards {
+        taken.insert(forward.at());
+    }
+    new.forwards.iter().find_map(|forward| taken.insert(forward.at()))
 }
 
 #[cfg(test)]

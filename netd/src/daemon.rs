@@ -22,11 +22,12 @@ use futures_util::{Stream, StreamExt};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::Instant,
 };
 
 use crate::{
-    apply::Kernel,
+    apply::{Guards, Kernel},
     observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
@@ -36,6 +37,7 @@ use crate::{
 
 pub use lock::LockError;
 pub use privileges::MissingPrivilege;
+pub(crate) use privileges::missing as missing_capabilities;
 
 /// The socket for clients that may change things, in the runtime directory.
 pub const SOCKET: &str = "netd.sock";
@@ -132,8 +134,10 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     }
     privileges::raise_descriptor_limit();
     let (store, first) = Store::open(&options.config_dir, &options.runtime_dir)?;
-    let services = dhcp::Services::open(&options.state_dir.join("leases.db")).await?;
-    let kernel = Kernel::new(Netlink::open()?, services);
+    let guards = Arc::new(Guards::new().map_err(ObserveError::Socket)?);
+    let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), guards.clone()).await?;
+    let leases = services.changes();
+    let kernel = Kernel::new(Netlink::open()?, services, guards);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
@@ -146,6 +150,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
+        tokio::spawn(follow(leases, Arc::clone(&verbs))),
     ];
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
@@ -190,6 +195,13 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
         }
     }
     tracing::error!("the kernel's events ended: what other programs do to networks is noticed only by the next daemon");
+}
+
+/// What becomes of guests' addresses, for port forwards.
+async fn follow(mut leases: watch::Receiver<()>, verbs: Arc<Verbs<Kernel>>) {
+    while leases.changed().await.is_ok() {
+        verbs.follow_guests().await;
+    }
 }
 
 fn notify(state: sd_notify::NotifyState<'_>) {

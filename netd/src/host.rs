@@ -38,8 +38,12 @@ pub struct Link {
     pub kind: LinkKind,
     /// The index of the bridge it is a port of.
     pub master: Option<u32>,
+    /// As a bridge's port it talks to no other isolated port.
+    pub isolated: bool,
     /// `disable_ipv6` is set, or the kernel has no IPv6.
     pub ipv6_disabled: bool,
+    /// `route_localnet` is set for it: 127.0.0.0/8 may be on the wire.
+    pub route_localnet: bool,
 }
 
 /// What drives a link, as far as it matters here.
@@ -155,7 +159,9 @@ mod tests {
             up: true,
             kind: LinkKind::Other,
             master: None,
+            isolated: false,
             ipv6_disabled: false,
+            route_localnet: false,
         };
         let route = |destination: &str, link| Route {
             destination: destination.parse().unwrap(),

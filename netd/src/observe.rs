@@ -3,6 +3,7 @@
 //! One netlink socket serves every question of the daemon and, through `apply`, every change. Two more listen for
 //! what other programs do to links and tables.
 
+pub mod listeners;
 pub(crate) mod rules;
 
 use std::{io, net::Ipv4Addr, pin::pin};
@@ -13,8 +14,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+        InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
@@ -182,8 +183,10 @@ fn link(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: LinkKind::Other,
         master: None,
+        isolated: false,
         // Without IPv6 in the kernel the attribute that says otherwise is absent.
         ipv6_disabled: true,
+        route_localnet: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -191,11 +194,20 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::LinkInfo(infos) => link.kind = kind(&infos),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = kind(&infos);
+                link.isolated = isolated(&infos);
+            }
             LinkAttribute::AfSpecUnspec(families) => {
                 link.ipv6_disabled = !families.iter().any(|family| match family {
                     AfSpecUnspec::Inet6(facts) => {
                         facts.iter().any(|fact| matches!(fact, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0))
+                    }
+                    _ => false,
+                });
+                link.route_localnet = families.iter().any(|family| match family {
+                    AfSpecUnspec::Inet(facts) => {
+                        facts.iter().any(|fact| matches!(fact, AfSpecInet::DevConf(conf) if conf.route_localnet != 0))
                     }
                     _ => false,
                 });
@@ -204,6 +216,13 @@ fn link(message: LinkMessage) -> Option<Link> {
         }
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+fn isolated(infos: &[LinkInfo]) -> bool {
+    infos.iter().any(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(facts)) => facts.contains(&InfoBridgePort::Isolated(true)),
+        _ => false,
+    })
 }
 
 fn kind(infos: &[LinkInfo]) -> LinkKind {

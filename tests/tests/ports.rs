@@ -17,7 +17,7 @@ use tests::{
 };
 
 fn request(guest: &str) -> PortRequest {
-    PortRequest { network: "default".into(), guest: Some(guest.into()), mac: None, queues: 1 }
+    PortRequest { network: "default".into(), guest: Some(guest.into()), mac: None, queues: 1, guards: None }
 }
 
 #[test]

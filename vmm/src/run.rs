@@ -111,6 +111,7 @@ fn plug(guest: &str, nic: &Nic, socket: &Path) -> Result<NicPart, Error> {
         guest: Some(guest.to_owned()),
         mac: Some(nic.mac.to_string()),
         queues: nic.queues.into(),
+        guards: None,
     };
     let (port, taps): (_, Vec<OwnedFd>) = blocking::add_port(socket, request).map_err(|cause| Error::Port {
         network: network(),

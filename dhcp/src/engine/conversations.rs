@@ -338,7 +338,7 @@ impl Stage {
 }
 
 fn moment(seconds: u64) -> Moment {
-    Moment { boot: Duration::from_secs(50_000 + seconds), wall: 1_800_000_000 + seconds }
+    Moment { boot: Duration::from_secs(50_000 + seconds), wall: Duration::from_secs(1_800_000_000 + seconds) }
 }
 
 fn mac(client: &str) -> Mac {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Next, Submission, Unusable};
+use super::{Engine, LeaseChange, Next, Submission, Unusable};
 use crate::{
     config::{Dhcp4Config, LeaseTime, Mac, Range4, Reservation4},
     moment::Moment,
@@ -113,7 +113,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> World {
-        let now = Moment { boot: Duration::from_secs(1000), wall: 1_800_000_000 };
+        let now = Moment { boot: Duration::from_secs(1000), wall: Duration::from_secs(1_800_000_000) };
         let mut world = World {
             random: Random::new(seed),
             engine: Engine::new([], now),
@@ -132,7 +132,7 @@ impl World {
     fn step(&mut self) {
         let last = self.now;
         let pass = self.random.below(40);
-        self.now = Moment { boot: last.boot + Duration::from_secs(pass), wall: last.wall + pass };
+        self.now = Moment { boot: last.boot + Duration::from_secs(pass), wall: last.wall + Duration::from_secs(pass) };
         self.engine.tick(self.now, last);
         let now = self.now.boot;
         self.used.retain(|_, (_, until)| *until > now);
@@ -272,9 +272,9 @@ fn no_address_is_two_clients_at_once_whatever_they_say_and_the_disk_does() {
 
 #[test]
 fn a_wrong_checksum_is_no_message_unless_the_sender_never_made_it() {
-    let mut engine = Engine::new([], Moment { boot: Duration::from_secs(1), wall: 1 });
+    let mut engine = Engine::new([], Moment { boot: Duration::from_secs(1), wall: Duration::from_secs(1) });
     engine.configure(Some(policy()));
-    let now = Moment { boot: Duration::from_secs(2), wall: 2 };
+    let now = Moment { boot: Duration::from_secs(2), wall: Duration::from_secs(2) };
     let mut bytes = frame(1, mac(5), Ipv4Addr::UNSPECIFIED, &[]);
     bytes[40] ^= 0xff;
     let refused = engine.handle(&bytes, Checksum::Full, now);
@@ -284,7 +284,7 @@ fn a_wrong_checksum_is_no_message_unless_the_sender_never_made_it() {
 
 #[test]
 fn a_wall_clock_set_back_or_forward_ends_no_lease_early_or_late() {
-    let start = Moment { boot: Duration::from_secs(1000), wall: 1_800_000_000 };
+    let start = Moment { boot: Duration::from_secs(1000), wall: Duration::from_secs(1_800_000_000) };
     let mut engine = Engine::new([], start);
     engine.configure(Some(policy()));
     let ask = frame(3, mac(5), Ipv4Addr::UNSPECIFIED, &[(code::REQUESTED_ADDRESS, Ipv4Addr::new(10, 0, 0, 12))]);
@@ -292,10 +292,28 @@ fn a_wall_clock_set_back_or_forward_ends_no_lease_early_or_late() {
     engine.settle(submission, true);
     let Some(Write::Put(row)) = writes.into_iter().next() else { panic!() };
     // A day forward while we run: the lease still has its time, and its end is told by the new clock.
-    let later = Moment { boot: start.boot + Duration::from_secs(100), wall: start.wall + 86_400 };
-    assert_eq!(engine.leases(later)[0].ends, Some(start.wall + 86_400 + 200));
+    let later = Moment { boot: start.boot + Duration::from_secs(100), wall: start.wall + Duration::from_secs(86_400) };
+    assert_eq!(engine.leases(later)[0].ends, Some(start.wall.as_secs() + 86_400 + 200));
     // Ten years back between two runs: no more than the lease was long.
-    let back = Moment { boot: Duration::from_secs(5), wall: start.wall - 315_360_000 };
+    let back = Moment { boot: Duration::from_secs(5), wall: start.wall - Duration::from_secs(315_360_000) };
     let engine = Engine::new([row], back);
-    assert_eq!(engine.leases(back)[0].ends, Some(back.wall + 300));
+    assert_eq!(engine.leases(back)[0].ends, Some(back.wall.as_secs() + 300));
+}
+
+#[test]
+fn a_lease_is_told_once_it_is_on_disk_and_again_when_it_ends() {
+    let at = |seconds| Moment { boot: Duration::from_secs(seconds), wall: Duration::from_secs(seconds) };
+    let address = Ipv4Addr::new(10, 0, 0, 12);
+    let mut engine = Engine::new([], at(1));
+    engine.configure(Some(policy()));
+    let ask = frame(3, mac(5), Ipv4Addr::UNSPECIFIED, &[(code::REQUESTED_ADDRESS, address)]);
+    let Next::Write(submission, _) = engine.handle(&ask, Checksum::Full, at(1)).unwrap().next else { panic!() };
+    assert_eq!(engine.take_lease_changes(at(1)), []);
+    engine.settle(submission, true);
+    assert_eq!(engine.take_lease_changes(at(1)), [LeaseChange { mac: mac(5), address: Some(address) }]);
+    assert_eq!(engine.take_lease_changes(at(2)), []);
+    engine.tick(at(300), at(1));
+    assert_eq!(engine.take_lease_changes(at(300)), []);
+    engine.tick(at(302), at(300));
+    assert_eq!(engine.take_lease_changes(at(302)), [LeaseChange { mac: mac(5), address: None }]);
 }

@@ -11,5 +11,5 @@ pub(crate) fn now() -> Moment {
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut boot) };
     debug_assert_eq!(failed, 0, "CLOCK_BOOTTIME is in every kernel since 2.6.39");
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Moment { boot: Duration::new(boot.tv_sec.unsigned_abs(), boot.tv_nsec.unsigned_abs() as u32), wall: wall.as_secs() }
+    Moment { boot: Duration::new(boot.tv_sec.unsigned_abs(), boot.tv_nsec.unsigned_abs() as u32), wall }
 }

@@ -1,4 +1,4 @@
-//! EDGE: the DHCP task of one network: wait, parse, decide, make durable, emit.
+//! EDGE: the DHCP task of one network: wait, parse, decide, make durable, tell who watches, emit.
 //!
 //! All frames that are there are decided on before anything is waited for, so that a burst shares one commit. A bridge
 //! that goes away is waited for, and served again when it is back under its name.
@@ -18,7 +18,7 @@ use super::{
     reserve::ReservedPort,
 };
 use crate::{
-    engine::{Next, Submission},
+    engine::{Next, Settled, Submission},
     moment::Moment,
     network::Network,
     report::Report,
@@ -115,9 +115,13 @@ impl Server {
             tokio::select! {
                 _ = &mut stopped => break,
                 Some(answer) = settled.recv() => {
-                    self.settle(answer, sockets.as_ref());
+                    let mut outcomes = vec![self.settle(answer)];
                     while let Ok(answer) = settled.try_recv() {
-                        self.settle(answer, sockets.as_ref());
+                        outcomes.push(self.settle(answer));
+                    }
+                    self.network.tell(clock::now()).await;
+                    for outcome in outcomes {
+                        self.emit(outcome, sockets.as_ref());
                     }
                     self.network.publish(clock::now());
                     wake = wake.min(self.alarm());
@@ -133,14 +137,19 @@ impl Server {
                     sockets = self.reopen();
                     retry = Instant::now() + RETRY;
                 }
-                () = sleep_until(wake) => wake = self.tick(),
+                () = sleep_until(wake) => {
+                    wake = self.tick();
+                    self.network.tell(clock::now()).await;
+                }
             }
         }
         drop(sockets);
         let _ = closing.send(());
         while self.pending > 0 {
             let Some(answer) = settled.recv().await else { return };
-            self.settle(answer, None);
+            let outcome = self.settle(answer);
+            self.network.tell(clock::now()).await;
+            self.emit(outcome, None);
         }
     }
 
@@ -179,9 +188,12 @@ impl Server {
         self.store.submit(Job { network: self.network.name.clone(), writes, done });
     }
 
-    fn settle(&mut self, (submission, written): Answer, sockets: Option<&Sockets>) {
+    fn settle(&mut self, (submission, written): Answer) -> Settled {
         self.pending -= 1;
-        let settled = self.network.engine().settle(submission, written);
+        self.network.engine().settle(submission, written)
+    }
+
+    fn emit(&mut self, settled: Settled, sockets: Option<&Sockets>) {
         if let (Some(reply), Some(sockets)) = (settled.reply, sockets) {
             self.send(&sockets.packets, &reply);
         }

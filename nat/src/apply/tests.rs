@@ -13,7 +13,7 @@ fn runtime() -> tokio::runtime::Runtime {
 #[test]
 fn no_nft_program_anywhere_is_an_error_that_names_the_package() {
     let programs = ["/nonexistent/nft", "nft-that-nobody-has"];
-    let error = runtime().block_on(run_any(&programs, &ruleset::delete_table())).unwrap_err();
+    let error = runtime().block_on(run_any(&programs, &["-j", "-f", "-"], &ruleset::delete_table())).unwrap_err();
     assert!(matches!(error, Error::NoNft), "{error:?}");
     assert!(error.to_string().contains("install the package nftables"), "{error}");
 }
@@ -21,7 +21,7 @@ fn no_nft_program_anywhere_is_an_error_that_names_the_package() {
 #[test]
 fn the_next_place_is_tried_where_the_first_has_no_program() {
     let programs = ["/nonexistent/nft", "/bin/false"];
-    let error = runtime().block_on(run_any(&programs, &ruleset::delete_table())).unwrap_err();
+    let error = runtime().block_on(run_any(&programs, &["-j", "-f", "-"], &ruleset::delete_table())).unwrap_err();
     assert!(matches!(&error, Error::Refused { stderr } if stderr == "exit status: 1"), "{error:?}");
 }
 

@@ -128,6 +128,44 @@ impl World {
         Ipv4Addr::new(198, 51, 100, 3)
     }
 
+    pub(crate) fn host(&self) -> &Namespace {
+        &self.host
+    }
+
+    pub(crate) fn namespace(&self, machine: usize) -> &Namespace {
+        &self.machines[machine].namespace
+    }
+
+    pub(crate) fn address(&self, machine: usize) -> Ipv4Addr {
+        self.machines[machine].address
+    }
+
+    /// One guest more on the network of another: `PREFIX.NUMBER`.
+    pub(crate) fn another_guest(&mut self, of: usize, number: u8) -> usize {
+        let (bridge, gateway) = (self.machines[of].name.clone(), self.machines[of].gateway);
+        let [a, b, c, _] = gateway.octets();
+        let address = Ipv4Addr::new(a, b, c, number);
+        let port = format!("p{number}-{bridge}");
+        let guest = Namespace::new();
+        self.host.run(|| {
+            ip(&format!("link add {port} type veth peer name eth0 netns {}", guest.path()));
+            ip(&format!("link set {port} master {bridge} up"));
+        });
+        guest.run(|| {
+            ip(&format!("addr add {address}/24 dev eth0"));
+            ip("link set eth0 up");
+            ip(&format!("route add default via {gateway}"));
+        });
+        self.machines.push(Machine {
+            name: format!("{bridge}-{number}"),
+            namespace: guest,
+            address,
+            gateway,
+            network: None,
+        });
+        self.machines.len() - 1
+    }
+
     pub(crate) fn name(&self, machine: usize) -> String {
         self.machines[machine].name.clone()
     }

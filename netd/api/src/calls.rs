@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
-use crate::AddressSource;
+use crate::{AddressSource, Forward, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +20,17 @@ pub enum Method {
     DumpXml,
     ListLeases,
     ListPorts,
+    GetPorts,
     AddPort,
     ListAddresses,
+    ListForwards,
+    AddForward,
+    DeleteForward,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 13] = [
+    pub const ALL: [Method; 17] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -38,8 +42,12 @@ impl Method {
         Method::DumpXml,
         Method::ListLeases,
         Method::ListPorts,
+        Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
+        Method::ListForwards,
+        Method::AddForward,
+        Method::DeleteForward,
     ];
 
     /// The name in the interface.
@@ -55,14 +63,18 @@ impl Method {
             | Method::DumpXml
             | Method::ListLeases
             | Method::ListPorts
-            | Method::ListAddresses => false,
+            | Method::GetPorts
+            | Method::ListAddresses
+            | Method::ListForwards => false,
             Method::DefineNetwork
             | Method::CreateNetwork
             | Method::StartNetwork
             | Method::DestroyNetwork
             | Method::UndefineNetwork
             | Method::SetAutostart
-            | Method::AddPort => true,
+            | Method::AddPort
+            | Method::AddForward
+            | Method::DeleteForward => true,
         }
     }
 }
@@ -126,6 +138,14 @@ pub struct ListPorts {
     pub network: Option<String>,
 }
 
+/// Parameters of `GetPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct GetPorts {
+    /// The port's interface name, or the name of the guest whose ports are wanted.
+    pub port: String,
+}
+
 /// Parameters of `AddPort`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +158,8 @@ pub struct AddPort {
     pub mac: Option<String>,
     /// Queue pairs, 1 to 253.
     pub queues: u32,
+    /// Whether what the guest sends is checked; yes if absent.
+    pub guards: Option<bool>,
 }
 
 /// Parameters of `ListAddresses`.
@@ -148,4 +170,36 @@ pub struct ListAddresses {
     pub guest: String,
     /// Where to look.
     pub source: AddressSource,
+}
+
+/// Parameters of `ListForwards`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ListForwards {
+    /// Name or UUID; all networks if absent.
+    pub network: Option<String>,
+}
+
+/// Parameters of `AddForward`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct AddForward {
+    /// The new one.
+    pub forward: Forward,
+}
+
+/// Parameters of `DeleteForward`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteForward {
+    /// Name or UUID.
+    pub network: String,
+    /// What is forwarded.
+    pub protocol: Protocol,
+    /// The first port of the host.
+    pub first_port: u32,
+    /// The last port of the host.
+    pub last_port: u32,
+    /// The address of the host; may be absent where only one forward of the network has these ports.
+    pub address: Option<String>,
 }

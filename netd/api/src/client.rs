@@ -8,8 +8,8 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Leases, NetworkReply, Networks, Port, PortReply, Ports,
-    SOCKET_VARIABLE, Xml,
+    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, NetworkReply, Networks,
+    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml, calls::DeleteForward,
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -25,6 +25,7 @@ trait Methods {
     async fn dump_xml(&mut self, network: String, inactive: bool) -> zlink::Result<Result<Xml, Error>>;
     async fn list_leases(&mut self, network: String, mac: Option<String>) -> zlink::Result<Result<Leases, Error>>;
     async fn list_ports(&mut self, network: Option<String>) -> zlink::Result<Result<Ports, Error>>;
+    async fn get_ports(&mut self, port: String) -> zlink::Result<Result<PortDetails, Error>>;
     #[zlink(return_fds)]
     async fn add_port(
         &mut self,
@@ -32,9 +33,20 @@ trait Methods {
         guest: Option<String>,
         mac: Option<String>,
         queues: u32,
+        guards: Option<bool>,
     ) -> zlink::Result<(Result<PortReply, Error>, Vec<OwnedFd>)>;
     async fn list_addresses(&mut self, guest: String, source: AddressSource)
     -> zlink::Result<Result<Addresses, Error>>;
+    async fn list_forwards(&mut self, network: Option<String>) -> zlink::Result<Result<Forwards, Error>>;
+    async fn add_forward(&mut self, forward: Forward) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn delete_forward(
+        &mut self,
+        network: String,
+        protocol: Protocol,
+        first_port: u32,
+        last_port: u32,
+        address: Option<String>,
+    ) -> zlink::Result<Result<ForwardReply, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -126,14 +138,19 @@ impl Client {
         flatten(self.connection.list_ports(network).await)
     }
 
+    /// All there is to know of one port, by its interface name, or of a guest's ports.
+    pub async fn get_ports(&mut self, port: &str) -> Result<PortDetails, ClientError> {
+        flatten(self.connection.get_ports(port.to_owned()).await)
+    }
+
     /// Plugs a guest into a network: a new tap on its bridge, whose life is the returned descriptors.
     ///
     /// One descriptor per queue, each opened with `IFF_VNET_HDR`, non-blocking and closed on exec. When the last copy of
     /// them is closed the kernel removes the tap and the daemon forgets the port.
     pub async fn add_port(&mut self, request: PortRequest) -> Result<(Port, Vec<OwnedFd>), ClientError> {
-        let PortRequest { network, guest, mac, queues } = request;
+        let PortRequest { network, guest, mac, queues, guards } = request;
         let (reply, fds) =
-            self.connection.add_port(network, guest, mac, queues).await.map_err(ClientError::Transport)?;
+            self.connection.add_port(network, guest, mac, queues, guards).await.map_err(ClientError::Transport)?;
         // The transport receives them without close-on-exec, and every child of this process would keep the tap alive.
         let fds = fds.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
         Ok((reply?.port, fds.map_err(|cause| ClientError::Transport(cause.into()))?))
@@ -142,6 +159,22 @@ impl Client {
     /// The addresses of a guest.
     pub async fn list_addresses(&mut self, guest: &str, source: AddressSource) -> Result<Addresses, ClientError> {
         flatten(self.connection.list_addresses(guest.to_owned(), source).await)
+    }
+
+    /// The port forwards of one network, or of all.
+    pub async fn list_forwards(&mut self, network: Option<String>) -> Result<Forwards, ClientError> {
+        flatten(self.connection.list_forwards(network).await)
+    }
+
+    /// Forwards ports of the host to guests.
+    pub async fn add_forward(&mut self, forward: Forward) -> Result<ForwardReply, ClientError> {
+        flatten(self.connection.add_forward(forward).await)
+    }
+
+    /// Ends a forward.
+    pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
+        let DeleteForward { network, protocol, first_port, last_port, address } = forward;
+        flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
     }
 }
 
@@ -156,6 +189,8 @@ pub struct PortRequest {
     pub mac: Option<String>,
     /// Queue pairs, 1 to 253: one message carries no more file descriptors.
     pub queues: u32,
+    /// Whether what the guest sends is checked; yes if absent. Off is for guests that route or bridge for others.
+    pub guards: Option<bool>,
 }
 
 fn flatten<T>(reply: zlink::Result<Result<T, Error>>) -> Result<T, ClientError> {

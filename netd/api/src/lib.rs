@@ -80,6 +80,38 @@ pub struct Port {
     pub queues: u32,
 }
 
+/// A port and its guards, as `port-info` shows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct PortInfo {
+    /// The port.
+    pub port: Port,
+    /// What the guest sends is checked.
+    pub guards: bool,
+    /// The port reaches the host and what is behind it, but no other isolated port.
+    pub isolated: bool,
+    /// The IPv4 addresses it may use.
+    pub addresses: Vec<String>,
+    /// With guards: what was dropped since the port was added, or the daemon started.
+    pub dropped: Option<Dropped>,
+}
+
+/// Frames of a port that its guards dropped, by what was wrong with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Dropped {
+    /// Another source MAC than the port's.
+    pub mac: u64,
+    /// A VLAN tag.
+    pub vlan: u64,
+    /// An ARP sender that is not the port's MAC and address.
+    pub arp: u64,
+    /// A source address that is not the port's.
+    pub ip: u64,
+    /// A message of a DHCP server.
+    pub dhcp: u64,
+    /// A router advertisement or redirect.
+    pub ra: u64,
+}
+
 /// One address of a guest, as `domifaddr` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 pub struct Address {
@@ -93,6 +125,45 @@ pub struct Address {
     pub address: String,
     /// The prefix length; 0 where the source knows none.
     pub prefix: u8,
+}
+
+/// A port of the host, or several in a row, that leads to guests of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Forward {
+    /// The network the guests are on: its name, in requests its name or UUID.
+    pub network: String,
+    /// What is forwarded.
+    pub protocol: Protocol,
+    /// The first port of the host.
+    pub first_port: u32,
+    /// The last port of the host; the first one, if it is only one.
+    pub last_port: u32,
+    /// The one address of the host it is forwarded at; every one if absent.
+    pub address: Option<String>,
+    /// Whom it leads to: one connection after the other to the next.
+    pub targets: Vec<ForwardTarget>,
+}
+
+/// One that a forward leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct ForwardTarget {
+    /// A guest by name, wherever it is; absent where an address is given.
+    pub guest: Option<String>,
+    /// An address on the network. In replies about a guest, where the guest is; absent while it is nowhere.
+    pub address: Option<String>,
+    /// The port that stands for the first of the host's.
+    pub port: u32,
+}
+
+/// What can be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// Where `domifaddr` looks.
@@ -219,6 +290,13 @@ pub struct Ports {
     pub ports: Vec<Port>,
 }
 
+/// Reply of `GetPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct PortDetails {
+    /// Ports sorted by interface name.
+    pub ports: Vec<PortInfo>,
+}
+
 /// Reply of `AddPort`. The file descriptors of the tap's queues, as many as [`Port::queues`], travel with it.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 pub struct PortReply {
@@ -231,4 +309,20 @@ pub struct PortReply {
 pub struct Addresses {
     /// The addresses, by interface.
     pub addresses: Vec<Address>,
+}
+
+/// Reply of `AddForward` and `DeleteForward`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct ForwardReply {
+    /// The forward as it is, or was.
+    pub forward: Forward,
+    /// Things the user should know though the call succeeded (the guest is not there yet, say).
+    pub notices: Vec<String>,
+}
+
+/// Reply of `ListForwards`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Forwards {
+    /// The forwards, by network, in the order they were added.
+    pub forwards: Vec<Forward>,
 }

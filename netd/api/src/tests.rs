@@ -78,8 +78,12 @@ fn types_of(method: Method) -> String {
         Method::DumpXml => (calls::DumpXml::TYPE, Xml::TYPE),
         Method::ListLeases => (calls::ListLeases::TYPE, Leases::TYPE),
         Method::ListPorts => (calls::ListPorts::TYPE, Ports::TYPE),
+        Method::GetPorts => (calls::GetPorts::TYPE, PortDetails::TYPE),
         Method::AddPort => (calls::AddPort::TYPE, PortReply::TYPE),
         Method::ListAddresses => (calls::ListAddresses::TYPE, Addresses::TYPE),
+        Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
+        Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
+        Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))
 }

@@ -11,7 +11,8 @@ use std::{
 use super::{Executor, Outcome, StepError};
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
-    observe::ObserveError,
+    model::{Ports, Protocol},
+    observe::{ObserveError, listeners::Listener},
     plan::{Bridge, Step, Undo},
     port::{self, Port},
     registry::PortSpec,
@@ -28,6 +29,10 @@ pub(crate) struct World {
     pub(crate) host: HostState,
     /// Our table, by bridge; absent if there is none.
     pub(crate) table: Option<BTreeMap<String, nat::Network>>,
+    /// The forwards in our table.
+    pub(crate) forwards: Vec<nat::Forward>,
+    /// The leases of every network.
+    pub(crate) leases: Vec<dhcp::Lease>,
     /// Networks whose servers run: in the daemon's process.
     pub(crate) services: BTreeSet<String>,
     /// Where DNS is served.
@@ -53,6 +58,7 @@ pub(crate) enum Trouble {
 pub(crate) struct Traces {
     host: HostState,
     table: Option<BTreeMap<String, nat::Network>>,
+    forwards: Vec<nat::Forward>,
     services: BTreeSet<String>,
 }
 
@@ -79,7 +85,7 @@ impl Fake {
         let world = self.world();
         let mut host = world.host.clone();
         host.links.sort_by_key(|link| link.index);
-        Traces { host, table: world.table.clone(), services: world.services.clone() }
+        Traces { host, table: world.table.clone(), forwards: world.forwards.clone(), services: world.services.clone() }
     }
 
     /// The daemon's process ends, however it was: what lived in it is gone.
@@ -128,7 +134,9 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         up: false,
         kind,
         master: None,
+        isolated: false,
         ipv6_disabled: kind == LinkKind::Other,
+        route_localnet: false,
     }
 }
 
@@ -154,6 +162,7 @@ impl World {
         self.host.routes.retain(|route| route.link != Some(index));
         for port in self.host.links.iter_mut().filter(|port| port.master == Some(index)) {
             port.master = None;
+            port.isolated = false;
         }
     }
 
@@ -174,6 +183,7 @@ impl World {
             }
             Step::SetBridge(bridge) => self.set_bridge(bridge)?,
             Step::DisableIpv6 { bridge } => self.link(bridge)?.ipv6_disabled = true,
+            Step::RouteLocalnet { bridge, on } => self.link(bridge)?.route_localnet = *on,
             Step::AddAddress { bridge, address } => {
                 let link = self.link(bridge)?.index;
                 self.host.addresses.push(LinkAddress { link, address: *address });
@@ -209,6 +219,13 @@ impl World {
                 self.table.get_or_insert_default().insert(network.bridge.clone(), network.clone());
             }
             Step::EnableForwarding => self.host.forwarding = true,
+            Step::GuardPorts { .. } => {}
+            Step::IsolatePort { index, isolated } => {
+                if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
+                    assert!(port.master.is_some(), "only a bridge's port can be isolated");
+                    port.isolated = *isolated;
+                }
+            }
             Step::AttachPort { bridge, index } => {
                 let master = self.link(bridge)?.index;
                 if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
@@ -245,7 +262,10 @@ impl World {
                     table.remove(&network.bridge);
                 }
             }
-            Undo::RemoveTable => self.table = None,
+            Undo::RemoveTable => {
+                self.table = None;
+                self.forwards.clear();
+            }
             Undo::DisableForwarding => self.host.forwarding = false,
         }
     }
@@ -282,6 +302,7 @@ impl Host for Fake {
                 tap.mac = Some(port::host_side(spec.mac));
                 tap.mtu = spec.mtu;
                 tap.master = Some(master);
+                tap.isolated = spec.isolated;
                 tap.up = true;
                 Ok(Port {
                     interface,
@@ -291,6 +312,7 @@ impl Host for Fake {
                     mac: spec.mac,
                     mtu: spec.mtu,
                     queues: spec.queues,
+                    guards: spec.guards,
                 })
             })
             .await
@@ -302,13 +324,45 @@ impl Host for Fake {
         Ok((port, Vec::new()))
     }
 
-    async fn replace_firewall(&self, networks: &[nat::Network]) -> Result<(), StepError> {
+    async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
         self.call(|world| {
+            world.forwards = forwards.to_vec();
             let rules: BTreeMap<_, _> = networks.iter().map(|n| (n.bridge.clone(), n.clone())).collect();
             world.table = (!rules.is_empty()).then_some(rules);
             Ok(())
         })
         .await
+    }
+
+    async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
+        self.call(|world| {
+            if world.table.is_none() || world.forwards != before {
+                return Err(StepError::Kernel(io::Error::other("the table is another")));
+            }
+            world.forwards = after.to_vec();
+            Ok(())
+        })
+        .await
+    }
+
+    fn listener(&self, _protocol: Protocol, _ports: Ports) -> Option<Listener> {
+        None
+    }
+
+    async fn restore_guards(&self, _ports: &[(Port, Option<(String, nat::guards::Sources)>)]) -> Result<(), StepError> {
+        self.call(|_| Ok(())).await
+    }
+
+    async fn heal_guards(&self) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    async fn port_gone(&self, _port: &Port) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    async fn dropped(&self, _port: &Port) -> Option<netd_api::Dropped> {
+        None
     }
 
     fn has_firewall(&self) -> Result<bool, ObserveError> {
@@ -318,7 +372,7 @@ impl Host for Fake {
     fn set_ports(&self, _network: &str, _ports: Vec<dhcp::config::PortName>) {}
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
-        Vec::new()
+        self.world().leases.clone()
     }
 
     async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {

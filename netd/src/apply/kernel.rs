@@ -1,13 +1,14 @@
 //! EDGE: the executor that does steps on this host: rtnetlink, sysctls, `nft`, and the servers in this process.
 
-use std::{fs, io};
+use std::{fs, io, sync::Arc};
 
-use super::{Executor, Outcome, StepError, links};
+use super::{Executor, Guards, Outcome, StepError, links};
 use crate::{
     host::HostState,
     model::MacAddr,
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
+    registry::PortSpec,
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -17,22 +18,28 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
+    pub(crate) guards: Arc<Guards>,
 }
 
 impl Kernel {
-    /// The host that this process runs on, seen through `netlink`, with the servers behind `services`.
-    pub fn new(netlink: Netlink, services: dhcp::Services) -> Self {
-        Kernel { netlink, services }
+    /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
+    /// `guards` watches.
+    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>) -> Self {
+        Kernel { netlink, services, guards }
     }
 
-    /// Sets a new tap up, puts it on the bridge and returns its index.
-    pub(crate) async fn plug(&self, tap: &str, mac: MacAddr, mtu: u32, bridge: &str) -> Result<u32, StepError> {
-        let index = links::index_of(&self.netlink, tap).await?;
-        let bridge = links::index_of(&self.netlink, bridge).await?;
+    /// Sets a new tap up and puts it on its bridge.
+    pub(crate) async fn plug(&self, tap: &str, index: u32, mac: MacAddr, spec: &PortSpec) -> Result<(), StepError> {
+        let bridge = links::index_of(&self.netlink, &spec.bridge).await?;
         // Without this the host would speak IPv6 to the guest from the tap itself.
         disable_ipv6(tap)?;
-        links::plug(&self.netlink, index, mac, mtu, bridge).await?;
-        Ok(index)
+        let place = links::Place { isolated: spec.isolated, pinned: spec.guards.then_some(spec.mac) };
+        links::plug(&self.netlink, index, mac, spec.mtu, bridge, place).await
+    }
+
+    /// The index of a link that is there.
+    pub(crate) async fn index_of(&self, link: &str) -> Result<u32, StepError> {
+        links::index_of(&self.netlink, link).await
     }
 }
 
@@ -47,6 +54,10 @@ impl Executor for Kernel {
             Step::CreateBridge(bridge) => links::create_bridge(netlink, bridge).await?,
             Step::SetBridge(bridge) => links::set_bridge(netlink, bridge).await?,
             Step::DisableIpv6 { bridge } => disable_ipv6(bridge)?,
+            Step::RouteLocalnet { bridge, on } => {
+                let path = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
+                write_sysctl(&path, if *on { "1" } else { "0" })?;
+            }
             Step::AddAddress { bridge, address } => links::add_address(netlink, bridge, *address).await?,
             Step::LinkUp { bridge } => links::up(netlink, bridge).await?,
             Step::AddRoute { bridge, route } => links::add_route(netlink, bridge, route).await?,
@@ -56,7 +67,16 @@ impl Executor for Kernel {
             }
             Step::AddFirewall(network) => nat::add(network).await?,
             Step::EnableForwarding => write_sysctl(FORWARDING, "1")?,
-            Step::AttachPort { bridge, index } => links::attach(netlink, bridge, *index).await?,
+            Step::GuardPorts { network, bridge, sources } => {
+                self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
+            }
+            Step::IsolatePort { index, isolated } => links::isolate(netlink, *index, *isolated).await?,
+            Step::AttachPort { bridge, index } => {
+                links::attach(netlink, bridge, *index).await?;
+                if let Some(mac) = self.guards.mac(*index).await {
+                    links::pin(netlink, *index, mac).await?;
+                }
+            }
         }
         Ok(Outcome::default())
     }
@@ -64,7 +84,10 @@ impl Executor for Kernel {
     async fn undo(&self, undo: &Undo) -> Result<(), StepError> {
         let netlink = &self.netlink;
         match undo {
-            Undo::DeleteBridge { name, mac } => links::delete_bridge(netlink, name, *mac).await?,
+            Undo::DeleteBridge { name, mac } => {
+                links::delete_bridge(netlink, name, *mac).await?;
+                self.guards.leave(name).await?;
+            }
             Undo::RemoveAddress { bridge, address } => links::remove_address(netlink, bridge, *address).await?,
             Undo::RemoveRoute { bridge, route } => links::remove_route(netlink, bridge, route).await?,
             Undo::StopServices { network } => self.services.stop(network).await,

@@ -5,9 +5,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use netlink_packet_route::{
     link::{BridgeStpState, InfoBridge, InfoData, LinkMessage},
+    neighbour::{NeighbourFlags, NeighbourState},
     route::RouteProtocol,
 };
-use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
+};
 
 use super::StepError;
 use crate::{
@@ -90,9 +93,54 @@ pub(super) async fn attach(netlink: &Netlink, bridge: &str, index: u32) -> Resul
 }
 
 /// A new tap's settings, then its place on the bridge, then up: from then on it forwards.
-pub(super) async fn plug(netlink: &Netlink, index: u32, mac: MacAddr, mtu: u32, bridge: u32) -> Result<(), StepError> {
-    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge).up().build();
-    set(netlink, message).await
+pub(super) async fn plug(
+    netlink: &Netlink,
+    index: u32,
+    mac: MacAddr,
+    mtu: u32,
+    bridge: u32,
+    place: Place,
+) -> Result<(), StepError> {
+    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge);
+    if place == Place::default() {
+        return set(netlink, message.up().build()).await;
+    }
+    set(netlink, message.build()).await?;
+    if place.isolated {
+        isolate(netlink, index, true).await?;
+    }
+    if let Some(mac) = place.pinned {
+        pin(netlink, index, mac).await?;
+    }
+    set(netlink, LinkUnspec::new_with_index(index).up().build()).await
+}
+
+/// What a tap is on its bridge, before it is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// It talks to no other isolated port.
+    pub(super) isolated: bool,
+    /// The MAC that is behind this port and no other.
+    pub(super) pinned: Option<MacAddr>,
+}
+
+/// Has the bridge find this MAC behind this port, whoever else claims it: it learns the senders of LLDP and spanning
+/// tree frames before any filter sees them. Fine if the port is gone.
+pub(super) async fn pin(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<(), StepError> {
+    let entry = netlink
+        .handle
+        .neighbours()
+        .add_bridge(index, &mac.0)
+        .state(NeighbourState::Noarp)
+        .flags(NeighbourFlags::Controller | NeighbourFlags::Sticky)
+        .replace();
+    gone_is_fine(entry.execute().await)
+}
+
+/// Says whether a bridge's port talks to other isolated ports; fine if it is gone.
+pub(super) async fn isolate(netlink: &Netlink, index: u32, isolated: bool) -> Result<(), StepError> {
+    let message = LinkBridgePort::new(index).isolated(isolated).build();
+    gone_is_fine(netlink.handle.link().set_port(message).execute().await)
 }
 
 /// Gives the host an address on the link.

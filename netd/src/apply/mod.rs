@@ -2,6 +2,7 @@
 //!
 //! It knows no kernel: [`Executor`] does the steps, `kernel` is the real one, tests have one made of values.
 
+pub(crate) mod guards;
 mod kernel;
 mod links;
 
@@ -12,6 +13,7 @@ mod tests;
 
 use std::{future::Future, io};
 
+pub use guards::Guards;
 pub use kernel::Kernel;
 
 use crate::{
@@ -150,7 +152,7 @@ async fn carry_out<E: Executor>(
         }
     }
     let host = executor.observe().await?;
-    let in_place = InPlace { firewall: true, services: true };
+    let in_place = InPlace { firewall: true, services: true, forwards: false };
     match plan::plan(desired, &host, in_place).into_iter().next() {
         None => Ok(()),
         Some(step) => Err(ApplyError::Unverified(Box::new(step))),

@@ -61,3 +61,21 @@ fn addresses_only_matter_once_both_are_started() {
     assert!(!found.iter().any(Conflict::forbids_definition));
     assert!(conflicts(&network("new", 2, "<bridge name='virbr0'/>"), &others).iter().all(Conflict::forbids_definition));
 }
+
+#[test]
+fn a_port_of_the_host_is_forwarded_by_one_network() {
+    let forwards = |port: &str| {
+        format!(
+            "<forward/><ip address='10.{}.0.1' prefix='24'/><n:forwards xmlns:n='urn:netd:network:1'>\
+             <n:forward proto='tcp' port='{port}'><n:to guest='vm1'/></n:forward></n:forwards>",
+            port.len()
+        )
+    };
+    let others = [network("a", 1, &forwards("80"))];
+    assert!(sentences(&network("b", 2, &forwards("81")), &others)[0].contains("Network is already in use"));
+    assert_eq!(
+        sentences(&network("b", 2, &forwards("79-89")), &others),
+        ["operation failed: port tcp/80 of the host is already forwarded by network 'a'"]
+    );
+    assert!(sentences(&network("b", 2, &forwards("8080-8089")), &others).is_empty());
+}

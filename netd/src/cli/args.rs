@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::forward::{HostPorts, Target};
+
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
 #[command(name = "netd", version, disable_help_subcommand = true)]
@@ -37,6 +39,11 @@ pub(super) enum OutputForm {
 pub(super) enum Verb {
     /// Run the daemon in the foreground.
     Daemon(DaemonArgs),
+    /// Check whether this host is fit for networks, and say what mends it.
+    #[command(after_help = "\
+Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
+if a check fails; warnings leave it 0. The directories are those of the daemon.")]
+    Doctor(DaemonArgs),
     #[command(flatten)]
     Ask(Ask),
     /// Use a port.
@@ -79,6 +86,14 @@ pub(super) enum Ask {
     Domifaddr(DomifaddrArgs),
     /// List the ports of guests.
     PortList(PortListArgs),
+    /// Show a port, or a guest's ports: what it may send, and what its guards dropped.
+    PortInfo(PortInfoArgs),
+    /// Forward a port of the host to guests, by name.
+    ForwardAdd(ForwardAddArgs),
+    /// End a port forward.
+    ForwardDelete(ForwardDeleteArgs),
+    /// List port forwards and where they lead.
+    ForwardList(ForwardListArgs),
 }
 
 /// A network, as the argument or with virsh's `--network`.
@@ -114,6 +129,7 @@ impl FileArg {
     }
 }
 
+/// Where the daemon has its files.
 #[derive(Args, Debug)]
 pub(super) struct DaemonArgs {
     /// Definitions and autostart marks.
@@ -231,6 +247,56 @@ pub(super) struct PortListArgs {
     pub(super) network: Option<String>,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct PortInfoArgs {
+    /// The port's interface on the host, or the guest's name.
+    #[arg(value_name = "INTERFACE|GUEST")]
+    pub(super) port: String,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
+127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
+
+  netd forward-add default tcp/2222 vm1:22
+  netd forward-add default tcp/80 web1:8080,web2:8080
+  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7")]
+pub(super) struct ForwardAddArgs {
+    /// The network the guests are on.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// The host's port, or a range.
+    #[arg(value_name = "PROTO/PORT[-PORT]")]
+    pub(super) ports: HostPorts,
+    /// Where it leads; the port is the host's unless another is given.
+    #[arg(value_name = "GUEST[:PORT]", required = true, value_delimiter = ',', num_args = 1)]
+    pub(super) targets: Vec<Target>,
+    /// At this address of the host only.
+    #[arg(long, value_name = "HOSTADDR")]
+    pub(super) address: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ForwardDeleteArgs {
+    /// The network the guests are on.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// The host's port, or a range, as it was added.
+    #[arg(value_name = "PROTO/PORT[-PORT]")]
+    pub(super) ports: HostPorts,
+    /// The one at this address of the host.
+    #[arg(long, value_name = "HOSTADDR")]
+    pub(super) address: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ForwardListArgs {
+    /// Those of one network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum PortVerb {
     /// Run a program with a new port; the port is gone when the program is.
@@ -254,8 +320,12 @@ pub(super) struct PortExecArgs {
     #[arg(long, value_name = "MAC")]
     pub(super) mac: Option<String>,
     /// Queue pairs.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=253))]
     pub(super) queues: u32,
+    /// Do not check what the guest sends: for a guest that routes or bridges for others. Without --mac nothing is
+    /// checked anyway: the program's own MAC is not known.
+    #[arg(long)]
+    pub(super) no_guards: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,

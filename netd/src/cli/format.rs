@@ -1,6 +1,6 @@
 //! Results as virsh prints them. Pure: values in, text out.
 
-use netd_api::{Address, Lease, Network, Port};
+use netd_api::{Address, Dropped, Forward, ForwardTarget, Lease, Network, Port, PortInfo, Protocol};
 
 use super::{args::NetListArgs, table::table};
 
@@ -86,7 +86,7 @@ pub(super) fn addresses(addresses: &[Address], full: bool) -> String {
 }
 
 /// `port-list`.
-pub(super) fn ports(ports: &[Port]) -> String {
+pub(super) fn port_list(ports: &[Port]) -> String {
     let rows: Vec<_> = ports
         .iter()
         .map(|port| {
@@ -101,6 +101,62 @@ pub(super) fn ports(ports: &[Port]) -> String {
         })
         .collect();
     table(["Interface", "Network", "Guest", "MAC address", "MTU", "Queues"], &rows)
+}
+
+/// `port-info`: an empty line between two ports.
+pub(super) fn port_infos(ports: &[PortInfo]) -> String {
+    ports.iter().map(port_info).collect::<Vec<_>>().join("\n")
+}
+
+fn port_info(info: &PortInfo) -> String {
+    let or_dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let port = &info.port;
+    let mut lines = vec![
+        ("Interface:", port.interface.clone()),
+        ("Network:", port.network.clone()),
+        ("Guest:", or_dash(port.guest.clone().unwrap_or_default())),
+        ("MAC address:", port.mac.clone()),
+        ("Leased:", or_dash(info.addresses.join(", "))),
+        ("Isolated:", yes_no(info.isolated)),
+        ("Guards:", if info.guards { "on" } else { "off" }.to_owned()),
+    ];
+    if let Some(Dropped { mac, vlan, arp, ip, dhcp, ra }) = info.dropped {
+        lines.push(("Dropped:", format!("MAC {mac}, VLAN {vlan}, ARP {arp}, IP {ip}, DHCP {dhcp}, RA {ra}")));
+    }
+    lines.into_iter().map(|(label, value)| format!("{label:<15} {value}\n")).collect()
+}
+
+/// `forward-list`: a line per target.
+pub(super) fn forwards(forwards: &[Forward]) -> String {
+    let mut rows = Vec::new();
+    for forward in forwards {
+        let protocol = match forward.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        for target in &forward.targets {
+            let leads_to = target.address.clone().unwrap_or_else(|| "-".to_owned());
+            rows.push([
+                forward.network.clone(),
+                format!("{protocol}/{}", ports(forward.first_port, forward.last_port)),
+                forward.address.clone().unwrap_or_else(|| "any".to_owned()),
+                self::target(forward, target),
+                leads_to,
+            ]);
+        }
+    }
+    table(["Network", "Host port", "Host address", "Target", "Leads to"], &rows)
+}
+
+/// A target and its ports: `vm1:22`.
+pub(super) fn target(forward: &Forward, target: &ForwardTarget) -> String {
+    let whom = target.guest.as_deref().or(target.address.as_deref()).unwrap_or("-");
+    let last = target.port.saturating_add(forward.last_port.saturating_sub(forward.first_port));
+    format!("{whom}:{}", ports(target.port, last))
+}
+
+fn ports(first: u32, last: u32) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn yes_no(yes: bool) -> String {

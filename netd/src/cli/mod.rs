@@ -1,6 +1,6 @@
 //! The command line: words → verb → print → exit code. It decides nothing; the daemon does.
 //!
-//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net` and `port` ask the daemon.
+//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net`, `port` and `forward` ask the daemon.
 //! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
 
 mod args;
@@ -8,6 +8,7 @@ mod connect;
 mod edit;
 mod failure;
 mod format;
+mod forward;
 mod net;
 mod port;
 mod table;
@@ -24,7 +25,10 @@ use std::{
 use clap::Parser;
 use serde_json::Value;
 
-use crate::daemon::{self, Options};
+use crate::{
+    daemon::{self, Options},
+    doctor,
+};
 
 use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb};
 use failure::Failure;
@@ -63,18 +67,45 @@ pub fn main() -> ExitCode {
     let socket = netd_api::socket_path(cli.global.socket.as_deref());
     let result = match cli.verb {
         Verb::Daemon(args) => return daemon(args),
+        Verb::Doctor(args) => return doctor(&socket, &options(args), form),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
-        Verb::Ask(verb) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(ask(&socket, &verb)),
-            Err(cause) => Err(Failure::new(format!("cannot start: {}", failure::without_number(&cause)))),
-        },
+        Verb::Ask(verb) => runtime().and_then(|runtime| runtime.block_on(ask(&socket, &verb))),
     };
-    let (stdout, stderr) = render(&result, form);
+    print(&result, form);
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(result: &Result<Output, Failure>, form: OutputForm) {
+    let (stdout, stderr) = render(result, form);
     let _: io::Result<()> = io::stderr().write_all(stderr.as_bytes());
     // a reader that has gone away has what it wanted
     let _: io::Result<()> = io::stdout().write_all(stdout.as_bytes());
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|cause| Failure::new(format!("cannot start: {}", failure::without_number(&cause))))
+}
+
+fn options(args: DaemonArgs) -> Options {
+    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf } = args;
+    Options { config_dir, state_dir, runtime_dir, resolv_conf }
+}
+
+/// The exit status is a failure if a check fails, as virt-host-validate's.
+fn doctor(socket: &Path, options: &Options, form: OutputForm) -> ExitCode {
+    let looked = runtime().map(|runtime| {
+        runtime.block_on(async { doctor::look(options, socket, connect::connect_to_read(socket).await).await })
+    });
+    let findings = looked.map(|facts| doctor::examine(&facts));
+    let healthy = findings.as_ref().is_ok_and(|findings| !doctor::has_failure(findings));
+    let coloured = io::stdout().is_terminal();
+    // Unlike virsh, virt-host-validate ends with its last line.
+    let text = |findings: &[_]| doctor::text(findings, coloured).trim_end().to_owned();
+    let report = |findings: Vec<_>| Output::new(text(&findings), doctor::json(&findings));
+    print(&findings.map(report), form);
+    if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What goes to stdout and to stderr.
@@ -114,6 +145,10 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
         Ask::PortList(args) => port::list(socket, args).await,
+        Ask::PortInfo(args) => port::info(socket, args).await,
+        Ask::ForwardAdd(args) => forward::add(socket, args).await,
+        Ask::ForwardDelete(args) => forward::delete(socket, args).await,
+        Ask::ForwardList(args) => forward::list(socket, args).await,
     }
 }
 
@@ -122,8 +157,7 @@ fn daemon(args: DaemonArgs) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
-    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf } = args;
-    match daemon::run(&Options { config_dir, state_dir, runtime_dir, resolv_conf }) {
+    match daemon::run(&options(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _: io::Result<()> = writeln!(io::stderr(), "error: {error}");

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     Output,
-    args::{DomifaddrArgs, PortExecArgs, PortListArgs, Source},
+    args::{DomifaddrArgs, PortExecArgs, PortInfoArgs, PortListArgs, Source},
     connect::connect_to_read,
     failure::{About, Failure, without_number},
     format,
@@ -30,7 +30,14 @@ pub(super) async fn list(socket: &Path, args: &PortListArgs) -> Result<Output, F
     let failed = |e| Failure::client("Failed to list ports", about, &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let ports = client.list_ports(args.network.clone()).await.map_err(failed)?.ports;
-    Ok(Output::new(format::ports(&ports), json!(ports)))
+    Ok(Output::new(format::port_list(&ports), json!(ports)))
+}
+
+pub(super) async fn info(socket: &Path, args: &PortInfoArgs) -> Result<Output, Failure> {
+    let failed = |e| Failure::client("Failed to get port information", About::Nothing, &e);
+    let mut client = connect_to_read(socket).await.map_err(failed)?;
+    let ports = client.get_ports(&args.port).await.map_err(failed)?.ports;
+    Ok(Output::new(format::port_infos(&ports), json!(ports)))
 }
 
 pub(super) async fn domifaddr(socket: &Path, args: &DomifaddrArgs) -> Result<Output, Failure> {
@@ -56,6 +63,8 @@ pub(super) fn exec(socket: &Path, args: &PortExecArgs) -> Failure {
         guest: args.guest.clone(),
         mac: args.mac.clone(),
         queues: args.queues,
+        // A program that was told no MAC has one of its own (QEMU always the same): guards could only shut it out.
+        guards: (args.no_guards || args.mac.is_none()).then_some(false),
     };
     let (port, fds) = match blocking::add_port(socket, request) {
         Ok(reply) => reply,

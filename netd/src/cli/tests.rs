@@ -2,7 +2,9 @@
 //! libvirtd and its test driver.
 
 use clap::CommandFactory;
-use netd_api::{Address, ClientError, Error, ErrorKind, Lease, Network, Port};
+use netd_api::{
+    Address, ClientError, Dropped, Error, ErrorKind, Forward, ForwardTarget, Lease, Network, Port, PortInfo, Protocol,
+};
 use serde_json::json;
 
 use super::{
@@ -167,10 +169,72 @@ fn port_list_is_a_table_too() {
         queues: 2,
     };
     assert_eq!(
-        format::ports(&[port]),
+        format::port_list(&[port]),
         " Interface   Network   Guest   MAC address         MTU    Queues\n\
          ------------------------------------------------------------------\n \
          vnet0       default   -       52:54:00:11:22:33   1500   2\n"
+    );
+}
+
+#[test]
+fn port_info_is_lines_as_net_info_is() {
+    let port = Port {
+        interface: "vnet0".to_owned(),
+        network: "default".to_owned(),
+        guest: Some("vm1".to_owned()),
+        mac: "52:54:00:11:22:33".to_owned(),
+        mtu: 1500,
+        queues: 2,
+    };
+    let dropped = Dropped { mac: 1, vlan: 2, arp: 3, ip: 4, dhcp: 5, ra: 6 };
+    let guarded = PortInfo {
+        port: port.clone(),
+        guards: true,
+        isolated: true,
+        addresses: vec!["192.168.122.7".to_owned()],
+        dropped: Some(dropped),
+    };
+    let free = PortInfo { guards: false, isolated: false, addresses: vec![], dropped: None, ..guarded.clone() };
+    assert_eq!(
+        format::port_infos(&[guarded, free]),
+        "Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\
+         Leased:         192.168.122.7\nIsolated:       yes\nGuards:         on\n\
+         Dropped:        MAC 1, VLAN 2, ARP 3, IP 4, DHCP 5, RA 6\n\n\
+         Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\
+         Leased:         -\nIsolated:       no\nGuards:         off\n"
+    );
+}
+
+#[test]
+fn forward_list_has_a_line_per_target() {
+    let target = |guest: Option<&str>, address: Option<&str>, port| ForwardTarget {
+        guest: guest.map(str::to_owned),
+        address: address.map(str::to_owned),
+        port,
+    };
+    let one = Forward {
+        network: "default".to_owned(),
+        protocol: Protocol::Tcp,
+        first_port: 2222,
+        last_port: 2222,
+        address: None,
+        targets: vec![target(Some("vm1"), Some("192.168.122.50"), 22)],
+    };
+    let range = Forward {
+        protocol: Protocol::Udp,
+        first_port: 8000,
+        last_port: 8010,
+        address: Some("198.51.100.1".to_owned()),
+        targets: vec![target(Some("vm2"), None, 9000), target(None, Some("192.168.122.9"), 8000)],
+        ..one.clone()
+    };
+    assert_eq!(
+        format::forwards(&[one, range]),
+        " Network   Host port       Host address   Target                    Leads to\n\
+         ------------------------------------------------------------------------------------\n \
+         default   tcp/2222        any            vm1:22                    192.168.122.50\n \
+         default   udp/8000-8010   198.51.100.1   vm2:9000-9010             -\n \
+         default   udp/8000-8010   198.51.100.1   192.168.122.9:8000-8010   192.168.122.9\n"
     );
 }
 
@@ -278,6 +342,10 @@ fn words_that_make_no_sense_are_refused() {
         "netd net-list -o yaml",
         "netd domifaddr vm1 --source agent",
         "netd port exec default",
+        "netd forward-add default tcp/22",
+        "netd forward-add default 22 vm1",
+        "netd forward-add default tcp/22 fd00::1",
+        "netd forward-delete default",
         "netd port exec default --queues 0 -- true",
     ] {
         assert!(parsed(words).is_err(), "{words}");

@@ -23,7 +23,8 @@ pub(super) fn check() -> Result<(), MissingPrivilege> {
     }
 }
 
-fn missing(status: &str) -> Vec<&'static str> {
+/// The capabilities a daemon needs that a process with this `/proc/PID/status` has not got.
+pub(crate) fn missing(status: &str) -> Vec<&'static str> {
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))

@@ -7,8 +7,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+mod forwards;
 mod names;
 
+pub use forwards::{
+    ForwardError, HostPort, LONGEST_GUEST, PortForward, Ports, Protocol, Taken, Target, To, forward_address,
+};
 pub(crate) use names::printable;
 pub use names::{BridgeName, MacAddr, NameError, NetworkName};
 
@@ -31,10 +35,14 @@ pub struct Network {
     pub domain: Option<Domain>,
     /// DNS on the bridge's addresses.
     pub dns: Dns,
+    /// `<port isolated=…>`, if written: with `true`, ports reach the host and what is behind it but not each other.
+    pub isolated_ports: Option<bool>,
     /// The host's addresses on the bridge and what is served around them.
     pub subnets: Vec<Subnet>,
     /// Routes through gateways on the network.
     pub routes: Vec<Route>,
+    /// Ports of the host that lead to guests.
+    pub forwards: Vec<PortForward>,
 }
 
 impl Network {

@@ -20,8 +20,14 @@ const DELETE_TABLE: u16 = NFTABLES | 2;
 /// `NFTA_TABLE_NAME`.
 const TABLE_NAME: u16 = 1;
 
-/// `NFPROTO_INET`: the family of our table.
-const INET: u8 = 1;
+/// The families of our tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// `NFPROTO_INET`.
+    Inet = 1,
+    /// `NFPROTO_BRIDGE`.
+    Bridge = 7,
+}
 
 /// `struct nlmsghdr`: length, type, flags, sequence number, port.
 const HEADER: usize = 16;
@@ -70,11 +76,11 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes))
 }
 
-/// Whether the kernel has an `inet` table of this name.
-pub(crate) fn has_table(name: &str) -> io::Result<bool> {
+/// Whether the kernel has a table of this family and name.
+pub(crate) fn has_table(family: Family, name: &str) -> io::Result<bool> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
-    socket.send_to(&get_table(name), &SocketAddr::new(0, 0), 0)?;
+    socket.send_to(&get_table(family, name), &SocketAddr::new(0, 0), 0)?;
     let (answer, _) = socket.recv_from_full()?;
     if kind(&answer) != Some(libc::NLMSG_ERROR as u16) {
         return Ok(true);
@@ -85,7 +91,7 @@ pub(crate) fn has_table(name: &str) -> io::Result<bool> {
 }
 
 /// `struct nlmsghdr`, `struct nfgenmsg` and one attribute, each padded to four bytes.
-fn get_table(name: &str) -> Vec<u8> {
+fn get_table(family: Family, name: &str) -> Vec<u8> {
     let attribute = 4 + name.len() + 1;
     let length = HEADER + 4 + attribute;
     let mut message = Vec::with_capacity(length + 3);
@@ -93,7 +99,7 @@ fn get_table(name: &str) -> Vec<u8> {
     message.extend(GET_TABLE.to_ne_bytes());
     message.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([INET, 0, 0, 0]);
+    message.extend([family as u8, 0, 0, 0]);
     message.extend((attribute as u16).to_ne_bytes());
     message.extend(TABLE_NAME.to_ne_bytes());
     message.extend(name.as_bytes());
@@ -129,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_request_has_the_length_it_says_and_is_padded() {
-        let request = get_table("netd");
+        let request = get_table(Family::Bridge, "netd");
         assert_eq!(word(&request, 0), Some(16 + 4 + 4 + 5));
         assert_eq!(request.len() % 4, 0);
     }

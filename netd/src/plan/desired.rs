@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
 use ipnet::Ipv4Net;
+use nat::guards::Sources;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -23,12 +24,18 @@ pub struct Desired {
     pub routes: Vec<StaticRoute>,
     /// The host has to route.
     pub forwarding: bool,
+    /// What comes from 127.0.0.1 may go out by the bridge, and answers may come in: there are port forwards.
+    pub route_localnet: bool,
     /// Its rules.
     pub firewall: nat::Network,
     /// Its servers.
     pub services: NetworkConfig,
     /// The taps on it, by index.
     pub ports: Vec<u32>,
+    /// The taps reach the host and what is behind it, but not each other.
+    pub isolated: bool,
+    /// What IPv4 addresses its guarded ports may use beside their own.
+    pub sources: Sources,
 }
 
 /// A bridge and its settings.
@@ -75,10 +82,24 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
         bridge,
         routes,
         forwarding: !matches!(network.forward, Forward::Isolated) && !addresses.is_empty(),
+        route_localnet: !network.forwards.is_empty(),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
+        sources: sources(network, name),
+        isolated: network.isolated_ports == Some(true),
         addresses,
         ports,
+    }
+}
+
+fn sources(network: &Network, bridge: &str) -> Sources {
+    if network.subnets.iter().any(|subnet| subnet.dhcp.is_some()) {
+        return Sources::Leases;
+    }
+    Sources::Network {
+        bridge: bridge.to_owned(),
+        subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
+        host: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
     }
 }
 

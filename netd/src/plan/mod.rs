@@ -37,6 +37,13 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
+    /// Lets what comes from 127.0.0.1 go out by the bridge, or not; what guests send to it is for `nat` to drop.
+    RouteLocalnet {
+        /// The bridge.
+        bridge: String,
+        /// Let it.
+        on: bool,
+    },
     /// Gives the host an address on the bridge.
     AddAddress {
         /// The bridge.
@@ -62,6 +69,22 @@ pub enum Step {
     AddFirewall(nat::Network),
     /// Lets the host route.
     EnableForwarding,
+    /// Guards the network's ports, which are on no bridge.
+    GuardPorts {
+        /// The network.
+        network: String,
+        /// The bridge they come to.
+        bridge: String,
+        /// What they may use beside their own addresses.
+        sources: nat::guards::Sources,
+    },
+    /// Says whether a tap on the bridge talks to others of the same mind.
+    IsolatePort {
+        /// The tap's index.
+        index: u32,
+        /// It does not.
+        isolated: bool,
+    },
     /// Puts a guest's tap on the bridge.
     AttachPort {
         /// The bridge.
@@ -114,10 +137,12 @@ pub enum Undo {
 /// What of a network is not visible in [`HostState`] but known to be in place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InPlace {
-    /// Its rules are in our table.
+    /// Its rules are in our table, and its ports are guarded.
     pub firewall: bool,
     /// Its servers run.
     pub services: bool,
+    /// Its port forwards are in our table, and what guards 127.0.0.1 with them.
+    pub forwards: bool,
 }
 
 /// The steps that bring one network from what is there to what is wanted, in the order to do them.
@@ -132,6 +157,10 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     }
     if !link.is_some_and(|link| link.ipv6_disabled) {
         steps.push(Step::DisableIpv6 { bridge: bridge.clone() });
+    }
+    let route_localnet = link.is_some_and(|link| link.route_localnet);
+    if route_localnet != desired.route_localnet && (route_localnet || in_place.forwards) {
+        steps.push(Step::RouteLocalnet { bridge: bridge.clone(), on: desired.route_localnet });
     }
     let present: Vec<Ipv4Net> = link.map(|link| host.addresses_of(link.index).collect()).unwrap_or_default();
     for &address in desired.addresses.iter().filter(|address| !present.contains(address)) {
@@ -148,15 +177,28 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     }
     if !in_place.firewall {
         steps.push(Step::AddFirewall(desired.firewall.clone()));
+        if !desired.ports.is_empty() {
+            steps.push(Step::GuardPorts {
+                network: desired.services.network.clone(),
+                bridge: bridge.clone(),
+                sources: desired.sources.clone(),
+            });
+        }
     }
     if desired.forwarding && !host.forwarding {
         steps.push(Step::EnableForwarding);
     }
     for &index in &desired.ports {
-        let port = host.links.iter().find(|link| link.index == index);
         // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
-        if port.is_some_and(|port| port.master.is_none()) {
+        let Some(port) = host.links.iter().find(|port| port.index == index) else { continue };
+        if port.master.is_none() {
             steps.push(Step::AttachPort { bridge: bridge.clone(), index });
+            // Whatever it was before, it joins as one that is not isolated.
+            if desired.isolated {
+                steps.push(Step::IsolatePort { index, isolated: true });
+            }
+        } else if port.master == link.map(|link| link.index) && port.isolated != desired.isolated {
+            steps.push(Step::IsolatePort { index, isolated: desired.isolated });
         }
     }
     steps
@@ -198,7 +240,14 @@ impl Step {
             Step::AddFirewall(network) => Some(Undo::RemoveFirewall(network.clone())),
             Step::EnableForwarding => Some(Undo::DisableForwarding),
             // Settings of a bridge that goes; a tap whose bridge goes leaves it.
-            Step::SetBridge(_) | Step::DisableIpv6 { .. } | Step::LinkUp { .. } | Step::AttachPort { .. } => None,
+            // Guards go with the bridge too.
+            Step::SetBridge(_)
+            | Step::DisableIpv6 { .. }
+            | Step::RouteLocalnet { .. }
+            | Step::LinkUp { .. }
+            | Step::GuardPorts { .. }
+            | Step::IsolatePort { .. }
+            | Step::AttachPort { .. } => None,
         }
     }
 
@@ -277,6 +326,8 @@ impl fmt::Display for Step {
             }
             Step::SetBridge(bridge) => write!(f, "correct the settings of bridge {}", bridge.name),
             Step::DisableIpv6 { bridge } => write!(f, "disable IPv6 on {bridge}"),
+            Step::RouteLocalnet { bridge, on: true } => write!(f, "let 127.0.0.1 out by {bridge}"),
+            Step::RouteLocalnet { bridge, on: false } => write!(f, "keep 127.0.0.1 off {bridge}"),
             Step::AddAddress { bridge, address } => write!(f, "add address {address} to {bridge}"),
             Step::LinkUp { bridge } => write!(f, "set {bridge} up"),
             Step::AddRoute { bridge, route } => {
@@ -289,6 +340,11 @@ impl fmt::Display for Step {
             }
             Step::AddFirewall(network) => write!(f, "add the firewall rules of {}", network.bridge),
             Step::EnableForwarding => f.write_str("enable IPv4 forwarding"),
+            Step::GuardPorts { network, .. } => write!(f, "guard the ports of {network}"),
+            Step::IsolatePort { index, isolated } => {
+                let what = if *isolated { "isolate" } else { "stop isolating" };
+                write!(f, "{what} the tap with index {index}")
+            }
             Step::AttachPort { bridge, index } => write!(f, "put the tap with index {index} on {bridge}"),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use nat::guards::Sources;
+
 use super::*;
 use crate::{
     apply::{Executor, fake::Fake},
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// Networks of every kind we make.
-pub(crate) const TOPOLOGIES: [(&str, &str); 6] = [
+pub(crate) const TOPOLOGIES: [(&str, &str); 7] = [
     ("shipped", crate::registry::shipped::XML),
     ("isolated, without an address", "<network><name>a</name><bridge name='br-a'/></network>"),
     (
@@ -30,11 +32,19 @@ pub(crate) const TOPOLOGIES: [(&str, &str); 6] = [
          <ip address='172.16.5.1' prefix='24'/></network>",
     ),
     (
+        "masquerading, port forwards",
+        "<network><name>a</name><forward mode='nat'/><bridge name='br-a'/><ip address='172.16.5.1' prefix='24'/>\
+         <n:forwards xmlns:n='urn:netd:network:1'><n:forward proto='tcp' port='80'><n:to ip='172.16.5.9'/>\
+         </n:forward></n:forwards></network>",
+    ),
+    (
         "masquerading, jumbo frames",
         "<network><name>a</name><forward mode='nat'/><bridge name='br-a'/><mtu size='9000'/>\
          <ip address='172.16.5.1' prefix='24'/></network>",
     ),
 ];
+
+const IN_PLACE: InPlace = InPlace { firewall: true, services: true, forwards: true };
 
 /// What the network of this XML is made of.
 pub(crate) fn desired_of(text: &str) -> Desired {
@@ -77,10 +87,11 @@ fn undoing_goes_backwards_and_skips_what_goes_with_the_bridge() {
 #[test]
 fn undoing_steps_on_a_bridge_that_was_there_takes_each_back() {
     let (_, routed) = TOPOLOGIES[3];
-    let steps: Vec<Step> = plan(&desired_of(routed), &HostState::default(), InPlace { firewall: true, services: true })
-        .into_iter()
-        .filter(|step| matches!(step, Step::AddAddress { .. } | Step::AddRoute { .. }))
-        .collect();
+    let steps: Vec<Step> =
+        plan(&desired_of(routed), &HostState::default(), InPlace { firewall: true, services: true, forwards: true })
+            .into_iter()
+            .filter(|step| matches!(step, Step::AddAddress { .. } | Step::AddRoute { .. }))
+            .collect();
     assert_eq!(unwind(&steps).len(), 4);
 }
 
@@ -101,30 +112,39 @@ async fn a_plan_carried_out_leaves_nothing_to_plan() {
         for step in plan(&desired, &fake.observe().await.unwrap(), InPlace::default()) {
             fake.run(&step).await.unwrap();
         }
+        // What 127.0.0.1 needs comes after the rules that guard it.
+        for step in plan(&desired, &fake.observe().await.unwrap(), IN_PLACE) {
+            assert_eq!(step, Step::RouteLocalnet { bridge: "br-a".into(), on: true }, "{name}");
+            fake.run(&step).await.unwrap();
+        }
         let host = fake.observe().await.unwrap();
-        let left = plan(&desired, &host, InPlace { firewall: true, services: true });
+        let left = plan(&desired, &host, IN_PLACE);
         assert_eq!(show(&left), "", "{name}");
     }
 }
 
 #[tokio::test]
 async fn whatever_one_thing_is_disturbed_the_plan_puts_it_back() {
-    let in_place = InPlace { firewall: true, services: true };
+    let in_place = IN_PLACE;
     for (name, text) in TOPOLOGIES {
         let desired = desired_of(text);
         let fake = Fake::new();
-        for step in plan(&desired, &fake.observe().await.unwrap(), InPlace::default()) {
-            fake.run(&step).await.unwrap();
+        for now in [InPlace::default(), in_place] {
+            for step in plan(&desired, &fake.observe().await.unwrap(), now) {
+                fake.run(&step).await.unwrap();
+            }
         }
         let whole = fake.observe().await.unwrap();
         let bridge = whole.link(&desired.bridge.name).unwrap().index;
-        let disturbances: [fn(&mut HostState, u32); 6] = [
+        let disturbances: [fn(&mut HostState, u32); 8] = [
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.up = false),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.mac = None),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.ipv6_disabled = false),
             |host, bridge| host.addresses.retain(|address| address.link != bridge),
             |host, bridge| host.routes.retain(|route| route.link != Some(bridge) || route.gateway.is_none()),
             |host, _| host.forwarding = false,
+            |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.route_localnet = false),
+            |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.route_localnet = true),
         ];
         for disturb in disturbances {
             let mut host = whole.clone();
@@ -140,4 +160,46 @@ async fn whatever_one_thing_is_disturbed_the_plan_puts_it_back() {
             assert_eq!(show(&left), "", "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn waiting_ports_are_guarded_before_they_are_plugged_and_isolated_where_the_network_says_so() {
+    let text = "<network><name>a</name><bridge name='br-a'/><port isolated='yes'/><ip address='172.16.5.1' \
+                prefix='24'/></network>";
+    let fake = Fake::new();
+    let mut desired = desired_of(text);
+    let tap = |index, name: &str| crate::apply::fake::link(index, name, crate::host::LinkKind::Tun);
+    fake.world().host.links.extend([tap(40, "vnet0"), tap(41, "vnet1")]);
+    desired.ports = vec![40, 41, 42];
+    let steps = plan(&desired, &fake.observe().await.unwrap(), InPlace::default());
+    let ports = "guard the ports of a\nput the tap with index 40 on br-a\nisolate the tap with index 40\n\
+                 put the tap with index 41 on br-a\nisolate the tap with index 41\n";
+    assert!(show(&steps).ends_with(ports), "{}", show(&steps));
+    for step in steps {
+        fake.run(&step).await.unwrap();
+    }
+    let in_place = IN_PLACE;
+    let mut host = fake.observe().await.unwrap();
+    assert_eq!(show(&plan(&desired, &host, in_place)), "");
+    for link in host.links.iter_mut().filter(|link| link.index == 41) {
+        link.isolated = false;
+    }
+    assert_eq!(show(&plan(&desired, &host, in_place)), "isolate the tap with index 41\n");
+    desired.isolated = false;
+    assert_eq!(show(&plan(&desired, &host, in_place)), "stop isolating the tap with index 40\n");
+}
+
+#[test]
+fn ports_may_use_their_leases_or_where_there_is_no_dhcp_the_subnets_without_the_host() {
+    let sources: Vec<Sources> = TOPOLOGIES.iter().map(|(_, text)| desired_of(text).sources).collect();
+    assert_eq!(sources[0], Sources::Leases);
+    assert_eq!(sources[1], Sources::Network { bridge: "br-a".into(), subnets: vec![], host: vec![] });
+    assert_eq!(
+        sources[3],
+        Sources::Network {
+            bridge: "br-a".into(),
+            subnets: vec!["172.16.5.0/24".parse().unwrap(), "172.16.6.0/24".parse().unwrap()],
+            host: vec!["172.16.5.1".parse().unwrap(), "172.16.6.1".parse().unwrap()],
+        }
+    );
 }

@@ -33,6 +33,13 @@ pub struct Port {
     pub mtu: u32,
     /// Queue pairs.
     pub queues: u32,
+    /// What the guest sends is checked.
+    #[serde(default = "on")]
+    pub guards: bool,
+}
+
+fn on() -> bool {
+    true
 }
 
 /// The MAC of the host's side of a port: the guest's with a first byte above all others, so that the kernel never takes

@@ -12,6 +12,7 @@
 //!
 //! A redefined active network stays as it was started; the definition is what the next start takes.
 
+pub(crate) mod forwards;
 pub(crate) mod ports;
 mod refusal;
 pub mod shipped;
@@ -20,13 +21,14 @@ pub mod shipped;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+pub use forwards::ForwardChange;
 pub use ports::{PortRequest, PortSpec};
 pub use refusal::Refusal;
 
@@ -46,6 +48,8 @@ const MOST_BRIDGES: u32 = 256;
 pub struct Registry {
     networks: BTreeMap<NetworkName, Entry>,
     ports: BTreeMap<u32, Port>,
+    /// The MACs of ports that are gone.
+    unplugged: BTreeSet<MacAddr>,
     resolv_conf: PathBuf,
 }
 
@@ -102,7 +106,12 @@ pub struct Stop {
 impl Registry {
     /// No networks; those to come ask the resolvers listed in `resolv_conf`.
     pub fn new(resolv_conf: &Path) -> Self {
-        Registry { networks: BTreeMap::new(), ports: BTreeMap::new(), resolv_conf: resolv_conf.to_owned() }
+        Registry {
+            networks: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            unplugged: BTreeSet::new(),
+            resolv_conf: resolv_conf.to_owned(),
+        }
     }
 
     /// Every network, by name.
@@ -212,7 +221,7 @@ impl Registry {
                 return Err(Refusal::SubnetInUse { subnet: subnet.trunc(), by: user.by, interface: user.interface });
             }
         }
-        self.refuse_live_mac(&network)?;
+        self.refuse_live_conflicts(&network)?;
         let steps = plan::plan(&desired, host, InPlace::default());
         Ok(Start { network: network.live(), definition, desired, steps, notices })
     }
@@ -390,10 +399,11 @@ impl Registry {
         found.into_iter().next().map_or(Ok(()), |conflict| Err(conflict.into()))
     }
 
-    fn refuse_live_mac(&self, network: &Network) -> Result<(), Refusal> {
+    fn refuse_live_conflicts(&self, network: &Network) -> Result<(), Refusal> {
         let live: Vec<Network> =
             self.networks.values().filter_map(|entry| entry.live.as_ref()).map(|live| live.network.clone()).collect();
-        let conflict = conflicts(network, &live).into_iter().find(|c| matches!(c, Conflict::Mac { .. }));
+        let matters = |c: &Conflict| matches!(c, Conflict::Mac { .. } | Conflict::Forward { .. });
+        let conflict = conflicts(network, &live).into_iter().find(matters);
         conflict.map_or(Ok(()), |conflict| Err(conflict.into()))
     }
 }

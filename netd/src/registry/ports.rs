@@ -1,14 +1,16 @@
 //! Requests about ports: who may have one, whose it is, where its guest can be reached.
 
+use nat::guards::Sources;
+
 use super::{Live, Refusal, Registry};
 use crate::{
     host::Neighbour,
-    model::{MacAddr, NetworkName},
+    model::{LONGEST_GUEST, MacAddr, NetworkName},
     port::{DEFAULT_MTU, MOST_QUEUES, Port},
 };
 
-/// The longest guest name: as long as a DNS name.
-const LONGEST_GUEST: usize = 253;
+/// More MACs of ports that are gone than are worth remembering.
+const MOST_UNPLUGGED: usize = 10_000;
 
 /// What a caller wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub struct PortRequest {
     pub mac: Option<String>,
     /// Queue pairs.
     pub queues: u32,
+    /// Whether what the guest sends is checked; yes if absent.
+    pub guards: Option<bool>,
 }
 
 /// A port to make.
@@ -38,6 +42,12 @@ pub struct PortSpec {
     pub queues: u32,
     /// The bridge to put it on.
     pub bridge: String,
+    /// It reaches the host and what is behind it, but no other isolated port.
+    pub isolated: bool,
+    /// What the guest sends is checked.
+    pub guards: bool,
+    /// What IPv4 addresses it may use beside its own, if it is guarded.
+    pub sources: Sources,
 }
 
 impl Registry {
@@ -74,6 +84,9 @@ impl Registry {
             mtu: live.network.mtu.unwrap_or(DEFAULT_MTU),
             queues: request.queues,
             bridge: live.desired.bridge.name.clone(),
+            isolated: live.desired.isolated,
+            guards: request.guards.unwrap_or(true),
+            sources: live.desired.sources.clone(),
         })
     }
 
@@ -91,12 +104,23 @@ impl Registry {
 
     /// The port exists now.
     pub fn port_added(&mut self, port: Port) {
+        self.unplugged.remove(&port.mac);
         self.ports.insert(port.index, port);
     }
 
     /// The tap with this index is gone. Returns the port it was, if it was one.
     pub fn port_gone(&mut self, index: u32) -> Option<Port> {
-        self.ports.remove(&index)
+        let port = self.ports.remove(&index)?;
+        self.unplugged(port.mac);
+        Some(port)
+    }
+
+    /// The port with this MAC is gone: its lease, which may have long to go, says nothing any more of where a guest is.
+    pub fn unplugged(&mut self, mac: MacAddr) {
+        if self.unplugged.len() >= MOST_UNPLUGGED {
+            self.unplugged.clear();
+        }
+        self.unplugged.insert(mac);
     }
 
     /// The ports of one network, or all, by interface name.
@@ -110,6 +134,23 @@ impl Registry {
     /// The ports of one network.
     pub fn ports_of(&self, network: &NetworkName) -> impl Iterator<Item = &Port> {
         self.ports.values().filter(move |port| port.network == network.as_str())
+    }
+
+    /// The port of this interface name, or the ports of the guest of this name.
+    pub fn ports_named(&self, key: &str) -> Result<Vec<&Port>, Refusal> {
+        if let Some(port) = self.ports.values().find(|port| port.interface == key) {
+            return Ok(vec![port]);
+        }
+        self.ports_of_guest(key).map_err(|_| Refusal::NoPort(key.to_owned()))
+    }
+
+    /// The guarded ports, each with its network's bridge and sources if that is active.
+    pub(crate) fn guarded(&self) -> Vec<(Port, Option<(String, Sources)>)> {
+        let on = |port: &Port| {
+            let (_, live) = self.find_live(&port.network).ok()?;
+            Some((live.desired.bridge.name.clone(), live.desired.sources.clone()))
+        };
+        self.ports.values().filter(|port| port.guards).map(|port| (port.clone(), on(port))).collect()
     }
 
     /// The ports of one guest, by interface name.

@@ -3,7 +3,11 @@
 use ipnet::Ipv4Net;
 use netd_api::ErrorKind;
 
-use crate::{check::Conflict, model::MacAddr, xml};
+use crate::{
+    check::Conflict,
+    model::{ForwardError, HostPort, MacAddr},
+    xml,
+};
 
 /// A request that could not be granted. Its `Display` is the line a user reads after `error: `.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +18,9 @@ pub enum Refusal {
     /// No port of a guest of that name.
     #[error("Domain not found: no domain with matching name '{0}'")]
     NoGuest(String),
+    /// Neither a port nor a guest of that name.
+    #[error("Port not found: no port or guest with matching name '{0}'")]
+    NoPort(String),
     /// Started twice.
     #[error("Requested operation is not valid: network is already active")]
     AlreadyActive(String),
@@ -72,6 +79,25 @@ pub enum Refusal {
         /// The bridge.
         bridge: String,
     },
+    /// A port forward that cannot be.
+    #[error("invalid argument: {0}")]
+    Forward(ForwardError),
+    /// No forward of these ports.
+    #[error("operation failed: network '{network}' does not forward {port}")]
+    NoForward {
+        /// The ports.
+        port: HostPort,
+        /// The network.
+        network: String,
+    },
+    /// Several forwards of these ports, at different addresses.
+    #[error("operation failed: network '{network}' forwards {port} at several addresses of the host")]
+    WhichForward {
+        /// The ports.
+        port: HostPort,
+        /// The network.
+        network: String,
+    },
     /// An argument is not of its form.
     #[error("invalid argument: {what} '{value}' is not {expected}")]
     Argument {
@@ -96,7 +122,7 @@ impl Refusal {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Refusal::NoNetwork(_) => ErrorKind::NoNetwork,
-            Refusal::NoGuest(_) => ErrorKind::NoGuest,
+            Refusal::NoGuest(_) | Refusal::NoPort(_) => ErrorKind::NoGuest,
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
@@ -107,11 +133,13 @@ impl Refusal {
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)
+            | Refusal::NoForward { .. }
+            | Refusal::WhichForward { .. }
             | Refusal::MacInUse { .. }
             | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::Xml(_) => ErrorKind::Xml,
-            Refusal::Argument { .. } => ErrorKind::InvalidArg,
+            Refusal::Argument { .. } | Refusal::Forward(_) => ErrorKind::InvalidArg,
         }
     }
 
@@ -119,6 +147,7 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {
                 Some("a transient network has no definition; make one with 'netd net-define'".into())
@@ -132,6 +161,11 @@ impl Refusal {
             Refusal::Conflict(Conflict::Name { name, uuid }) => Some(format!(
                 "to change network '{name}', write <uuid>{uuid}</uuid> in the file or use 'netd net-edit {name}'"
             )),
+            Refusal::Conflict(Conflict::Forward { other, .. }) => {
+                Some(format!("'netd forward-list {other}' shows where it leads; delete that, or choose another port"))
+            }
+            Refusal::NoForward { network, .. } => Some(format!("'netd forward-list {network}' shows what it forwards")),
+            Refusal::WhichForward { .. } => Some("say at which with --address".into()),
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     host::HostState,
-    model::{BridgeName, Network},
+    model::{BridgeName, Network, PortForward, Target, To},
     xml,
 };
 
@@ -34,6 +34,11 @@ pub fn is_unchanged(candidate: &Network) -> bool {
     shipped.uuid = candidate.uuid;
     shipped.mac = candidate.mac;
     shipped.bridge.name = candidate.bridge.name.clone();
+    // Guests' names mean the same on any subnet.
+    let by_name = |target: &Target| matches!(target.to, To::Guest(_));
+    if candidate.forwards.iter().flat_map(PortForward::targets).all(by_name) {
+        shipped.forwards.clone_from(&candidate.forwards);
+    }
     shipped == *candidate
 }
 

@@ -241,7 +241,7 @@ fn forwarding_is_handed_over_to_the_network_that_remains() {
 }
 
 fn request(mac: Option<&str>, queues: u32) -> PortRequest {
-    PortRequest { network: "default".into(), guest: None, mac: mac.map(str::to_owned), queues }
+    PortRequest { network: "default".into(), guest: None, mac: mac.map(str::to_owned), queues, guards: None }
 }
 
 #[test]
@@ -268,6 +268,7 @@ fn a_port_needs_an_active_network_a_free_mac_and_a_sane_number_of_queues() {
         mac: spec.mac,
         mtu: spec.mtu,
         queues: 2,
+        guards: true,
     });
     assert_eq!(
         refused(registry.add_port(&request(Some("52:54:00:00:00:42"), 1), || mac(7))),

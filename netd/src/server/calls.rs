@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddPort, DumpXml, ListAddresses, ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork,
-        SetAutostart,
+        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
+        ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -100,9 +100,10 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             reply(verbs.leases(&network, mac.as_deref()))
         }
         Method::ListPorts => reply(verbs.list_ports(parameters::<ListPorts>(call)?.network.as_deref())),
+        Method::GetPorts => reply(verbs.port_info(&parameters::<GetPorts>(call)?.port).await),
         Method::AddPort => {
-            let AddPort { network, guest, mac, queues } = parameters(call)?;
-            match verbs.add_port(&PortRequest { network, guest, mac, queues }).await {
+            let AddPort { network, guest, mac, queues, guards } = parameters(call)?;
+            match verbs.add_port(&PortRequest { network, guest, mac, queues, guards }).await {
                 Ok((port, fds)) => with_fds(reply(Ok(PortReply { port })), fds),
                 Err(error) => Answer::Refused(error.into()),
             }
@@ -111,6 +112,9 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let ListAddresses { guest, source } = parameters(call)?;
             reply(verbs.addresses(&guest, source).await)
         }
+        Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
+        Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
+        Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
     })
 }
 

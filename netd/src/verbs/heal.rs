@@ -13,7 +13,7 @@ impl<H: Host> Verbs<H> {
     /// Takes note that a link is gone. True if it was a network's bridge: [`Verbs::reconcile`] puts it back.
     pub async fn link_gone(&self, index: u32, name: &str) -> bool {
         let _turn = self.turn.lock().await;
-        self.forget_ports(&[index]);
+        self.forget_ports(&[index]).await;
         self.registry().on_bridge(name).is_some()
     }
 
@@ -24,7 +24,7 @@ impl<H: Host> Verbs<H> {
         let known: Vec<u32> = self.registry().ports(None).iter().map(|port| port.index).collect();
         let gone: Vec<u32> =
             known.into_iter().filter(|index| !host.links.iter().any(|link| link.index == *index)).collect();
-        self.forget_ports(&gone);
+        self.forget_ports(&gone).await;
         let before = self.registry().firewalls();
         for network in self.active() {
             self.restore(&network, &host).await?;
@@ -35,8 +35,9 @@ impl<H: Host> Verbs<H> {
         if flushed {
             tracing::warn!("the nftables table was removed; putting it back");
         }
+        self.host.heal_guards().await?;
         if before != after || flushed {
-            self.host.replace_firewall(&after).await?;
+            self.replace_firewall().await?;
         }
         Ok(())
     }
@@ -47,7 +48,7 @@ impl<H: Host> Verbs<H> {
 
     async fn restore(&self, name: &NetworkName, host: &HostState) -> Result<(), VerbError> {
         let bridge = self.registry().find_live(name.as_str())?.1.desired.bridge.name.clone();
-        let mut in_place = InPlace { firewall: true, services: true };
+        let mut in_place = InPlace { firewall: true, services: true, forwards: true };
         if host.link(&bridge).is_none() {
             tracing::warn!("network {name}: bridge {bridge} was deleted; putting it back");
             // The servers' sockets were on the bridge that is gone.

@@ -2,10 +2,17 @@
 
 use std::{future::Future, os::fd::OwnedFd};
 
+use nat::guards::Sources;
+
 use crate::{
-    apply::{Executor, Kernel, StepError},
+    apply::{Executor, Kernel, StepError, guards::Wanted},
     host::Neighbour,
-    observe::{ObserveError, rules},
+    model::{Ports, Protocol},
+    observe::{
+        ObserveError,
+        listeners::{self, Listener},
+        rules::{self, Family},
+    },
     port::{self, Port, tap::TapError},
     registry::PortSpec,
 };
@@ -32,8 +39,31 @@ pub enum PortError {
 pub trait Host: Executor {
     /// Makes a tap on the bridge, up and forwarding. Returns it with one descriptor per queue.
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
-    /// Makes our table anew with these networks; removes it if there are none.
-    fn replace_firewall(&self, networks: &[nat::Network]) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Makes our table anew with these networks and forwards; removes it if there are no networks.
+    fn replace_firewall(
+        &self,
+        networks: &[nat::Network],
+        forwards: &[nat::Forward],
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Puts the forwards `after` in the place of those `before`, which must be exactly what the table has.
+    fn change_forwards(
+        &self,
+        before: &[nat::Forward],
+        after: &[nat::Forward],
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// A program on the host that listens on one of these ports, other than this one.
+    fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener>;
+    /// Guards these ports and no others: each with its network's bridge and sources, if that is active.
+    fn restore_guards(
+        &self,
+        ports: &[(Port, Option<(String, Sources)>)],
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Puts the guards back if someone has removed them.
+    fn heal_guards(&self) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// A port is gone: nothing stays of its guards.
+    fn port_gone(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// What a port's guards dropped; `None` if there are none now.
+    fn dropped(&self, port: &Port) -> impl Future<Output = Option<netd_api::Dropped>> + Send;
     /// Whether our table is there at all.
     fn has_firewall(&self) -> Result<bool, ObserveError>;
     /// Tells the servers whose MACs are on a network.
@@ -49,12 +79,24 @@ pub trait Host: Executor {
 impl Host for Kernel {
     async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), PortError> {
         let tap = port::tap::create(spec.queues)?;
-        let plugged = self.plug(&tap.name, port::host_side(spec.mac), spec.mtu, &spec.bridge).await;
-        let index = plugged.map_err(|cause| PortError::Plug {
+        let failed = |cause| PortError::Plug {
             interface: tap.name.clone(),
             bridge: spec.bridge.clone(),
             cause: Box::new(cause),
-        })?;
+        };
+        let index = self.index_of(&tap.name).await.map_err(failed)?;
+        if spec.guards {
+            let on = Some((spec.bridge.clone(), spec.sources.clone()));
+            let network = spec.network.as_str();
+            let wanted = Wanted { interface: &tap.name, index, network, mac: spec.mac, on };
+            self.guards.add(&wanted, |network: &str| self.services.leases(network)).await.map_err(failed)?;
+        }
+        if let Err(cause) = self.plug(&tap.name, index, port::host_side(spec.mac), spec).await {
+            if let Err(left) = self.guards.remove(&tap.name, index).await {
+                tracing::error!("the guards of {} stay: {left}", tap.name);
+            }
+            return Err(failed(cause));
+        }
         let port = Port {
             interface: tap.name,
             index,
@@ -63,20 +105,50 @@ impl Host for Kernel {
             mac: spec.mac,
             mtu: spec.mtu,
             queues: spec.queues,
+            guards: spec.guards,
         };
         Ok((port, tap.queues))
     }
 
-    async fn replace_firewall(&self, networks: &[nat::Network]) -> Result<(), StepError> {
+    async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
         match networks {
             [] => nat::delete_table().await?,
-            networks => nat::replace(networks).await?,
+            networks => nat::replace(networks, forwards).await?,
         }
         Ok(())
     }
 
+    async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
+        Ok(nat::change_forwards(before, after).await?)
+    }
+
+    fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener> {
+        listeners::find(protocol, ports)
+    }
+
+    async fn restore_guards(&self, ports: &[(Port, Option<(String, Sources)>)]) -> Result<(), StepError> {
+        let wanted: Vec<Wanted<'_>> = ports.iter().map(|(port, on)| Wanted::new(port, on.clone())).collect();
+        self.guards.restore(&wanted, |network: &str| self.services.leases(network)).await
+    }
+
+    async fn heal_guards(&self) -> Result<(), StepError> {
+        self.guards.heal().await?;
+        Ok(())
+    }
+
+    async fn port_gone(&self, port: &Port) -> Result<(), StepError> {
+        self.guards.remove(&port.interface, port.index).await
+    }
+
+    async fn dropped(&self, port: &Port) -> Option<netd_api::Dropped> {
+        self.guards.dropped(&port.interface).await.unwrap_or_else(|error| {
+            tracing::warn!("cannot read the guards' counters of {}: {error}", port.interface);
+            None
+        })
+    }
+
     fn has_firewall(&self) -> Result<bool, ObserveError> {
-        rules::has_table(nat::TABLE).map_err(ObserveError::Socket)
+        rules::has_table(Family::Inet, nat::TABLE).map_err(ObserveError::Socket)
     }
 
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>) {

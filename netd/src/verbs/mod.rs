@@ -9,6 +9,7 @@
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
 mod error;
+mod forwards;
 mod heal;
 mod host;
 mod ports;
@@ -42,12 +43,20 @@ pub struct Verbs<H> {
     store: Store,
     registry: RwLock<Registry>,
     turn: Mutex<()>,
+    /// The port forwards in our table; only changed by who has the turn.
+    applied: std::sync::Mutex<Vec<nat::Forward>>,
 }
 
 impl<H: Host> Verbs<H> {
     /// The verbs on `host`, with nothing known yet: [`Verbs::recover`] comes next.
     pub fn new(host: H, store: Store, registry: Registry) -> Arc<Self> {
-        Arc::new(Verbs { host, store, registry: RwLock::new(registry), turn: Mutex::new(()) })
+        Arc::new(Verbs {
+            host,
+            store,
+            registry: RwLock::new(registry),
+            turn: Mutex::default(),
+            applied: std::sync::Mutex::default(),
+        })
     }
 
     /// Waits for the verb that runs and keeps others from starting: for a clean end of the daemon.
@@ -161,6 +170,12 @@ impl<H: Host> Verbs<H> {
             return Err(error.into());
         }
         self.registry_mut().started(Live { network, desired, journal: record.journal });
+        if let Err(error) = self.sync_forwards().await {
+            tracing::error!("network {name} not started: {error}");
+            let stop = self.registry().stop(name.as_str())?;
+            self.carry_out_stop(&stop).await?;
+            return Err(error);
+        }
         tracing::info!("network {name} started");
         reply(&self.registry(), &name, notices)
     }
@@ -201,6 +216,10 @@ impl<H: Host> Verbs<H> {
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
+        if let Err(error) = self.sync_forwards().await {
+            // Nobody is there to be reached by what is left of them, and the next change tries again.
+            tracing::error!("network {name}: {error}");
+        }
         if *forget {
             self.forget(name).await?;
         }

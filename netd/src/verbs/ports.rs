@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 use dhcp::config::{Mac, PortName};
-use netd_api::{AddressSource, Addresses, Ports};
+use netd_api::{AddressSource, Addresses, PortDetails, PortInfo, Ports};
 
 use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
@@ -38,6 +38,32 @@ impl<H: Host> Verbs<H> {
         Ok(Ports { ports: registry.ports(name).into_iter().map(view).collect() })
     }
 
+    /// One port by its interface name, or a guest's, with their guards.
+    pub async fn port_info(&self, key: &str) -> Result<PortDetails, VerbError> {
+        let ports: Vec<(Port, bool)> = {
+            let registry = self.registry();
+            let isolated = |port: &Port| registry.find_live(&port.network).is_ok_and(|(_, live)| live.desired.isolated);
+            registry.ports_named(key)?.into_iter().map(|port| (port.clone(), isolated(port))).collect()
+        };
+        let mut infos = Vec::new();
+        for (port, isolated) in ports {
+            let addresses = leased(std::slice::from_ref(&port), |network| self.host.leases(network));
+            infos.push(PortInfo {
+                port: view(&port),
+                guards: port.guards,
+                isolated,
+                addresses: addresses.into_iter().map(|address| address.address).collect(),
+                dropped: self.host.dropped(&port).await,
+            });
+        }
+        Ok(PortDetails { ports: infos })
+    }
+
+    /// The guarded ports, each with its network's bridge and sources if that is active.
+    pub(super) fn guarded(&self) -> Vec<(Port, Option<(String, nat::guards::Sources)>)> {
+        self.registry().guarded()
+    }
+
     /// The addresses of a guest.
     pub async fn addresses(&self, guest: &str, source: AddressSource) -> Result<Addresses, VerbError> {
         let ports: Vec<Port> = self.registry().ports_of_guest(guest)?.into_iter().cloned().collect();
@@ -48,13 +74,16 @@ impl<H: Host> Verbs<H> {
         Ok(Addresses { addresses })
     }
 
-    pub(super) fn forget_ports(&self, indices: &[u32]) {
+    pub(super) async fn forget_ports(&self, indices: &[u32]) {
         let mut networks = BTreeSet::new();
         for &index in indices {
             let Some(port) = self.registry_mut().port_gone(index) else { continue };
             if let Err(error) = self.store.remove_port(&port.interface) {
                 // The next daemon finds the tap gone and tries again.
                 tracing::warn!("{error}");
+            }
+            if let Err(error) = self.host.port_gone(&port).await {
+                tracing::error!("the guards of port {} stay: {error}", port.interface);
             }
             tracing::info!("port {} of network {} is gone", port.interface, port.network);
             networks.insert(port.network);

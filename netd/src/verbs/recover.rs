@@ -49,13 +49,14 @@ impl<H: Host> Verbs<H> {
         if !dead.is_empty() {
             host = self.host.observe().await?;
         }
+        // Before the servers start: a lease given now opens the guards that are there.
+        if had_records && let Err(error) = self.host.restore_guards(&self.guarded()).await {
+            tracing::error!("cannot restore the ports' guards: {error}");
+        }
         self.mend_all(&host).await;
-        if had_records {
-            let firewalls = self.registry().firewalls();
-            if let Err(error) = self.host.replace_firewall(&firewalls).await {
-                tracing::error!("cannot restore the firewall rules: {error}");
-                cleaned.clear();
-            }
+        if had_records && let Err(error) = self.replace_firewall().await {
+            tracing::error!("cannot restore the firewall rules: {error}");
+            cleaned.clear();
         }
         // Not before now: until its rules are gone too, something of the network is left.
         for name in cleaned {
@@ -144,6 +145,7 @@ impl<H: Host> Verbs<H> {
             if self.is_ours(&port, host) {
                 self.registry_mut().port_added(port);
             } else {
+                self.registry_mut().unplugged(port.mac);
                 self.store.remove_port(&port.interface)?;
             }
         }
@@ -163,7 +165,7 @@ impl<H: Host> Verbs<H> {
     async fn mend_all(&self, host: &HostState) {
         for name in self.active() {
             self.publish_ports(&name);
-            self.mend(&name, host, InPlace { firewall: true, services: false }).await;
+            self.mend(&name, host, InPlace { firewall: true, services: false, forwards: false }).await;
             tracing::info!("network {name} adopted");
         }
     }

@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// A directory that goes with the test; in memory, where syncing costs nothing.
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory).unwrap() } else { TempDir::new().unwrap() }
 }
 
 /// A daemon on this host, as it is after it has started. `None` if it was killed while starting.
-fn daemon(fake: &Fake, directory: &TempDir) -> Option<Arc<Verbs<Fake>>> {
+pub(super) fn daemon(fake: &Fake, directory: &TempDir) -> Option<Arc<Verbs<Fake>>> {
     let (store, first) = Store::open(&directory.path().join("config"), &directory.path().join("runtime")).unwrap();
     let verbs = Verbs::new(fake.clone(), store, Registry::new(Path::new("/etc/resolv.conf")));
     verbs.recover(first).now_or_never()?.unwrap();
@@ -28,7 +28,7 @@ fn daemon(fake: &Fake, directory: &TempDir) -> Option<Arc<Verbs<Fake>>> {
 }
 
 /// Everything is immediate on a host made of values; what is not will never be.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("stuck")
 }
 
@@ -46,6 +46,7 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Tr
         let in_place = InPlace {
             firewall: world.table.as_ref().is_some_and(|table| table.contains_key(&live.desired.bridge.name)),
             services: world.services.contains(name.as_str()),
+            forwards: true,
         };
         drop(world);
         assert_eq!(plan::show(&plan::plan(&live.desired, &host, in_place)), "", "{case}: {name}");
@@ -56,6 +57,7 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Tr
     let world = fake.world();
     assert_eq!(world.table.as_ref().map_or(0, |table| table.len()), live, "{case}: rules");
     assert_eq!(world.services.len(), live, "{case}: servers");
+    assert_eq!(world.forwards, registry.forwards(|_| world.leases.clone()), "{case}: forwards");
     let bridges = host.links.iter().filter(|link| matches!(link.kind, LinkKind::Bridge { .. })).count();
     assert_eq!(bridges, live, "{case}: bridges");
     drop(world);
@@ -186,7 +188,13 @@ fn a_failed_start_leaves_no_record_and_no_network() {
 }
 
 fn port(network: &str, guest: &str, mac: Option<&str>) -> PortRequest {
-    PortRequest { network: network.into(), guest: Some(guest.into()), mac: mac.map(str::to_owned), queues: 1 }
+    PortRequest {
+        network: network.into(),
+        guest: Some(guest.into()),
+        mac: mac.map(str::to_owned),
+        queues: 1,
+        guards: None,
+    }
 }
 
 #[test]

@@ -68,6 +68,11 @@ impl<'a> Element<'a> {
         &tag[..end]
     }
 
+    /// Whether it is in the name space of our own elements, whatever the prefix.
+    pub(super) fn is_ours(self) -> bool {
+        self.0.tag_name().namespace() == Some(super::NAMESPACE)
+    }
+
     /// The error `problem`, here.
     pub(super) fn error(self, problem: impl Into<Problem>) -> Error {
         Error { line: self.line(), element: printable(self.name()), problem: problem.into() }
@@ -95,18 +100,21 @@ impl<'a> Element<'a> {
         Ok(())
     }
 
-    /// The child elements. Refuses every one that is not `known`; those `later` are named as not supported yet.
+    /// The child elements. Refuses every one that is not `known`; those `later` are named as not supported yet. Elements
+    /// of our own name space are known by the prefix `netd:`, whichever the text has.
     pub(super) fn children(self, known: &[&'static str], later: &[&str]) -> Result<Vec<Element<'a>>, Error> {
         let mut children = Vec::new();
         for node in self.0.children() {
             if node.is_element() {
                 let child = Element(node);
-                let (name, foreign) = (child.name(), node.tag_name().namespace().is_some());
-                if !foreign && known.contains(&name) {
+                let name = child.name();
+                let (ours, foreign) = (child.is_ours(), node.tag_name().namespace().is_some());
+                let of_ours = |known: &&str| known.strip_prefix("netd:") == Some(node.tag_name().name());
+                if (ours && known.iter().any(of_ours)) || (!foreign && known.contains(&name)) {
                     children.push(child);
                 } else {
                     let name = printable(name);
-                    let problem = if foreign || later.contains(&name.as_str()) {
+                    let problem = if (foreign && !ours) || later.contains(&name.as_str()) {
                         Problem::NotSupportedYet(format!("element <{name}>"))
                     } else {
                         Problem::UnknownElement { name, expected: known.to_vec() }

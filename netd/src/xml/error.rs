@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::model::NameError;
+use crate::model::{ForwardError, NameError};
 
 /// The first thing wrong with a text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +92,9 @@ pub enum Problem {
     /// A name or MAC address that is not of its form.
     #[error("{0}")]
     Name(#[from] NameError),
+    /// A port forward that cannot be.
+    #[error("{0}")]
+    PortForward(#[from] ForwardError),
     /// Things that do not go together.
     #[error("{0}")]
     Together(&'static str),

@@ -6,6 +6,7 @@
 
 mod element;
 mod error;
+mod forwards;
 mod ip;
 mod limits;
 mod read;
@@ -17,6 +18,9 @@ mod tests;
 pub use error::{Error, Problem};
 
 use crate::model::Network;
+
+/// The name space of the elements that libvirt does not have; in libvirt's sense of one, a name and nothing to fetch.
+pub const NAMESPACE: &str = "urn:netd:network:1";
 
 /// Reads one `<network>`.
 pub fn parse(text: &str) -> Result<Network, Error> {

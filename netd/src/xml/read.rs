@@ -7,14 +7,15 @@ use uuid::Uuid;
 use super::{
     element::{Element, document, once},
     error::{Error, Problem},
-    ip,
+    forwards, ip,
 };
 use crate::model::{
     Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet, printable,
 };
 
-const KNOWN: [&str; 10] = ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "ip", "route"];
-const LATER: [&str; 8] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan", "port"];
+const KNOWN: [&str; 12] =
+    ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "port", "ip", "route", "netd:forwards"];
+const LATER: [&str; 7] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan"];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
     let document = document(text)?;
@@ -26,10 +27,11 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     root.attributes(&["connections"], &["ipv6", "trustGuestRxFilters"])?;
 
     let (mut name, mut uuid, mut forward, mut bridge, mut mac) = (None, None, None, None, None);
-    let (mut mtu, mut domain, mut dns) = (None, None, None);
+    let (mut mtu, mut domain, mut dns, mut port, mut forwards) = (None, None, None, None, None);
     let (mut subnets, mut routes) = (ip::Subnets::default(), Vec::new());
     for child in root.children(&KNOWN, &LATER)? {
         match child.name() {
+            _ if child.is_ours() => once(&mut forwards, child, forwards::list(child)?)?,
             "name" => once(&mut name, child, self::name(child)?)?,
             "uuid" => once(&mut uuid, child, self::uuid(child)?)?,
             "forward" => once(&mut forward, child, (child, self::forward(child)?))?,
@@ -38,6 +40,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "mtu" => once(&mut mtu, child, self::mtu(child)?)?,
             "domain" => once(&mut domain, child, self::domain(child)?)?,
             "dns" => once(&mut dns, child, self::dns(child)?)?,
+            "port" => once(&mut port, child, self::port(child)?)?,
             "ip" => subnets.add(child, ip::subnet(child)?)?,
             _ => routes.push((child, ip::route(child)?)),
         }
@@ -54,6 +57,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         }
         None => Forward::Isolated,
     };
+    let forwards = forwards::check(forwards.unwrap_or_default(), &forward, &subnets)?;
     Ok(Network {
         name,
         uuid: uuid.unwrap_or_else(Uuid::new_v4),
@@ -63,9 +67,17 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         mtu,
         domain,
         dns: dns.unwrap_or_default(),
+        isolated_ports: port.flatten(),
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
+        forwards,
     })
+}
+
+fn port(element: Element<'_>) -> Result<Option<bool>, Error> {
+    element.attributes(&["isolated"], &[])?;
+    element.children(&[], &[])?;
+    element.yes_no("isolated")
 }
 
 fn name(element: Element<'_>) -> Result<NetworkName, Error> {

@@ -91,3 +91,20 @@ fn ten_thousand_reservations_are_read_in_reasonable_time() {
     assert_eq!(network.subnets[0].dhcp.as_ref().unwrap().hosts.len(), 10_000);
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
+
+#[test]
+fn ten_thousand_port_forwards_are_read_in_reasonable_time() {
+    let forwards: String = (0..10_000u32)
+        .map(|n| {
+            format!("<netd:forward proto='tcp' port='{}'>\n<netd:to guest='g{n}' port='22'/></netd:forward>\n", n + 1)
+        })
+        .collect();
+    let text = format!(
+        "<network xmlns:netd='{NAMESPACE}'><name>a</name><forward/><ip address='10.0.0.1' prefix='16'/>\
+         <netd:forwards>{forwards}</netd:forwards></network>"
+    );
+    let start = Instant::now();
+    let network = parse(&text).unwrap();
+    assert_eq!(network.forwards.len(), 10_000);
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+}

@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Write};
 
+use super::forwards;
 use crate::model::{Dhcp, Dns, Forward, LeaseTime, LeaseUnit, Network, Route, Subnet};
 
 pub(super) fn network(network: &Network) -> String {
     let mut out = Out { text: String::new(), depth: 0 };
-    out.open("network", &[]);
+    let namespace = (!network.forwards.is_empty()).then(|| super::NAMESPACE.to_owned());
+    out.open("network", &[("xmlns:netd", namespace)]);
     out.leaf("name", network.name.as_str());
     out.leaf("uuid", &network.uuid.to_string());
     forward(&mut out, &network.forward);
@@ -30,12 +32,16 @@ pub(super) fn network(network: &Network) -> String {
         out.empty("domain", &[("name", Some(domain.name.clone())), ("localOnly", local_only)]);
     }
     dns(&mut out, &network.dns);
+    if let Some(isolated) = network.isolated_ports {
+        out.empty("port", &[("isolated", Some(if isolated { "yes" } else { "no" }.to_owned()))]);
+    }
     for subnet in &network.subnets {
         ip(&mut out, subnet);
     }
     for route in &network.routes {
         self::route(&mut out, route);
     }
+    forwards::write(&mut out, &network.forwards);
     out.close("network");
     out.text
 }
@@ -149,30 +155,30 @@ fn mask(net: ipnet::Ipv4Net, as_netmask: bool) -> [Attribute<'static>; 2] {
 }
 
 /// An attribute's name and value; without a value it is not written.
-type Attribute<'a> = (&'a str, Option<String>);
+pub(super) type Attribute<'a> = (&'a str, Option<String>);
 
-fn text(value: Option<impl fmt::Display>) -> Option<String> {
+pub(super) fn text(value: Option<impl fmt::Display>) -> Option<String> {
     value.map(|value| value.to_string())
 }
 
 /// The text so far and how deep we are in it.
-struct Out {
+pub(super) struct Out {
     text: String,
     depth: usize,
 }
 
 impl Out {
-    fn open(&mut self, name: &str, attributes: &[Attribute<'_>]) {
+    pub(super) fn open(&mut self, name: &str, attributes: &[Attribute<'_>]) {
         self.tag(name, attributes, ">\n");
         self.depth += 1;
     }
 
-    fn close(&mut self, name: &str) {
+    pub(super) fn close(&mut self, name: &str) {
         self.depth -= 1;
         self.push(format_args!("{:indent$}</{name}>\n", "", indent = 2 * self.depth));
     }
 
-    fn empty(&mut self, name: &str, attributes: &[Attribute<'_>]) {
+    pub(super) fn empty(&mut self, name: &str, attributes: &[Attribute<'_>]) {
         self.tag(name, attributes, "/>\n");
     }
 

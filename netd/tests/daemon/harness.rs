@@ -21,7 +21,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// A network namespace of its own, and directories for a daemon.
 pub(crate) struct Space {
-    name: String,
+    pub(crate) name: String,
     pub(crate) directory: TempDir,
     runtime: tokio::runtime::Runtime,
 }
@@ -38,6 +38,11 @@ impl Space {
         };
         space.run("ip link set lo up");
         space
+    }
+
+    /// The namespace's name, as `ip netns` has it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A command in the namespace, words separated by blanks.

@@ -90,10 +90,12 @@ fn names_nobody_knows() {
         (
             "\n<brige name='x'/>",
             "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, forward, bridge, mac, mtu, \
-             domain, dns, ip, route",
+             domain, dns, port, ip, route, netd:forwards",
         ),
         ("<mtu sise='9'/>", "XML error: line 2: <mtu>: unknown attribute 'sise'; it can have size"),
         ("<mtu size='900'><x/></mtu>", "XML error: line 2: <mtu>: unknown element <x>; it can have none"),
+        ("<port isolated='true'/>", "XML error: line 2: <port>: isolated is 'true', which is not yes or no"),
+        ("<port trust='yes'/>", "XML error: line 2: <port>: unknown attribute 'trust'; it can have isolated"),
         ("guests only", "XML error: line 1: <network>: text 'guests only' where only elements can be"),
         ("<forward mode='foo'/>", "XML error: line 2: <forward>: unknown forwarding type 'foo'"),
     ]);
@@ -289,4 +291,82 @@ fn dhcp_that_cannot_be() {
         let text = network(&format!("<ip address='10.0.0.1' prefix='24'>\n<dhcp>\n{inside}</dhcp></ip>"));
         assert_eq!(error(&text), format!("XML error: line 4: {expected}"), "{inside}");
     }
+}
+
+#[test]
+fn port_forwards_that_cannot_be() {
+    for (inside, expected) in [
+        ("<netd:forward/>", "<netd:forward>: missing the attribute 'proto'"),
+        (
+            "<netd:forward proto='sctp' port='1'/>",
+            "<netd:forward>: protocol 'sctp' cannot be forwarded: it is not tcp or udp",
+        ),
+        (
+            "<netd:forward proto='tcp' port='http'/>",
+            "<netd:forward>: 'http' is not a port from 1 to 65535 or a range like 8000-8010",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80'/>",
+            "<netd:forward>: a port forward needs a guest or an address to lead to",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80' address='::1'><netd:to guest='a'/></netd:forward>",
+            "<netd:forward>: '::1' is an IPv6 address, and networks have only IPv4 so far",
+        ),
+        ("<netd:forward proto='tcp' port='80'><netd:to/></netd:forward>", "<netd:to>: missing a 'guest' or an 'ip'"),
+        (
+            "<netd:forward proto='tcp' port='80'><netd:to guest='a' ip='10.0.0.2'/></netd:forward>",
+            "<netd:to>: it can have a 'guest' or an 'ip', not both",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80'><netd:to guest=''/></netd:forward>",
+            "<netd:forward>: guest '' is not a name of 1 to 253 printable characters",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80-89'><netd:to guest='a' port='90'/></netd:forward>",
+            "<netd:to>: the ranges 80-89 and 90 differ in length",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80'><netd:to ip='10.0.1.2'/></netd:forward>",
+            "<netd:forward>: address 10.0.1.2 is on no <ip> subnet of this network",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80'><netd:to ip='10.0.0.1'/></netd:forward>",
+            "<netd:forward>: address 10.0.0.1 is the host's own; a port forward leads to a guest",
+        ),
+        (
+            "<netd:forward proto='tcp' port='80'><netd:to guest='a'/></netd:forward>\
+             <netd:forward proto='tcp' port='70-80'><netd:to guest='b'/></netd:forward>",
+            "<netd:forward>: the port 'tcp/80' is there twice",
+        ),
+        ("<netd:back/>", "<netd:forwards>: unknown element <netd:back>; it can have netd:forward"),
+        ("<forward/>", "<netd:forwards>: unknown element <forward>; it can have netd:forward"),
+        (
+            "<netd:forward proto='tcp' ports='80'/>",
+            "<netd:forward>: unknown attribute 'ports'; it can have proto, port, address",
+        ),
+    ] {
+        let text = network(&format!(
+            "<forward/><ip address='10.0.0.1' prefix='24'/>\n\
+             <netd:forwards xmlns:netd='urn:netd:network:1'>\n{inside}</netd:forwards>"
+        ));
+        assert_eq!(error(&text), format!("XML error: line 4: {expected}"), "{inside}");
+    }
+    let inside = "<netd:forwards xmlns:netd='urn:netd:network:1'>\
+                  <netd:forward proto='tcp' port='80'><netd:to guest='a'/></netd:forward></netd:forwards>";
+    check(&[
+        (
+            &format!("<ip address='10.0.0.1' prefix='24'/>{inside}"),
+            "XML error: line 2: <netd:forward>: an isolated network has no port forwards; give it a <forward \
+             mode='nat'/> or another mode",
+        ),
+        (
+            &format!("<forward mode='open'/>{inside}"),
+            "XML error: line 2: <netd:forward>: port forwards need a network with an <ip> address",
+        ),
+    ]);
+    assert_eq!(
+        error(&network("<netd:forwards xmlns:netd='urn:netd:network:2'/>")),
+        "unsupported configuration: line 2: <network>: element <netd:forwards> is not supported yet"
+    );
 }

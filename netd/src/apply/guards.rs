@@ -1,0 +1,264 @@
+//! EDGE: which ports are guarded, and keeping the kernel's table the same. It decides nothing about packets; `nat` does.
+//!
+//! ```text
+//! port plugged, gone ──┐
+//! lease begins, ends ──┼──► what is wanted ──► elements, by netlink ──► (if that fails) the whole table, by nft
+//! network up, down ────┘
+//! ```
+//!
+//! One lock orders all changes. A DHCP reply waits for it with [`LeaseWatch`], so it is held for a change of the table
+//! and never while waiting for a server or a link.
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr, pin::Pin};
+
+use dhcp::{LeaseChange, LeaseWatch};
+use nat::guards::{self, Elements, GuardedPort, Sources, Violation};
+use tokio::sync::Mutex;
+
+use super::StepError;
+use crate::{model::MacAddr, observe::rules, port::Port};
+
+/// The guards of every port.
+#[derive(Debug)]
+pub struct Guards {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    elements: Elements,
+    /// The table is there, as far as we know.
+    table: bool,
+    /// By interface name, which is what the kernel's elements go by.
+    ports: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    index: u32,
+    network: String,
+    /// The bridge of its network, while that is active.
+    bridge: Option<String>,
+    guarded: GuardedPort,
+}
+
+/// A port that is to be guarded.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) interface: &'a str,
+    pub(crate) index: u32,
+    pub(crate) network: &'a str,
+    pub(crate) mac: MacAddr,
+    /// The bridge of its network and what the port may say there; none while the network is not active.
+    pub(crate) on: Option<(String, Sources)>,
+}
+
+impl<'a> Wanted<'a> {
+    pub(crate) fn new(port: &'a Port, on: Option<(String, Sources)>) -> Self {
+        Wanted { interface: &port.interface, index: port.index, network: &port.network, mac: port.mac, on }
+    }
+}
+
+/// The leases of a network, as they are now.
+pub(crate) trait Leases: Fn(&str) -> Vec<dhcp::Lease> + Sync {}
+impl<F: Fn(&str) -> Vec<dhcp::Lease> + Sync> Leases for F {}
+
+impl Guards {
+    /// No port is guarded yet.
+    pub fn new() -> io::Result<Self> {
+        let state = State { elements: Elements::open()?, table: false, ports: BTreeMap::new() };
+        Ok(Guards { state: Mutex::new(state) })
+    }
+
+    /// Makes the table anew for these ports and no others.
+    pub(crate) async fn restore(&self, ports: &[Wanted<'_>], leases: impl Leases) -> Result<(), StepError> {
+        let mut state = self.state.lock().await;
+        state.ports = ports.iter().map(|port| (port.interface.to_owned(), Entry::new(port, &leases))).collect();
+        // An earlier daemon's, which may have others.
+        state.table = rules::has_table(rules::Family::Bridge, nat::TABLE).map_err(StepError::Kernel)?;
+        state.rewrite().await
+    }
+
+    /// Guards a port, before anything can come from it.
+    pub(crate) async fn add(&self, port: &Wanted<'_>, leases: impl Leases) -> Result<(), StepError> {
+        let mut state = self.state.lock().await;
+        // Its name may have been another's, of whose end we have not heard yet.
+        if let Some(before) = state.ports.remove(port.interface) {
+            state.drop_entries(&[before]).await?;
+        }
+        let entry = Entry::new(port, &leases);
+        let guarded = entry.guarded.clone();
+        state.ports.insert(port.interface.to_owned(), entry);
+        let changed = state.change(&[], &[guarded], &[]).await;
+        if changed.is_err() {
+            state.ports.remove(port.interface);
+        }
+        changed
+    }
+
+    /// The port with this index is gone; fine if it was not guarded.
+    pub(crate) async fn remove(&self, interface: &str, index: u32) -> Result<(), StepError> {
+        let mut state = self.state.lock().await;
+        match state.ports.get(interface) {
+            Some(entry) if entry.index == index => {}
+            _ => return Ok(()),
+        }
+        let gone: Vec<Entry> = state.ports.remove(interface).into_iter().collect();
+        state.drop_entries(&gone).await
+    }
+
+    /// The MAC of the port with this index, if it is guarded.
+    pub(crate) async fn mac(&self, index: u32) -> Option<MacAddr> {
+        let state = self.state.lock().await;
+        state.ports.values().find(|entry| entry.index == index).map(|entry| MacAddr(entry.guarded.mac))
+    }
+
+    /// The network is about to be active: its ports, which are on no bridge yet, are guarded.
+    pub(crate) async fn enter(
+        &self,
+        network: &str,
+        bridge: &str,
+        sources: &Sources,
+        leases: impl Leases,
+    ) -> Result<(), StepError> {
+        let mut state = self.state.lock().await;
+        let leases = leases(network);
+        for entry in state.ports.values_mut().filter(|entry| entry.network == network) {
+            entry.bridge = Some(bridge.to_owned());
+            entry.guarded.sources = sources.clone();
+            entry.guarded.addresses = addresses(&leases, entry.guarded.mac);
+        }
+        state.rewrite().await
+    }
+
+    /// The bridge is gone: nothing stays of its ports' guards, and with the last of all ports goes the table.
+    pub(crate) async fn leave(&self, bridge: &str) -> Result<(), StepError> {
+        let mut state = self.state.lock().await;
+        let mut left = Vec::new();
+        for entry in state.ports.values_mut().filter(|entry| entry.bridge.as_deref() == Some(bridge)) {
+            left.push(entry.clone());
+            entry.bridge = None;
+        }
+        if state.wanted().is_empty() { state.rewrite().await } else { state.drop_entries(&left).await }
+    }
+
+    /// Puts the table back if someone has removed it. True if that was so.
+    pub(crate) async fn heal(&self) -> Result<bool, StepError> {
+        let mut state = self.state.lock().await;
+        if !state.table || rules::has_table(rules::Family::Bridge, nat::TABLE).map_err(StepError::Kernel)? {
+            return Ok(false);
+        }
+        tracing::warn!("the nftables table of the ports' guards was removed; putting it back");
+        state.rewrite().await?;
+        Ok(true)
+    }
+
+    /// What was dropped of a port's frames; `None` if it is not guarded now.
+    pub(crate) async fn dropped(&self, interface: &str) -> io::Result<Option<netd_api::Dropped>> {
+        let mut state = self.state.lock().await;
+        if state.ports.get(interface).is_none_or(|entry| entry.bridge.is_none()) {
+            return Ok(None);
+        }
+        let mut dropped = netd_api::Dropped::default();
+        for (violation, packets) in state.elements.counts(interface)? {
+            *match violation {
+                Violation::Mac => &mut dropped.mac,
+                Violation::Vlan => &mut dropped.vlan,
+                Violation::Arp => &mut dropped.arp,
+                Violation::Ip => &mut dropped.ip,
+                Violation::Dhcp => &mut dropped.dhcp,
+                Violation::Ra => &mut dropped.ra,
+            } = packets;
+        }
+        Ok(Some(dropped))
+    }
+}
+
+impl LeaseWatch for Guards {
+    fn changed<'a>(
+        &'a self,
+        network: &'a str,
+        changes: &'a [LeaseChange],
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let mut state = self.state.lock().await;
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            for entry in state.ports.values_mut().filter(|entry| entry.network == network) {
+                let Some(change) = changes.iter().find(|change| change.mac.0 == entry.guarded.mac) else { continue };
+                let old = entry.guarded.clone();
+                entry.guarded.addresses = change.address.into_iter().collect();
+                if entry.bridge.is_some() {
+                    before.push(old);
+                    after.push(entry.guarded.clone());
+                }
+            }
+            if let Err(error) = state.change(&before, &after, &[]).await {
+                tracing::error!("network {network}: cannot open a port's guards for its new address: {error}");
+            }
+        })
+    }
+}
+
+impl Entry {
+    fn new(port: &Wanted<'_>, leases: &impl Leases) -> Self {
+        let (bridge, sources) = port.on.clone().unzip();
+        let guarded = GuardedPort {
+            interface: port.interface.to_owned(),
+            mac: port.mac.0,
+            addresses: addresses(&leases(port.network), port.mac.0),
+            sources: sources.unwrap_or_default(),
+        };
+        Entry { index: port.index, network: port.network.to_owned(), bridge, guarded }
+    }
+}
+
+impl State {
+    /// The ports that the table should have.
+    fn wanted(&self) -> Vec<GuardedPort> {
+        self.ports.values().filter(|entry| entry.bridge.is_some()).map(|entry| entry.guarded.clone()).collect()
+    }
+
+    /// The table loses the elements of ports that are no more, and what only they needed.
+    async fn drop_entries(&mut self, entries: &[Entry]) -> Result<(), StepError> {
+        let before: Vec<GuardedPort> = entries.iter().map(|entry| entry.guarded.clone()).collect();
+        let still = self.wanted();
+        let mut gone: Vec<Sources> = Vec::new();
+        for port in &before {
+            if !gone.contains(&port.sources) && !still.iter().any(|other| other.sources == port.sources) {
+                gone.push(port.sources.clone());
+            }
+        }
+        self.change(&before, &[], &gone).await
+    }
+
+    async fn change(
+        &mut self,
+        before: &[GuardedPort],
+        after: &[GuardedPort],
+        gone: &[Sources],
+    ) -> Result<(), StepError> {
+        if self.table {
+            match self.elements.update(before, after, gone) {
+                Ok(()) => return Ok(()),
+                // A network's first port has a chain to be made; or someone has flushed the ruleset.
+                Err(error) => tracing::debug!("guards: {error}; making the table anew"),
+            }
+        }
+        self.rewrite().await
+    }
+
+    async fn rewrite(&mut self) -> Result<(), StepError> {
+        let ports = self.wanted();
+        if !ports.is_empty() {
+            guards::replace(&ports).await?;
+        } else if self.table {
+            guards::delete().await?;
+        }
+        self.table = !ports.is_empty();
+        Ok(())
+    }
+}
+
+fn addresses(leases: &[dhcp::Lease], mac: [u8; 6]) -> Vec<Ipv4Addr> {
+    leases.iter().filter(|lease| lease.mac.0 == mac).map(|lease| lease.address).collect()
+}

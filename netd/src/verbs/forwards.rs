@@ -1,0 +1,186 @@
+//! Verbs about port forwards, and keeping the rules true to where guests are.
+//!
+//! ```text
+//! add, delete, start, stop, a lease, a port ──► registry: where does each forward lead now? ──► the difference ──► nft
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    sync::{MutexGuard, PoisonError},
+};
+
+use netd_api::{ForwardReply, Forwards};
+
+use super::{Host, VerbError, Verbs};
+use crate::{
+    model::NetworkName,
+    observe::listeners::Listener,
+    plan::Step,
+    registry::{
+        Refusal,
+        forwards::{ForwardChange, ports, protocol, requested},
+    },
+    store::Phase,
+};
+
+impl<H: Host> Verbs<H> {
+    /// Forwards ports of the host to guests: at once where the network is active, for good where it is defined.
+    pub async fn add_forward(&self, request: &netd_api::Forward) -> Result<ForwardReply, VerbError> {
+        let _turn = self.turn.lock().await;
+        let forward = requested(request).map_err(Refusal::Forward)?;
+        let change = self.registry().add_forward(&request.network, forward)?;
+        let (name, forward) = (change.name.clone(), change.forward.clone());
+        let listener = self.host.listener(forward.at().protocol, forward.at().ports);
+        self.carry_out_forward(change).await?;
+        tracing::info!("network {name}: port {} of the host is forwarded", forward.at());
+        let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
+        let notices = self.notices(&name, &view, listener);
+        Ok(ForwardReply { forward: view, notices })
+    }
+
+    /// Ends a forward. Connections that are open stay.
+    pub async fn delete_forward(&self, request: netd_api::calls::DeleteForward) -> Result<ForwardReply, VerbError> {
+        let _turn = self.turn.lock().await;
+        let ports = ports(request.first_port, request.last_port).map_err(Refusal::Forward)?;
+        let address = request.address.as_deref().map(crate::model::forward_address).transpose();
+        let address = address.map_err(Refusal::Forward)?;
+        let change = self.registry().delete_forward(&request.network, protocol(request.protocol), ports, address)?;
+        let (name, forward) = (change.name.clone(), change.forward.clone());
+        let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
+        self.carry_out_forward(change).await?;
+        tracing::info!("network {name}: port {} of the host is not forwarded any more", forward.at());
+        Ok(ForwardReply { forward: view, notices: Vec::new() })
+    }
+
+    /// The forwards of one network, or of all.
+    pub fn list_forwards(&self, network: Option<&str>) -> Result<Forwards, VerbError> {
+        let forwards = self.registry().view_forwards(network, |network| self.host.leases(network))?;
+        Ok(Forwards { forwards })
+    }
+
+    /// Leases or ports may have changed: forwards follow.
+    pub async fn follow_guests(&self) {
+        let _turn = self.turn.lock().await;
+        if let Err(error) = self.sync_forwards().await {
+            tracing::error!("port forwards do not follow the guests: {error}");
+        }
+    }
+
+    /// Host first, then the disk; on an error both are as before.
+    async fn carry_out_forward(&self, change: ForwardChange) -> Result<(), VerbError> {
+        let back = self.registry_mut().forward_changed(change.clone());
+        let mut result = self.sync_forwards().await;
+        if result.is_ok() {
+            result = self.save_forwards(&change);
+        }
+        if result.is_err() {
+            self.registry_mut().forward_changed(back.clone());
+            let undone = self.sync_forwards().await.and_then(|()| self.save_forwards(&back));
+            if let Err(error) = undone {
+                tracing::error!("network {}: {error}", back.name);
+            }
+        }
+        result
+    }
+
+    fn save_forwards(&self, change: &ForwardChange) -> Result<(), VerbError> {
+        if let Some(definition) = &change.definition {
+            self.save_definition(definition)?;
+        }
+        if change.live.is_some() {
+            self.save_live(&change.name, Phase::Active)?;
+        }
+        Ok(())
+    }
+
+    fn notices(&self, name: &NetworkName, forward: &netd_api::Forward, listener: Option<Listener>) -> Vec<String> {
+        let mut notices = Vec::new();
+        if self.registry().find_live(name.as_str()).is_err() {
+            notices.push(format!("network '{name}' is not active: the forward works when it is started"));
+        } else {
+            let absent = forward.targets.iter().filter(|target| target.address.is_none());
+            for guest in absent.filter_map(|target| target.guest.as_deref()) {
+                notices.push(format!(
+                    "guest '{guest}' has no address on network '{name}' yet: connections are rejected until it has one"
+                ));
+            }
+        }
+        if let Some(Listener { port, program }) = listener {
+            let who = match program {
+                Some((name, pid)) => format!("{name} (pid {pid})"),
+                None => "a program".to_owned(),
+            };
+            notices.push(format!("{who} on this host listens on port {port} too: the forward wins"));
+        }
+        notices
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Vec<nat::Forward>> {
+        // Replaced whole, so never half changed.
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wanted(&self) -> Vec<nat::Forward> {
+        self.registry().forwards(|network| self.host.leases(network))
+    }
+
+    /// Makes the rules what the registry and the leases say, if they are not.
+    pub(super) async fn sync_forwards(&self) -> Result<(), VerbError> {
+        let (before, after) = (self.applied().clone(), self.wanted());
+        if before == after {
+            return Ok(());
+        }
+        let firewalls = self.registry().firewalls();
+        if firewalls.is_empty() {
+            // The table went with the last network.
+            self.applied().clear();
+            return Ok(());
+        }
+        self.close_localnet(&before, &after).await;
+        if let Err(error) = self.host.change_forwards(&before, &after).await {
+            tracing::warn!("cannot change the port forwards alone, making the whole table anew: {error}");
+            self.host.replace_firewall(&firewalls, &after).await?;
+        }
+        self.open_localnet(&before, after).await
+    }
+
+    /// Makes the whole table anew: after someone removed it, or when its networks changed.
+    pub(super) async fn replace_firewall(&self) -> Result<(), VerbError> {
+        let (before, after) = (self.applied().clone(), self.wanted());
+        let firewalls = self.registry().firewalls();
+        self.close_localnet(&before, &after).await;
+        self.host.replace_firewall(&firewalls, &after).await?;
+        self.open_localnet(&before, after).await
+    }
+
+    /// Before the rules that guard 127.0.0.1 go. A bridge that is gone took its setting along.
+    async fn close_localnet(&self, before: &[nat::Forward], after: &[nat::Forward]) {
+        for bridge in bridges(before).difference(&bridges(after)) {
+            if self.registry().on_bridge(bridge).is_none() {
+                continue;
+            }
+            let step = Step::RouteLocalnet { bridge: (*bridge).to_owned(), on: false };
+            if let Err(error) = self.host.run(&step).await {
+                tracing::error!("cannot {step}: {error}");
+            }
+        }
+    }
+
+    /// Once the rules that guard 127.0.0.1 are there.
+    async fn open_localnet(&self, before: &[nat::Forward], after: Vec<nat::Forward>) -> Result<(), VerbError> {
+        let mut result = Ok(());
+        for bridge in bridges(&after).difference(&bridges(before)) {
+            let step = Step::RouteLocalnet { bridge: (*bridge).to_owned(), on: true };
+            result = result.and(self.host.run(&step).await.map(drop));
+        }
+        *self.applied() = after;
+        Ok(result?)
+    }
+}
+
+fn bridges(forwards: &[nat::Forward]) -> BTreeSet<&str> {
+    forwards.iter().map(|forward| forward.bridge.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests;
