@@ -47,6 +47,13 @@ const SIGN: &str = "@lab ";
 const MODULES: &str = "crc32c_generic kvm-amd tun bridge veth dummy vhost_net nf_tables nft_chain_nat nft_masq \
                        nft_ct nft_reject_inet nft_redir nft_fib_inet af_packet";
 
+/// Has every virtual CPU interrupted by its local timer all the time, whether it is due or not.
+///
+/// QEMU's SVM forgets an interrupt now and then: leaving a guest, a CPU's thread clears a bit of the word in which
+/// another thread sets "interrupt pending", without a lock. A CPU that then waits for a timer it has set once waits for
+/// ever, and with it the guests on it, or the whole lab. A timer that fires by itself says it again 4 ms later.
+const TICK: [&str; 3] = ["nohz=off", "highres=off", "lapic=notscdeadline"];
+
 /// What to run in the lab and within which bounds.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -165,6 +172,9 @@ impl Lab {
         let mut options = vec!["-cpu max,+svm".to_owned()];
         options.extend(job.qemu.iter().cloned());
         command.arg(format!("--qemu-opts={}", options.join(" ")));
+        for word in TICK {
+            command.args(["--append", word]);
+        }
         command.arg("--").arg(script(job)?);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().with_context(|| format!("cannot start {}", vng.display()))?;
