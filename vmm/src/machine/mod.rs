@@ -251,11 +251,15 @@ type Slotted = (u8, Box<dyn VirtioDevice>);
 /// Every device with the slot it always has.
 fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<Vec<Slotted>, MachineError> {
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
-    for (slot, disk) in (layout::FIRST_DISK_SLOT..).zip(disks) {
-        devices.push((slot, Box::new(Blk::new(disk))));
+    for ((slot, disk), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
+        devices.push((slot, Box::new(Blk::new(disk).numbered(number))));
     }
+    // Threads are numbered through all NICs: a second NIC's queue pairs follow the first one's.
+    let mut pairs = 0;
     for (slot, NicPart { taps, mac, mtu }) in (layout::FIRST_NIC_SLOT..).zip(nics) {
-        devices.push((slot, Box::new(Net::new(taps, mac.0, mtu)?)));
+        let first = pairs;
+        pairs += taps.len();
+        devices.push((slot, Box::new(Net::new(taps, mac.0, mtu)?.numbered(first))));
     }
     Ok(devices)
 }

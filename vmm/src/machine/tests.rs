@@ -152,3 +152,13 @@ fn the_program_at_the_reset_vector_resets_in_real_mode() {
     .unwrap();
     assert_eq!(machine.buses.handle(vcpu.run()), buses::Next::Request(Request::Reset));
 }
+
+#[test]
+fn devices_are_told_apart_by_number() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let disk = || crate::disk::RawDisk::open(file.path(), true).unwrap();
+    let names: Vec<String> =
+        devices(vec![disk(), disk()], Vec::new()).unwrap().iter().map(|(_, device)| device.name()).collect();
+    assert_eq!(names, ["rng0", "blk0", "blk1"]);
+}
