@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup setup-bench build image demo test check unit bench clean
+.PHONY: help setup setup-bench build image demo test check lint unit bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,10 +31,11 @@ test: image ## all tests: pure, in namespaces, and with real guests (in the lab 
 unit:
 	$(CARGO) test --release --workspace --exclude tests --quiet
 
-check: ## formatting, lints, unit tests
+lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(MAKE) --no-print-directory unit
+
+check: lint unit ## formatting, lints, unit tests
 
 bench: setup-bench build ## side by side with dnsmasq and libvirt: ratios in one run
 	@$(BUILT)/lab image >/dev/null
