@@ -135,6 +135,8 @@ fn run_in_lab() -> Result<Results> {
         for name in failed.chain(running) {
             let tried = tries.entry(name).or_default();
             *tried += 1;
+            let output = results.output_of(name);
+            output.lines().filter(|line| line.to_lowercase().starts_with("error:")).for_each(say);
             let next = if *tried < TRIES { "once more in a new lab" } else { "that was its last try: it is red" };
             say(&format!("lab: {name}: try {tried} of {TRIES} came to nothing ({outcome}); {next}"));
         }
