@@ -65,11 +65,20 @@ pub(crate) fn boot_in_turns(table: &mut Table, samples: usize) -> Result<()> {
     for round in 0..samples {
         for ((name, command), boots) in monitors.iter().zip(&mut boots) {
             let guest = format!("{}{round}", name.replace(' ', "").to_lowercase());
-            boots.push(boot(&mut command(&netd, &guest)?, &guest).with_context(|| format!("on {name}"))?);
-            eprintln!("booted {guest}");
+            // The lab loses a guest of any monitor now and then (tests/README.md): told, and not counted.
+            match boot(&mut command(&netd, &guest)?, &guest) {
+                Ok(boot) => {
+                    boots.push(boot);
+                    eprintln!("booted {guest}");
+                }
+                Err(error) => eprintln!("lost: {guest}: {error:#}"),
+            }
         }
     }
     netd.finish()?;
+    for ((name, _), boots) in monitors.iter().zip(&boots) {
+        ensure!(!boots.is_empty(), "no guest booted on {name}");
+    }
     let [ours, peers @ ..] = &boots;
     let times = |boots: &[Boot], of: Part| boots.iter().map(of).collect::<Vec<_>>();
     for ((peer, _), theirs) in monitors[1..].iter().zip(peers) {
