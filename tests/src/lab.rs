@@ -49,9 +49,9 @@ const MODULES: &str = "crc32c_generic kvm-amd tun bridge veth dummy vhost_net nf
 
 /// Has every virtual CPU interrupted by its local timer all the time, whether it is due or not.
 ///
-/// QEMU's SVM forgets an interrupt now and then: leaving a guest, a CPU's thread clears a bit of the word in which
-/// another thread sets "interrupt pending", without a lock. A CPU that then waits for a timer it has set once waits for
-/// ever, and with it the guests on it, or the whole lab. A timer that fires by itself says it again 4 ms later.
+/// A guess, not proven (tests/README.md has the counts): leaving a guest, a CPU's thread in QEMU clears a bit of the word
+/// in which another thread sets "interrupt pending", without a lock, so that an interrupt may be forgotten. A CPU that then
+/// waits for a timer it has set once would wait for ever. A timer that fires by itself says it again 4 ms later.
 const TICK: [&str; 3] = ["nohz=off", "highres=off", "lapic=notscdeadline"];
 
 /// What to run in the lab and within which bounds.
