@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
-use tests::{daemon::Daemon, space::Space, xml};
+use tests::{daemon::Daemon, space::{Space, told}, xml};
 
 /// The lines of a table without the blanks around its cells.
 fn cells(text: &str) -> Vec<Vec<&str>> {
@@ -165,12 +165,15 @@ fn the_shipped_network_steps_aside_if_its_subnet_is_taken_and_says_so() -> Resul
     host.ip("address add 192.168.122.130/28 dev other0")?;
     host.ip("link set other0 up")?;
     let mut netd = Daemon::on(host)?;
-    netd.ok(&["net-start", "default"])?;
+    let started = netd.netd(&["net-start", "default"])?;
+    assert!(started.status.success(), "{}", told(&started));
     let addresses = netd.host.ip("-o -4 address show dev virbr0")?;
     assert!(!addresses.contains("192.168.122."), "{addresses}");
     assert!(addresses.contains("inet 192.168."), "{addresses}");
-    let said = netd.log();
-    assert!(said.contains("192.168.122.0/24") && said.contains("other0"), "it does not say why:\n{said}");
+    // To who started it, and to who reads the log later.
+    for said in [String::from_utf8_lossy(&started.stderr).into_owned(), netd.log()] {
+        assert!(said.contains("192.168.122.0/24") && said.contains("other0"), "it does not say why:\n{said}");
+    }
     netd.finish()
 }
 
