@@ -110,11 +110,12 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
             dev: nat.dev.clone(),
             addresses: nat.addresses,
             ports: nat.ports.unwrap_or(Nat::DEFAULT_PORTS),
+            ipv6: false,
         },
         Forward::Route { dev } => nat::Mode::Route { dev: dev.clone() },
         Forward::Open => nat::Mode::Open,
     };
-    let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc()).collect();
+    let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc().into()).collect();
     nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None }
 }
 

@@ -264,7 +264,7 @@ impl Step {
 }
 
 fn redirect(port: u16, addresses: &[Ipv4Net]) -> Option<DnsRedirect> {
-    let addresses = addresses.iter().map(Ipv4Net::addr).collect();
+    let addresses = addresses.iter().map(|address| address.addr().into()).collect();
     (port != 53).then_some(DnsRedirect { addresses, port })
 }
 
