@@ -33,7 +33,11 @@ impl Kernel {
         let bridge = links::index_of(&self.netlink, &spec.bridge).await?;
         // Without this the host would speak IPv6 to the guest from the tap itself.
         disable_ipv6(tap)?;
-        let place = links::Place { isolated: spec.isolated, pinned: spec.guards.then_some(spec.mac) };
+        let place = links::Place {
+            group: nat::guards::network_group(&spec.bridge),
+            isolated: spec.isolated,
+            pinned: spec.guards.then_some(spec.mac),
+        };
         links::plug(&self.netlink, index, mac, spec.mtu, bridge, place).await
     }
 

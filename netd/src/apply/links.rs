@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use nat::guards::network_group;
 use netlink_packet_route::{
-    link::{BridgeStpState, InfoBridge, InfoData, LinkMessage},
+    link::{BridgeStpState, InfoBridge, InfoData, LinkAttribute, LinkMessage},
     neighbour::{NeighbourFlags, NeighbourState},
     route::RouteProtocol,
 };
@@ -83,13 +84,13 @@ pub(super) async fn up(netlink: &Netlink, name: &str) -> Result<(), StepError> {
     set(netlink, LinkUnspec::new_with_name(name).up().build()).await
 }
 
-/// Makes the link with this index a port of the bridge.
+/// Makes the link with this index a port of the bridge, and one of its network's group.
 pub(super) async fn attach(netlink: &Netlink, bridge: &str, index: u32) -> Result<(), StepError> {
+    let group = LinkAttribute::Group(network_group(bridge));
     let bridge = index_of(netlink, bridge).await?;
+    let message = LinkUnspec::new_with_index(index).controller(bridge).append_extra_attribute(group).build();
     // A tap that has gone in the meantime took its port along.
-    gone_is_fine(
-        netlink.handle.link().set(LinkUnspec::new_with_index(index).controller(bridge).build()).execute().await,
-    )
+    gone_is_fine(netlink.handle.link().set(message).execute().await)
 }
 
 /// A new tap's settings, then its place on the bridge, then up: from then on it forwards.
@@ -101,8 +102,12 @@ pub(super) async fn plug(
     bridge: u32,
     place: Place,
 ) -> Result<(), StepError> {
-    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge);
-    if place == Place::default() {
+    let message = LinkUnspec::new_with_index(index)
+        .address(mac.0.to_vec())
+        .mtu(mtu)
+        .controller(bridge)
+        .append_extra_attribute(LinkAttribute::Group(place.group));
+    if !place.isolated && place.pinned.is_none() {
         return set(netlink, message.up().build()).await;
     }
     set(netlink, message.build()).await?;
@@ -118,6 +123,8 @@ pub(super) async fn plug(
 /// What a tap is on its bridge, before it is up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
+    /// The group of its network's taps, by which guards know the network.
+    pub(super) group: u32,
     /// It talks to no other isolated port.
     pub(super) isolated: bool,
     /// The MAC that is behind this port and no other.

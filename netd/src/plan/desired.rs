@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
 use ipnet::Ipv4Net;
-use nat::guards::Sources;
+use nat::guards::{Sources, Sources4, Sources6};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -34,7 +34,7 @@ pub struct Desired {
     pub ports: Vec<u32>,
     /// The taps reach the host and what is behind it, but not each other.
     pub isolated: bool,
-    /// What IPv4 addresses its guarded ports may use beside their own.
+    /// What addresses its guarded ports may use beside their own.
     pub sources: Sources,
 }
 
@@ -93,14 +93,15 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
 }
 
 fn sources(network: &Network, bridge: &str) -> Sources {
-    if network.subnets.iter().any(|subnet| subnet.dhcp.is_some()) {
-        return Sources::Leases;
-    }
-    Sources::Network {
-        bridge: bridge.to_owned(),
-        subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
-        host: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
-    }
+    let ipv4 = if network.subnets.iter().any(|subnet| subnet.dhcp.is_some()) {
+        Sources4::Leases
+    } else {
+        Sources4::Network {
+            subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
+            host: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
+        }
+    };
+    Sources { bridge: bridge.to_owned(), ipv4, ipv6: Sources6::default() }
 }
 
 fn firewall(network: &Network, bridge: &str) -> nat::Network {

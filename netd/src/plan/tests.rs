@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nat::guards::Sources;
+use nat::guards::{Sources, Sources4};
 
 use super::*;
 use crate::{
@@ -192,12 +192,12 @@ async fn waiting_ports_are_guarded_before_they_are_plugged_and_isolated_where_th
 #[test]
 fn ports_may_use_their_leases_or_where_there_is_no_dhcp_the_subnets_without_the_host() {
     let sources: Vec<Sources> = TOPOLOGIES.iter().map(|(_, text)| desired_of(text).sources).collect();
-    assert_eq!(sources[0], Sources::Leases);
-    assert_eq!(sources[1], Sources::Network { bridge: "br-a".into(), subnets: vec![], host: vec![] });
+    assert_eq!(sources[0].ipv4, Sources4::Leases);
+    assert_eq!(sources[1].ipv4, Sources4::Network { subnets: vec![], host: vec![] });
+    assert_eq!(sources[1].bridge, "br-a");
     assert_eq!(
-        sources[3],
-        Sources::Network {
-            bridge: "br-a".into(),
+        sources[3].ipv4,
+        Sources4::Network {
             subnets: vec!["172.16.5.0/24".parse().unwrap(), "172.16.6.0/24".parse().unwrap()],
             host: vec!["172.16.5.1".parse().unwrap(), "172.16.6.1".parse().unwrap()],
         }
