@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     apply::{Guards, Kernel},
     observe::{self, Event, Netlink, ObserveError},
+    port::closings::Closings,
     registry::Registry,
     server::{self, Access},
     store::{Store, StoreError},
@@ -44,6 +45,9 @@ pub const SOCKET: &str = "netd.sock";
 
 /// The socket for everyone.
 pub const READ_ONLY_SOCKET: &str = "netd-ro.sock";
+
+/// Device nodes of macvtaps, in the runtime directory, where the host has none that fit.
+const DEVICES: &str = "devices";
 
 /// Members of this group may use [`SOCKET`].
 pub const GROUP: &str = "netd";
@@ -137,7 +141,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let guards = Arc::new(Guards::new().map_err(ObserveError::Socket)?);
     let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), guards.clone()).await?;
     let leases = services.changes();
-    let kernel = Kernel::new(Netlink::open()?, services, guards);
+    let (closings, closed) = Closings::new().map_err(ObserveError::Socket)?;
+    let kernel = Kernel::new(Netlink::open()?, services, guards, closings, options.runtime_dir.join(DEVICES));
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
@@ -151,6 +156,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(leases, Arc::clone(&verbs))),
+        tokio::spawn(bury(closed, Arc::clone(&verbs))),
     ];
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
@@ -201,6 +207,13 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
 async fn follow(mut leases: watch::Receiver<()>, verbs: Arc<Verbs<Kernel>>) {
     while leases.changed().await.is_ok() {
         verbs.follow_guests().await;
+    }
+}
+
+/// The ends of macvtaps' owners.
+async fn bury(mut closed: impl Stream<Item = u32> + Unpin, verbs: Arc<Verbs<Kernel>>) {
+    while let Some(index) = closed.next().await {
+        verbs.closed(index).await;
     }
 }
 

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod server;
+mod shape;
 mod sockets;
 pub mod store;
 pub mod verbs;

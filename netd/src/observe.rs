@@ -5,8 +5,10 @@
 
 pub mod listeners;
 pub(crate) mod rules;
+mod shapes;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     pin::pin,
@@ -18,8 +20,9 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-        InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecBridge, AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, InfoBridge,
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
@@ -30,6 +33,7 @@ use tokio::task::JoinHandle;
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     model::MacAddr,
+    plan::PortVlan,
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -92,7 +96,16 @@ impl Netlink {
         let mut routes = collect("routes", self.handle.route().get(every_route).execute(), route).await?;
         let every_route = RouteMessageBuilder::<Ipv6Addr>::new().build();
         routes.extend(collect("IPv6 routes", self.handle.route().get(every_route).execute(), route).await?);
-        Ok(HostState { links, addresses, routes, forwarding, forwarding6 })
+        let shapes = self.shapes().await?;
+        let filters = |link: &Link| matches!(link.kind, LinkKind::Bridge { vlan_filtering: true, .. });
+        let vlans = if links.iter().any(filters) { self.vlans().await? } else { BTreeMap::new() };
+        Ok(HostState { links, addresses, routes, forwarding, forwarding6, shapes, vlans })
+    }
+
+    /// The VLANs of every bridge's ports, and of bridges themselves.
+    pub(crate) async fn vlans(&self) -> Result<BTreeMap<u32, Vec<PortVlan>>, ObserveError> {
+        let dump = self.handle.link().get().set_filter_mask(AddressFamily::Bridge, vec![LinkExtentMask::Brvlan]);
+        Ok(collect("VLANs", dump.execute(), vlans).await?.into_iter().collect())
     }
 
     /// The links alone: what a port needs to know.
@@ -141,17 +154,19 @@ pub enum Event {
         /// Its name.
         name: String,
     },
-    /// A tap left its bridge, a bridge was set down, an address or an nftables table was removed, or events were lost:
+    /// A tap left its bridge, a bridge or a macvtap was set down, an address, a limit of bandwidth or an nftables table was
+    /// removed, or events were lost:
     /// something that a network is made of may be missing.
     Disturbed,
 }
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Tc,
 ];
 
 /// A stream of [`Event`]s, from now on. It ends only if the socket breaks.
@@ -168,7 +183,9 @@ pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError
 }
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
-    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewLink};
+    use RouteNetlinkMessage::{
+        DelAddress, DelLink, DelQueueDiscipline, DelRoute, DelTrafficClass, DelTrafficFilter, NewLink,
+    };
     match payload {
         // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
         NetlinkPayload::InnerMessage(DelLink(gone)) if gone.header.interface_family == AddressFamily::Unspec => {
@@ -179,6 +196,7 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
             let disturbed = match link.kind {
                 LinkKind::Tun => link.up && link.master.is_none(),
                 LinkKind::Bridge { .. } => !link.up,
+                LinkKind::Macvtap => !link.up,
                 LinkKind::Other => false,
             };
             disturbed.then_some(Event::Disturbed)
@@ -187,7 +205,10 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
         NetlinkPayload::InnerMessage(DelRoute(gone)) => {
             (gone.header.protocol == RouteProtocol::Static).then_some(Event::Disturbed)
         }
-        NetlinkPayload::InnerMessage(DelAddress(_)) | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
+        NetlinkPayload::InnerMessage(
+            DelAddress(_) | DelQueueDiscipline(_) | DelTrafficClass(_) | DelTrafficFilter(_),
+        )
+        | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
         _ => None,
     }
 }
@@ -206,7 +227,9 @@ fn link(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: LinkKind::Other,
         master: None,
+        lower: None,
         isolated: false,
+        taught: false,
         // Without IPv6 in the kernel the attribute that says otherwise is absent.
         ipv6_disabled: true,
         accept_ra: 0,
@@ -219,9 +242,11 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.lower = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = kind(&infos);
-                link.isolated = isolated(&infos);
+                link.isolated = port_has(&infos, &[InfoBridgePort::Isolated(true)]);
+                link.taught = port_has(&infos, &[InfoBridgePort::Learning(false), InfoBridgePort::UnicastFlood(false)]);
             }
             LinkAttribute::AfSpecUnspec(families) => {
                 let inet6 = families.iter().filter_map(|family| match family {
@@ -247,11 +272,30 @@ fn link(message: LinkMessage) -> Option<Link> {
     (!link.name.is_empty()).then_some(link)
 }
 
-fn isolated(infos: &[LinkInfo]) -> bool {
+fn port_has(infos: &[LinkInfo], settings: &[InfoBridgePort]) -> bool {
     infos.iter().any(|info| match info {
-        LinkInfo::PortData(InfoPortData::BridgePort(facts)) => facts.contains(&InfoBridgePort::Isolated(true)),
+        LinkInfo::PortData(InfoPortData::BridgePort(facts)) => settings.iter().all(|one| facts.contains(one)),
         _ => false,
     })
+}
+
+fn vlans(message: LinkMessage) -> Option<(u32, Vec<PortVlan>)> {
+    let infos = message.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::AfSpecBridge(infos) => infos.as_slice(),
+        _ => &[],
+    });
+    let mut vlans: Vec<PortVlan> = infos
+        .filter_map(|info| match info {
+            AfSpecBridge::VlanInfo(info) => Some(PortVlan {
+                id: info.vid,
+                native: info.flags.contains(BridgeVlanInfoFlags::Pvid),
+                untagged: info.flags.contains(BridgeVlanInfoFlags::Untagged),
+            }),
+            _ => None,
+        })
+        .collect();
+    vlans.sort();
+    Some((message.header.index, vlans))
 }
 
 fn kind(infos: &[LinkInfo]) -> LinkKind {
@@ -259,17 +303,21 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
     for info in infos {
         match info {
             LinkInfo::Kind(InfoKind::Tun) => kind = LinkKind::Tun,
-            LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge { stp: false, forward_delay: 0 },
+            LinkInfo::Kind(InfoKind::MacVtap) => kind = LinkKind::Macvtap,
+            LinkInfo::Kind(InfoKind::Bridge) => {
+                kind = LinkKind::Bridge { stp: false, forward_delay: 0, vlan_filtering: false };
+            }
             LinkInfo::Data(InfoData::Bridge(facts)) => {
-                let (mut stp, mut forward_delay) = (false, 0);
+                let (mut stp, mut forward_delay, mut vlan_filtering) = (false, 0, false);
                 for fact in facts {
                     match fact {
                         InfoBridge::StpState(state) => stp = *state != BridgeStpState::Disabled,
                         InfoBridge::ForwardDelay(delay) => forward_delay = *delay,
+                        InfoBridge::VlanFiltering(on) => vlan_filtering = *on,
                         _ => {}
                     }
                 }
-                kind = LinkKind::Bridge { stp, forward_delay };
+                kind = LinkKind::Bridge { stp, forward_delay, vlan_filtering };
             }
             _ => {}
         }

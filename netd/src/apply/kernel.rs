@@ -1,14 +1,14 @@
 //! EDGE: the executor that does steps on this host: rtnetlink, sysctls, `nft`, and the servers in this process.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io, path::PathBuf, sync::Arc};
 
-use super::{Executor, Guards, Outcome, StepError, links};
+use super::{Executor, Guards, Outcome, StepError, bridge_port, links, shape};
 use crate::{
     host::HostState,
-    model::MacAddr,
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
-    registry::PortSpec,
+    port::closings::Closings,
+    shape::Shape,
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -20,31 +20,22 @@ pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) closings: Closings,
+    /// Where device nodes of macvtaps are made.
+    pub(crate) nodes: PathBuf,
 }
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
-    /// `guards` watches.
-    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>) -> Self {
-        Kernel { netlink, services, guards }
-    }
-
-    /// Sets a new tap up and puts it on its bridge.
-    pub(crate) async fn plug(&self, tap: &str, index: u32, mac: MacAddr, spec: &PortSpec) -> Result<(), StepError> {
-        let bridge = links::index_of(&self.netlink, &spec.bridge).await?;
-        // Without this the host would speak IPv6 to the guest from the tap itself.
-        disable_ipv6(tap)?;
-        let place = links::Place {
-            group: nat::guards::network_group(&spec.bridge),
-            isolated: spec.isolated,
-            pinned: spec.guards.then_some(spec.mac),
-        };
-        links::plug(&self.netlink, index, mac, spec.mtu, bridge, place).await
-    }
-
-    /// The index of a link that is there.
-    pub(crate) async fn index_of(&self, link: &str) -> Result<u32, StepError> {
-        links::index_of(&self.netlink, link).await
+    /// `guards` watches; with device nodes of macvtaps in the directory `nodes`, watched by `closings`.
+    pub fn new(
+        netlink: Netlink,
+        services: dhcp::Services,
+        guards: Arc<Guards>,
+        closings: Closings,
+        nodes: PathBuf,
+    ) -> Self {
+        Kernel { netlink, services, guards, closings, nodes }
     }
 }
 
@@ -78,13 +69,16 @@ impl Executor for Kernel {
             Step::GuardPorts { network, bridge, sources } => {
                 self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
             }
-            Step::IsolatePort { index, isolated } => links::isolate(netlink, *index, *isolated).await?,
-            Step::AttachPort { bridge, index } => {
-                links::attach(netlink, bridge, *index).await?;
-                if let Some(mac) = self.guards.mac(*index).await {
-                    links::pin(netlink, *index, mac).await?;
-                }
+            Step::ShapeBridge { bridge, shape: wanted } => {
+                let index = links::index_of(netlink, bridge).await?;
+                shape::shape(netlink, index, wanted).await?;
             }
+            Step::SettlePort { index, place } => {
+                bridge_port::settle(netlink, *index, place).await?;
+            }
+            Step::AttachPort { bridge, index, place } => bridge_port::attach(netlink, bridge, *index, place).await?,
+            Step::ShapePort { index, shape: wanted } => shape::shape(netlink, *index, wanted).await?,
+            Step::PortUp { index } => links::up_by_index(netlink, *index).await?,
         }
         Ok(Outcome::default())
     }
@@ -101,6 +95,11 @@ impl Executor for Kernel {
             Undo::StopServices { network } => self.services.stop(network).await,
             Undo::RemoveFirewall(network) => nat::remove(network, false).await?,
             Undo::RemoveTable => nat::delete_table().await?,
+            Undo::FreeBridge { bridge } => {
+                if let Some(link) = links::find(netlink, bridge).await? {
+                    shape::shape(netlink, link.index, &Shape::default()).await?;
+                }
+            }
             Undo::DisableForwarding => write_sysctl(FORWARDING, "0")?,
             Undo::DisableForwarding6 => write_sysctl(FORWARDING_6, "0")?,
             Undo::RestoreRouterAdvertisements { interface } => accept_ra(interface, "2", "1")?,
@@ -110,7 +109,7 @@ impl Executor for Kernel {
 }
 
 /// Keeps IPv6 off a link. A kernel without IPv6 has no such file, and nothing to keep off.
-fn disable_ipv6(link: &str) -> Result<(), StepError> {
+pub(super) fn disable_ipv6(link: &str) -> Result<(), StepError> {
     match write_sysctl(&format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1") {
         Err(StepError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

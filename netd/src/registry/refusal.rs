@@ -82,6 +82,51 @@ pub enum Refusal {
         /// The bridge.
         bridge: String,
     },
+    /// No port group of that name.
+    #[error("operation failed: network '{network}' has no port group '{group}'")]
+    NoPortGroup {
+        /// The network.
+        network: String,
+        /// What was asked for.
+        group: String,
+    },
+    /// Every interface has a port already, and each port needs one for itself.
+    #[error("internal error: network '{0}' requires exclusive access to interfaces, but none are available")]
+    NoFreeInterface(String),
+    /// Guards for a port that passes no bridge.
+    #[error("unsupported configuration: ports of network '{0}' are macvtap devices, whose traffic no guard sees")]
+    NoGuards(String),
+    /// Guards for a port that carries several VLANs.
+    #[error(
+        "unsupported configuration: the port of network '{0}' is a trunk, and guards let no frame with a VLAN tag pass"
+    )]
+    NoGuardsOnTrunk(String),
+    /// A floor without anything to take it from.
+    #[error(
+        "this function is not supported by the connection driver: Invalid use of 'floor' on interface with MAC address \
+         {mac} - network '{network}' has no inbound QoS set"
+    )]
+    NoInbound {
+        /// The port's.
+        mac: MacAddr,
+        /// The network.
+        network: String,
+    },
+    /// More floors than the network has to give.
+    #[error(
+        "Requested operation is not valid: Cannot plug '{mac}' interface into '{bridge}' because it would overcommit \
+         '{what}' on network '{network}'"
+    )]
+    Overcommitted {
+        /// The port's.
+        mac: MacAddr,
+        /// The bridge.
+        bridge: String,
+        /// Which of the network's numbers is too small.
+        what: &'static str,
+        /// The network.
+        network: String,
+    },
     /// A port forward that cannot be.
     #[error("invalid argument: {0}")]
     Forward(ForwardError),
@@ -139,12 +184,18 @@ impl Refusal {
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
             | Refusal::TransientAutostart
-            | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
+            | Refusal::TransientUndefine
+            | Refusal::Overcommitted { .. } => ErrorKind::OperationInvalid,
+            Refusal::NoGuards(_) | Refusal::NoGuardsOnTrunk(_) | Refusal::NoInbound { .. } => {
+                ErrorKind::ConfigUnsupported
+            }
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)
+            | Refusal::NoPortGroup { .. }
+            | Refusal::NoFreeInterface(_)
             | Refusal::NoForward { .. }
             | Refusal::WhichForward { .. }
             | Refusal::MacInUse { .. }
@@ -180,6 +231,16 @@ impl Refusal {
             Refusal::NoForward { network, .. } => Some(format!("'netd forward-list {network}' shows what it forwards")),
             Refusal::WhichForward { .. } => Some("say at which with --address".into()),
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
+            Refusal::NoPortGroup { network, .. } => {
+                Some(format!("'netd net-dumpxml {network}' shows the port groups it has"))
+            }
+            Refusal::NoFreeInterface(network) => Some(format!(
+                "'netd port-list {network}' shows who has them; add another <interface> to the network's <forward>"
+            )),
+            Refusal::NoGuards(_) | Refusal::NoGuardsOnTrunk(_) => Some("leave guards out".into()),
+            Refusal::NoInbound { network, .. } => {
+                Some(format!("give network '{network}' an <inbound> in its <bandwidth>, or the port group no floor"))
+            }
             _ => None,
         }
     }

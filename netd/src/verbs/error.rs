@@ -2,9 +2,8 @@
 
 use netd_api::ErrorKind;
 
-use super::PortError;
 use crate::{
-    apply::{ApplyError, StepError, UndoError},
+    apply::{ApplyError, PortError, StepError, UndoError},
     observe::ObserveError,
     port::tap::TapError,
     registry::Refusal,

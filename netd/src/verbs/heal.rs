@@ -6,7 +6,7 @@ use crate::{
     apply,
     host::HostState,
     model::NetworkName,
-    plan::{self, InPlace, Step, Undo},
+    plan::{self, Bridge, Ground, InPlace, Step, Undo},
 };
 
 impl<H: Host> Verbs<H> {
@@ -47,9 +47,11 @@ impl<H: Host> Verbs<H> {
     }
 
     async fn restore(&self, name: &NetworkName, host: &HostState) -> Result<(), VerbError> {
-        let bridge = self.registry().find_live(name.as_str())?.1.desired.bridge.name.clone();
+        let ground = self.registry().find_live(name.as_str())?.1.desired.ground.clone();
         let mut in_place = InPlace { firewall: true, services: true, forwards: true };
-        if host.link(&bridge).is_none() {
+        if let Ground::Own(Bridge { name: bridge, .. }) = ground
+            && host.link(&bridge).is_none()
+        {
             tracing::warn!("network {name}: bridge {bridge} was deleted; putting it back");
             // The servers' sockets were on the bridge that is gone.
             apply::take_back(&self.host, &[Undo::StopServices { network: name.to_string() }]).await;

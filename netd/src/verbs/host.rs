@@ -5,7 +5,7 @@ use std::{future::Future, os::fd::OwnedFd};
 use nat::guards::Sources;
 
 use crate::{
-    apply::{Executor, Kernel, StepError, guards::Wanted},
+    apply::{Executor, Kernel, PortError, StepError, guards::Wanted},
     host::Neighbour,
     model::{Ports, Protocol},
     observe::{
@@ -13,32 +13,22 @@ use crate::{
         listeners::{self, Listener},
         rules::{self, Family},
     },
-    port::{self, Port, tap::TapError},
-    registry::PortSpec,
+    port::{self, Port},
+    registry::{Plug, PortSpec},
 };
-
-/// Why a port was not made. No device is left.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// There is no tap.
-    #[error(transparent)]
-    Tap(#[from] TapError),
-    /// The tap could not be set up or put on the bridge.
-    #[error("cannot put tap {interface} on bridge {bridge}: {cause}")]
-    Plug {
-        /// The tap.
-        interface: String,
-        /// The bridge.
-        bridge: String,
-        /// Why.
-        cause: Box<StepError>,
-    },
-}
 
 /// A host: steps, ports, servers.
 pub trait Host: Executor {
-    /// Makes a tap on the bridge, up and forwarding. Returns it with one descriptor per queue.
+    /// Makes a tap or a macvtap, up and forwarding. Returns it with one descriptor per queue.
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
+    /// Has word sent of the end of a port's owner, where the kernel does not remove it by itself.
+    fn watch(&self, port: &Port);
+    /// Takes a port off what it is on; its owner still has it.
+    fn unplug(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Whether anyone has a port open; asked where the kernel does not remove it by itself.
+    fn has_owner(&self, port: &Port) -> impl Future<Output = bool> + Send;
+    /// Removes a port that nobody has open.
+    fn delete_port(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Makes our table anew with these networks and forwards; removes it if there are no networks.
     fn replace_firewall(
         &self,
@@ -78,36 +68,28 @@ pub trait Host: Executor {
 
 impl Host for Kernel {
     async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), PortError> {
-        let tap = port::tap::create(spec.queues)?;
-        let failed = |cause| PortError::Plug {
-            interface: tap.name.clone(),
-            bridge: spec.bridge.clone(),
-            cause: Box::new(cause),
-        };
-        let index = self.index_of(&tap.name).await.map_err(failed)?;
-        if spec.guards {
-            let on = Some((spec.bridge.clone(), spec.sources.clone()));
-            let network = spec.network.as_str();
-            let wanted = Wanted { interface: &tap.name, index, network, mac: spec.mac, on };
-            self.guards.add(&wanted, |network: &str| self.services.leases(network)).await.map_err(failed)?;
+        match &spec.plug {
+            Plug::Tap { bridge, place } => self.open_tap(spec, bridge, place).await,
+            Plug::Macvtap { interface, mode } => self.open_macvtap(spec, interface, *mode).await,
         }
-        if let Err(cause) = self.plug(&tap.name, index, port::host_side(spec.mac), spec).await {
-            if let Err(left) = self.guards.remove(&tap.name, index).await {
-                tracing::error!("the guards of {} stay: {left}", tap.name);
-            }
-            return Err(failed(cause));
-        }
-        let port = Port {
-            interface: tap.name,
-            index,
-            network: spec.network.to_string(),
-            guest: spec.guest.clone(),
-            mac: spec.mac,
-            mtu: spec.mtu,
-            queues: spec.queues,
-            guards: spec.guards,
-        };
-        Ok((port, tap.queues))
+    }
+
+    fn watch(&self, port: &Port) {
+        Kernel::watch(self, port);
+    }
+
+    async fn unplug(&self, port: &Port) -> Result<(), StepError> {
+        Kernel::unplug(self, port).await
+    }
+
+    async fn has_owner(&self, port: &Port) -> bool {
+        let Some(on) = port.macvtap.clone() else { return true };
+        // It reads what every process of the host has open.
+        tokio::task::spawn_blocking(move || port::macvtap::is_open(&on.node)).await.unwrap_or(true)
+    }
+
+    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
+        self.delete_macvtap(port).await
     }
 
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
@@ -137,6 +119,9 @@ impl Host for Kernel {
     }
 
     async fn port_gone(&self, port: &Port) -> Result<(), StepError> {
+        if let Some(on) = &port.macvtap {
+            port::macvtap::close(&self.nodes, &on.node);
+        }
         self.guards.remove(&port.interface, port.index).await
     }
 

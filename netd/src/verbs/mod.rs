@@ -24,13 +24,14 @@ use netd_api::{Leases, NetworkReply, Networks};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use error::VerbError;
-pub use host::{Host, PortError};
+pub use host::Host;
 
 use crate::{
     apply,
     host::HostState,
     model::{MacAddr, Network, NetworkName},
-    plan::Step,
+    plan::{Ground, Step},
+    port::Port,
     registry::{Live, Registry, Start, Stop},
     store::{Phase, Record, Store},
     xml,
@@ -214,6 +215,9 @@ impl<H: Host> Verbs<H> {
             self.save_live(heir, Phase::Active)?;
         }
         self.save_live(name, Phase::Stopping)?;
+        for port in self.ports_to_unplug(name) {
+            self.unplug(&port).await;
+        }
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
@@ -228,6 +232,23 @@ impl<H: Host> Verbs<H> {
         match left.into_iter().next() {
             None => Ok(()),
             Some(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The ports that would not leave with a bridge of ours.
+    fn ports_to_unplug(&self, name: &NetworkName) -> Vec<Port> {
+        let registry = self.registry();
+        match registry.find_live(name.as_str()) {
+            Ok((_, live)) if !matches!(live.desired.ground, Ground::Own(_)) => {
+                registry.ports_of(name).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn unplug(&self, port: &Port) {
+        if let Err(error) = self.host.unplug(port).await {
+            tracing::error!("port {} of network {} stays plugged: {error}", port.interface, port.network);
         }
     }
 
