@@ -4,7 +4,7 @@
 //! own root file system: read-only, with a tmpfs over /etc, /lib, /home, /opt, /srv, /usr, /var and /tmp. The
 //! command's output is streamed, its exit status is ours.
 //!
-//! The lab freezes now and then as a whole. So it says every two seconds that it lives; after fifteen seconds of
+//! The lab has frozen now and then as a whole. So it says every two seconds that it lives; after fifteen seconds of
 //! silence it is ended, by process group, and the caller may start another: [`run`] does so once and says it did.
 //! It never decides whether a test passed: that is the command's exit status.
 //!

@@ -1,6 +1,6 @@
 //! Checks of networks against each other and against the host. Pure; the rules are `check`'s and `host`'s.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     check::{Conflict, conflicts},
@@ -35,7 +35,8 @@ pub(super) fn subnets(networks: &Seen<Vec<Known>>, host: &Seen<HostState>) -> Ve
                 Some(interface) => format!("{} on interface {interface}", user.by),
                 None => format!("the route {}", user.by),
             };
-            findings.push(collision(known, subnet, &by, free(host, networks)));
+            let instead = subnet.addr().is_ipv4().then(|| free(host, networks)).flatten();
+            findings.push(collision(known, subnet, &by, instead));
         }
     }
     for (one, other, conflict) in pairs(networks) {
@@ -51,7 +52,7 @@ pub(super) fn subnets(networks: &Seen<Vec<Known>>, host: &Seen<HostState>) -> Ve
     if findings.is_empty() { vec![Finding::pass(check, title)] } else { findings }
 }
 
-fn collision(known: &Known, subnet: Ipv4Net, by: &str, free: Option<Ipv4Net>) -> Finding {
+fn collision(known: &Known, subnet: IpNet, by: &str, free: Option<Ipv4Net>) -> Finding {
     let network = &known.network;
     let (check, title) = ("subnets", format!("for the subnet of network '{}'", network.name));
     match known.active {
@@ -88,9 +89,11 @@ fn free(host: &HostState, networks: &[Known]) -> Option<Ipv4Net> {
         .chain(1..122)
         .filter_map(|third| Ipv4Net::new(std::net::Ipv4Addr::new(192, 168, third, 0), 24).ok())
         .find(|&candidate| {
-            let defined =
-                networks.iter().flat_map(|known| &known.network.subnets).any(|s| overlap(s.address, candidate));
-            !defined && host.in_use(candidate, &[]).is_none()
+            let defined = networks
+                .iter()
+                .flat_map(|known| known.network.ipv4())
+                .any(|address| overlap(address.into(), candidate.into()));
+            !defined && host.in_use(candidate.into(), &[]).is_none()
         })
 }
 

@@ -33,9 +33,9 @@ pub use ports::{PortRequest, PortSpec};
 pub use refusal::Refusal;
 
 use crate::{
-    check::{Conflict, conflicts},
+    check::{Conflict, conflicts, not_yet},
     host::HostState,
-    model::{BridgeName, MacAddr, Network, NetworkName},
+    model::{BridgeName, BridgeTemplate, MacAddr, Network, NetworkName},
     plan::{self, Desired, InPlace, Others, Step, Undo},
     port::Port,
 };
@@ -95,8 +95,8 @@ pub struct Start {
 pub struct Stop {
     /// Which.
     pub name: NetworkName,
-    /// Another network that from now on has this to undo when it stops.
-    pub hand_over: Option<(NetworkName, Undo)>,
+    /// Other networks that from now on have this to undo when they stop.
+    pub hand_over: Vec<(NetworkName, Undo)>,
     /// What to undo.
     pub undos: Vec<Undo>,
     /// Nothing is left of the network afterwards: it has no definition.
@@ -170,6 +170,7 @@ impl Registry {
 
     /// A definition completed (MAC, bridge name) and found to fit beside the others. `fresh` is a MAC nobody has.
     pub fn define(&self, network: Network, host: &HostState, fresh: MacAddr) -> Result<Network, Refusal> {
+        not_yet::refuse(&network)?;
         self.refuse_conflicts(&network, Conflict::forbids_definition)?;
         let before = self.networks.get(&network.name).and_then(Entry::network);
         self.complete(network, before, host, fresh)
@@ -182,10 +183,11 @@ impl Registry {
             return Err(Refusal::AlreadyActive(name.to_string()));
         }
         let definition = entry.definition.as_ref().ok_or_else(|| Refusal::NoNetwork(key.to_owned()))?;
+        not_yet::refuse(definition)?;
         let mut network = self.complete(definition.clone(), Some(definition), host, fresh)?;
         let mut notices = Vec::new();
         if shipped::is_unchanged(&network) {
-            let free = self.free_bridge(&network.name, host).ok();
+            let free = self.free_bridge(&network.name, None, host).ok();
             let (moved, said) =
                 shipped::make_way(&network, host, |subnet| self.is_undefined_elsewhere(&network, subnet), free)
                     .ok_or_else(|| Refusal::NoSubnet(name.to_string()))?;
@@ -197,6 +199,7 @@ impl Registry {
 
     /// What it takes to start a network that has no definition, or whose definition is another.
     pub fn create(&self, network: Network, host: &HostState, fresh: MacAddr) -> Result<Start, Refusal> {
+        not_yet::refuse(&network)?;
         self.refuse_conflicts(&network, Conflict::forbids_definition)?;
         if self.networks.get(&network.name).is_some_and(|entry| entry.live.is_some()) {
             return Err(Refusal::AlreadyActiveAs(network.name.to_string()));
@@ -209,7 +212,7 @@ impl Registry {
         &self,
         network: Network,
         definition: Option<Network>,
-        notices: Vec<String>,
+        mut notices: Vec<String>,
         host: &HostState,
     ) -> Result<Start, Refusal> {
         let desired = self.desired(&network)?;
@@ -223,6 +226,13 @@ impl Registry {
         }
         self.refuse_live_conflicts(&network)?;
         let steps = plan::plan(&desired, host, InPlace::default());
+        notices.extend(steps.iter().filter_map(|step| match step {
+            Step::KeepRouterAdvertisements { interface } => Some(format!(
+                "this host is an IPv6 router now and still takes its own routes from router advertisements on \
+                 {interface}: net.ipv6.conf.{interface}.accept_ra is 2"
+            )),
+            _ => None,
+        }));
         Ok(Start { network: network.live(), definition, desired, steps, notices })
     }
 
@@ -249,9 +259,13 @@ impl Registry {
     }
 
     /// What another active network must undo one day in place of `name`, whose journal this is, and which one.
-    pub fn hand_over(&self, name: &NetworkName, journal: &[Undo]) -> Option<(NetworkName, Undo)> {
-        let heir = journal.contains(&Undo::DisableForwarding).then(|| self.forwarders(name).next()).flatten();
-        heir.map(|heir| (heir.clone(), Undo::DisableForwarding))
+    pub fn hand_over(&self, name: &NetworkName, journal: &[Undo]) -> Vec<(NetworkName, Undo)> {
+        let heir = |undo: &Undo| match undo {
+            Undo::DisableForwarding => self.forwarders(name).next(),
+            Undo::DisableForwarding6 | Undo::RestoreRouterAdvertisements { .. } => self.forwarders6(name).next(),
+            _ => None,
+        };
+        journal.iter().filter_map(|undo| Some((heir(undo)?.clone(), undo.clone()))).collect()
     }
 
     /// The network whose definition `key` may be removed, and whether anything of it remains.
@@ -283,6 +297,7 @@ impl Registry {
         Others {
             active: self.networks.iter().any(|(other, entry)| other != name && entry.live.is_some()),
             forwarding: self.forwarders(name).next().is_some(),
+            forwarding6: self.forwarders6(name).next().is_some(),
         }
     }
 
@@ -296,8 +311,16 @@ impl Registry {
     }
 
     fn forwarders(&self, except: &NetworkName) -> impl Iterator<Item = &NetworkName> {
-        let forwards = |entry: &Entry| entry.live.as_ref().is_some_and(|live| live.desired.forwarding);
-        self.networks.iter().filter(move |(name, entry)| *name != except && forwards(entry)).map(|(name, _)| name)
+        self.others_that(except, |live| live.desired.forwarding)
+    }
+
+    fn forwarders6(&self, except: &NetworkName) -> impl Iterator<Item = &NetworkName> {
+        self.others_that(except, |live| live.desired.forwarding6)
+    }
+
+    fn others_that(&self, except: &NetworkName, is_so: fn(&Live) -> bool) -> impl Iterator<Item = &NetworkName> {
+        let is_so = move |entry: &Entry| entry.live.as_ref().is_some_and(is_so);
+        self.networks.iter().filter(move |(name, entry)| *name != except && is_so(entry)).map(|(name, _)| name)
     }
 
     /// The definition is on disk now.
@@ -356,34 +379,42 @@ impl Registry {
         host: &HostState,
         fresh: MacAddr,
     ) -> Result<Network, Refusal> {
+        if !network.forward.has_own_bridge() {
+            return Ok(network);
+        }
         network.mac = network.mac.or_else(|| before.and_then(|before| before.mac)).or(Some(fresh));
+        let template = network.bridge.template.take();
         if network.bridge.name.is_none() {
-            network.bridge.name = match before.and_then(|before| before.bridge.name.clone()) {
+            let before = before.filter(|_| template.is_none()).and_then(|before| before.bridge.name.clone());
+            network.bridge.name = match before {
                 Some(name) => Some(name),
-                None => Some(self.free_bridge(&network.name, host)?),
+                None => Some(self.free_bridge(&network.name, template.as_ref(), host)?),
             };
         }
         Ok(network)
     }
 
-    /// The first `virbrN` that no interface and no other network has.
-    fn free_bridge(&self, own: &NetworkName, host: &HostState) -> Result<BridgeName, Refusal> {
-        let taken = |name: &str| {
-            host.link(name).is_some()
-                || self.others_than(own).any(|other| other.bridge.name.as_ref().is_some_and(|b| b.as_str() == name))
+    /// The first name of a template, else of `virbrN`, that no interface and no other network has.
+    fn free_bridge(
+        &self,
+        own: &NetworkName,
+        template: Option<&BridgeTemplate>,
+        host: &HostState,
+    ) -> Result<BridgeName, Refusal> {
+        let taken = |name: &BridgeName| {
+            host.link(name.as_str()).is_some()
+                || self.others_than(own).any(|other| other.bridge.name.as_ref() == Some(name))
         };
-        (0..=MOST_BRIDGES)
-            .map(|number| format!("virbr{number}"))
-            .find(|name| !taken(name))
-            .and_then(|name| name.parse().ok())
-            .ok_or(Refusal::NoBridgeName(MOST_BRIDGES))
+        let name = |number| match template {
+            Some(template) => template.name(number),
+            None => format!("virbr{number}").parse().ok(),
+        };
+        (0..=MOST_BRIDGES).filter_map(name).find(|name| !taken(name)).ok_or(Refusal::NoBridgeName(MOST_BRIDGES))
     }
 
     fn is_undefined_elsewhere(&self, own: &Network, subnet: Ipv4Net) -> bool {
-        !self
-            .others_than(&own.name)
-            .flat_map(|other| &other.subnets)
-            .any(|other| crate::host::overlap(other.address.trunc(), subnet))
+        let overlaps = |other: Ipv4Net| crate::host::overlap(other.trunc().into(), subnet.into());
+        !self.others_than(&own.name).flat_map(Network::ipv4).any(overlaps)
     }
 
     /// Definitions and live forms of every other network.

@@ -5,6 +5,7 @@ mod doctor;
 mod events;
 mod forwards;
 mod guards;
+mod guards6;
 mod guest;
 mod harness;
 
