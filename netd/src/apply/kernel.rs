@@ -4,6 +4,7 @@ use std::{fs, io, path::PathBuf, sync::Arc};
 
 use super::{Executor, Guards, Outcome, StepError, bridge_port, links, shape};
 use crate::{
+    hooks::Hooks,
     host::HostState,
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
@@ -20,6 +21,7 @@ pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) hooks: Hooks,
     pub(crate) closings: Closings,
     /// Where device nodes of macvtaps are made.
     pub(crate) nodes: PathBuf,
@@ -27,15 +29,17 @@ pub struct Kernel {
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
-    /// `guards` watches; with device nodes of macvtaps in the directory `nodes`, watched by `closings`.
+    /// `guards` watches, and with the user's `hooks`; with device nodes of macvtaps in the directory `nodes`, watched by
+    /// `closings`.
     pub fn new(
         netlink: Netlink,
         services: dhcp::Services,
         guards: Arc<Guards>,
+        hooks: Hooks,
         closings: Closings,
         nodes: PathBuf,
     ) -> Self {
-        Kernel { netlink, services, guards, closings, nodes }
+        Kernel { netlink, services, guards, hooks, closings, nodes }
     }
 }
 

@@ -77,6 +77,16 @@ pub enum Plug {
     },
 }
 
+impl Plug {
+    /// The name of the bridge or interface.
+    pub fn on(&self) -> &str {
+        match self {
+            Plug::Tap { bridge, .. } => bridge,
+            Plug::Macvtap { interface, .. } => interface,
+        }
+    }
+}
+
 impl Registry {
     /// Whether the request can be granted, and what to make. `fresh` gives MACs to choose from.
     pub fn add_port(&self, request: &PortRequest, mut fresh: impl FnMut() -> MacAddr) -> Result<PortSpec, Refusal> {

@@ -11,7 +11,7 @@ use crate::{
     plan::Step,
     port::Port,
     registry::{
-        PortRequest,
+        PortRequest, PortSpec,
         ports::{leased, seen},
     },
 };
@@ -24,11 +24,28 @@ impl<H: Host> Verbs<H> {
     pub async fn add_port(&self, request: &PortRequest) -> Result<(netd_api::Port, Vec<OwnedFd>), VerbError> {
         let _turn = self.turn.lock().await;
         let spec = self.registry().add_port(request, random_mac)?;
-        let unfinished = Port::unfinished(&spec);
+        self.call_port_hooks(&spec).await?;
+        let (port, queues) = match self.open_port(&spec).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.tell_port_hooks(spec.network.as_str(), spec.guest.as_deref(), spec.mac, spec.plug.on()).await;
+                return Err(error);
+            }
+        };
+        self.registry_mut().port_added(port.clone());
+        self.reshape(&spec.network).await;
+        self.events.port_up(&port);
+        self.publish_ports(&spec.network);
+        tracing::info!("port {} of network {} for {}", port.interface, port.network, port.mac);
+        Ok((view(&port), queues))
+    }
+
+    async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
+        let unfinished = Port::unfinished(spec);
         if let Some(port) = &unfinished {
             self.store.save_port(port)?;
         }
-        let opened = self.host.open_port(&spec).await;
+        let opened = self.host.open_port(spec).await;
         if let (Some(port), Err(_)) = (&unfinished, &opened) {
             self.store.remove_port(&port.interface)?;
         }
@@ -43,11 +60,7 @@ impl<H: Host> Verbs<H> {
         if let Some(port) = &unfinished {
             self.store.remove_port(&port.interface)?;
         }
-        self.registry_mut().port_added(port.clone());
-        self.reshape(&spec.network).await;
-        self.publish_ports(&spec.network);
-        tracing::info!("port {} of network {} for {}", port.interface, port.network, port.mac);
-        Ok((view(&port), queues))
+        Ok((port, queues))
     }
 
     /// The ports of one network, or of all.
@@ -110,6 +123,8 @@ impl<H: Host> Verbs<H> {
                 tracing::error!("the guards of port {} stay: {error}", port.interface);
             }
             tracing::info!("port {} of network {} is gone", port.interface, port.network);
+            self.events.port_down(&port);
+            self.tell_port_gone(&port).await;
             networks.insert(port.network);
         }
         for name in networks.iter().filter_map(|name| name.parse::<NetworkName>().ok()) {

@@ -152,6 +152,7 @@ impl<H: Host> Verbs<H> {
                 continue;
             }
             if self.is_ours(&port, host) {
+                self.events.know_port(&port);
                 self.registry_mut().port_added(port.clone());
                 // Watched before it is looked at: its owner may end in between.
                 self.host.watch(&port);
