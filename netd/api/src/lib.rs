@@ -6,10 +6,12 @@
 
 pub mod calls;
 mod client;
+mod metadata;
 
 #[cfg(test)]
 mod tests;
 
+pub use metadata::{Metadata, MetadataKind};
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,8 @@ pub struct Network {
     pub autostart: bool,
     /// The interface name of the bridge, once one was chosen.
     pub bridge: Option<String>,
+    /// A short text for people.
+    pub title: Option<String>,
 }
 
 /// A DHCP lease as `net-dhcp-leases` shows it.

@@ -25,13 +25,19 @@ pub(super) fn network_list(networks: &[Network], args: NetListArgs) -> String {
     if args.uuid {
         return networks.iter().map(|n| format!("{}\n", n.uuid)).collect();
     }
-    let rows: Vec<_> = networks
-        .iter()
-        .map(|n| {
-            let state = if n.active { "active" } else { "inactive" };
-            [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
-        })
-        .collect();
+    let row = |n: &Network| {
+        let state = if n.active { "active" } else { "inactive" };
+        [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
+    };
+    if args.title {
+        let with_title = |n: &Network| {
+            let [name, state, autostart, persistent] = row(n);
+            [name, state, autostart, persistent, n.title.clone().unwrap_or_default()]
+        };
+        let rows: Vec<_> = networks.iter().map(with_title).collect();
+        return table(["Name", "State", "Autostart", "Persistent", "Title"], &rows);
+    }
+    let rows: Vec<_> = networks.iter().map(row).collect();
     table(["Name", "State", "Autostart", "Persistent"], &rows)
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod forwards;
 mod heal;
 mod host;
+mod metadata;
 mod ports;
 mod recover;
 
