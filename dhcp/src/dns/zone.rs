@@ -294,16 +294,14 @@ impl Zone {
         let mut labels: Vec<&[u8]> = name.labels().collect();
         labels.truncate(labels.len() - 2);
         labels.reverse();
-        let nibble = |label: &&[u8]| if let [digit] = label { (*digit as char).to_digit(16) } else { None };
-        let nibbles: Vec<u32> = labels.iter().take(32).map_while(nibble).collect();
+        let nibbles: Vec<u8> = labels.iter().take(32).map_while(|label| nibble(label)).collect();
         let padded = (0..32).fold(0u128, |sum, at| sum << 4 | u128::from(nibbles.get(at).copied().unwrap_or(0)));
         let cut = |net: &Ipv6Net| usize::from(net.prefix_len().div_ceil(4));
         let covers = |net: &Ipv6Net| nibbles.len() >= cut(net) && net.contains(&Ipv6Addr::from(padded));
-        let v6 = |net: &IpNet| if let IpNet::V6(net) = net { Some(*net) } else { None };
-        if let Some(net) = self.subnets.iter().filter_map(v6).find(covers) {
+        if let Some(net) = self.subnets.iter().filter_map(in_v6).find(covers) {
             return Some(ancestor(name, 2 + cut(&net)));
         }
-        private_v6(name).filter(|_| !self.reverse_upstream.iter().filter_map(v6).any(|net| covers(&net)))
+        private_v6(name).filter(|_| !self.reverse_upstream.iter().filter_map(in_v6).any(|net| covers(&net)))
     }
 
     fn reverse_v4(&self, name: &Name, qtype: u16) -> Option<Verdict> {
@@ -317,9 +315,8 @@ impl Zone {
         // A zone is cut where whole octets cover the network; names above the cut are the parents' and go upstream.
         let cut = |net: &Ipv4Net| usize::from(net.prefix_len().div_ceil(8));
         let covers = |net: &Ipv4Net| octets.len() >= cut(net) && net.contains(&Ipv4Addr::from(quad));
-        let v4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
-        let upstream = self.reverse_upstream.iter().filter_map(v4).any(|net| covers(&net));
-        let mut zones = self.subnets.iter().filter_map(v4).chain(private.filter(|_| !upstream));
+        let upstream = self.reverse_upstream.iter().filter_map(in_v4).any(|net| covers(&net));
+        let mut zones = self.subnets.iter().filter_map(in_v4).chain(private.filter(|_| !upstream));
         let zone = zones.find(covers);
         let zone = zone.map(|net| ancestor(name, 2 + cut(&net)));
         if octets.len() == 4 && labels.len() == 4 {
@@ -413,6 +410,26 @@ fn special(name: &Name, qtype: u16) -> Option<Verdict> {
 fn describes_delegation(qtype: u16) -> bool {
     use rtype::{DNSKEY, DS, NS, NSEC, NSEC3, NSEC3PARAM, SOA};
     [NS, SOA, DS, DNSKEY, NSEC, NSEC3, NSEC3PARAM].contains(&qtype)
+}
+
+fn in_v4(net: &IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    }
+}
+
+fn in_v6(net: &IpNet) -> Option<Ipv6Net> {
+    match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(*net),
+    }
+}
+
+/// The hexadecimal digit that a label is.
+fn nibble(label: &[u8]) -> Option<u8> {
+    let [digit] = label else { return None };
+    char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// The private IPv6 reverse zone a folded name is in.

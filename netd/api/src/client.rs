@@ -8,8 +8,9 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, Metadata, MetadataKind, NetworkReply, Networks,
-    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml, calls::{DeleteForward, GetMetadata, SetMetadata},
+    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards, Leases, Metadata,
+    MetadataKind, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    calls::{DeleteForward, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -30,7 +31,6 @@ trait Methods {
         uri: Option<String>,
         inactive: bool,
     ) -> zlink::Result<Result<Metadata, Error>>;
-    #[expect(clippy::too_many_arguments, reason = "the interface's parameters")]
     async fn set_metadata(
         &mut self,
         network: String,
@@ -38,8 +38,7 @@ trait Methods {
         uri: Option<String>,
         key: Option<String>,
         text: Option<String>,
-        live: bool,
-        config: bool,
+        forms: Forms,
     ) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn list_leases(&mut self, network: String, mac: Option<String>) -> zlink::Result<Result<Leases, Error>>;
     async fn list_ports(&mut self, network: Option<String>) -> zlink::Result<Result<Ports, Error>>;
@@ -154,8 +153,8 @@ impl Client {
 
     /// Sets or removes it.
     pub async fn set_metadata(&mut self, request: SetMetadata) -> Result<NetworkReply, ClientError> {
-        let SetMetadata { network, kind, uri, key, text, live, config } = request;
-        flatten(self.connection.set_metadata(network, kind, uri, key, text, live, config).await)
+        let SetMetadata { network, kind, uri, key, text, forms } = request;
+        flatten(self.connection.set_metadata(network, kind, uri, key, text, forms).await)
     }
 
     /// The leases of one network, of one MAC if given.

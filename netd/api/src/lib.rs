@@ -11,8 +11,8 @@ mod metadata;
 #[cfg(test)]
 mod tests;
 
-pub use metadata::{Metadata, MetadataKind};
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
+pub use metadata::{Forms, Metadata, MetadataKind};
 
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
@@ -110,6 +110,8 @@ pub struct Dropped {
     pub arp: u64,
     /// A source address that is not the port's.
     pub ip: u64,
+    /// A neighbour discovery message about another's address or MAC.
+    pub nd: u64,
     /// A message of a DHCP server.
     pub dhcp: u64,
     /// A router advertisement or redirect.

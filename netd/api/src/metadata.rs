@@ -44,10 +44,23 @@ pub struct SetMetadata {
     pub key: Option<String>,
     /// What it is to be: a text, or one element; gone if absent or empty.
     pub text: Option<String>,
-    /// In the live network. With neither `live` nor `config`: there if it is active, else in the definition.
-    pub live: bool,
-    /// In the definition.
-    pub config: bool,
+    /// Where.
+    pub forms: Forms,
+}
+
+/// Which forms of a network a change is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Forms {
+    /// The live network if it is active, else the definition.
+    Current,
+    /// The live network.
+    Live,
+    /// The definition.
+    Config,
+    /// Both.
+    Both,
 }
 
 /// Reply of `GetMetadata`.

@@ -16,18 +16,6 @@ pub struct NotYet {
 type Test = fn(&Network) -> bool;
 
 const LIST: &[(&str, Test, &str)] = &[
-    ("@ipv6", |n| n.ipv6.is_some(), "this version of netd has no IPv6 on networks"),
-    ("ip@family=ipv6", |n| n.ipv6_addresses().next().is_some(), "this version of netd has no IPv6 on networks"),
-    (
-        "route@family=ipv6",
-        |n| n.routes.iter().any(|r| r.gateway.is_ipv6()),
-        "this version of netd has no IPv6 on networks",
-    ),
-    (
-        "forward/nat@ipv6",
-        |n| matches!(&n.forward, Forward::Nat(nat) if nat.ipv6.is_some()),
-        "this version of netd does not translate IPv6",
-    ),
     (
         "ip@family=ipv6/dhcp",
         |n| n.subnets.iter().any(|s| s.address.addr().is_ipv6() && s.dhcp.is_some()),
@@ -77,7 +65,7 @@ mod tests {
 
     /// What each of the list is about, on line 2 of a network.
     const INSIDE: &[&str] = &[
-        "<ip family='ipv6' address='fd00::1'/>",
+        "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
         "<ip address='10.0.0.1'><tftp root='/'/></ip>",
         "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
         "<domain name='a' localOnly='yes' register='yes'/>",
@@ -99,9 +87,10 @@ mod tests {
             let expected = format!("unsupported configuration: line 2: <{element}>: {}", refused.sentence);
             assert_eq!(error, expected);
         }
-        let text = "<network ipv6='yes'><name>a</name></network>";
+        let text = "<network trustGuestRxFilters='yes'><name>a</name></network>";
         let refused = refuse(&xml::parse(text).unwrap()).unwrap_err();
         let error = xml::unsupported(text, &refused).to_string();
-        assert_eq!(error, "unsupported configuration: line 1: <network>: this version of netd has no IPv6 on networks");
+        let sentence = "this version of netd does not take over guests' receive filters";
+        assert_eq!(error, format!("unsupported configuration: line 1: <network>: {sentence}"));
     }
 }

@@ -197,8 +197,8 @@ pub(super) struct Where {
     #[arg(long)]
     pub(super) config: bool,
     /// The active network if it is active, else the definition: the default.
-    #[arg(long, conflicts_with_all = ["live", "config"])]
-    pub(super) current: bool,
+    #[arg(long = "current", conflicts_with_all = ["live", "config"])]
+    _current: bool,
 }
 
 #[derive(Args, Debug)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use netd_api::{
-    Client, ClientError, MetadataKind,
+    Client, ClientError, Forms, MetadataKind,
     calls::{GetMetadata, SetMetadata},
 };
 use serde_json::json;
@@ -43,18 +43,22 @@ pub(super) async fn desc(socket: &Path, args: &NetDescArgs) -> Result<Output, Fa
     } else {
         new
     };
-    let failed = |e: ClientError| Failure::client(format!("Failed to set new network {what}"), About::Network(name), &e);
-    let set = SetMetadata {
-        network: name.to_owned(),
-        kind,
-        uri: None,
-        key: None,
-        text: Some(new),
-        live: args.at.live,
-        config: args.at.config,
-    };
+    let failed =
+        |e: ClientError| Failure::client(format!("Failed to set new network {what}"), About::Network(name), &e);
+    let set =
+        SetMetadata { network: name.to_owned(), kind, uri: None, key: None, text: Some(new), forms: forms(args.at) };
     let reply = client.set_metadata(set).await.map_err(failed)?;
     Ok(Output::new(format!("{capital} updated successfully\n"), json!(reply.network)).with_notices(reply.notices))
+}
+
+fn forms(at: Where) -> Forms {
+    // --current says what is so anyway
+    match (at.live, at.config) {
+        (false, false) => Forms::Current,
+        (true, false) => Forms::Live,
+        (false, true) => Forms::Config,
+        (true, true) => Forms::Both,
+    }
 }
 
 /// What the user made of a text; editors end a file with a newline. `None` if it is the same.
@@ -87,15 +91,13 @@ pub(super) async fn metadata(socket: &Path, args: &NetMetadataArgs) -> Result<Ou
             }
         }
     };
-    let Where { live, config, .. } = args.at;
     let set = SetMetadata {
         network: name.to_owned(),
         kind: MetadataKind::Element,
         uri: Some(args.uri.clone()),
         key: args.key().map(str::to_owned),
         text,
-        live,
-        config,
+        forms: forms(args.at),
     };
     let reply = client.set_metadata(set).await.map_err(failed)?;
     let said = if args.remove { "Metadata removed\n" } else { "Metadata modified\n" };

@@ -1,7 +1,7 @@
 //! Title, description and metadata of a network: what a request about them means. Pure.
 
 use netd_api::{
-    MetadataKind,
+    Forms, MetadataKind,
     calls::{GetMetadata, SetMetadata},
 };
 
@@ -44,9 +44,12 @@ impl Registry {
     /// What setting or removing it changes.
     pub fn set_metadata(&self, request: &SetMetadata) -> Result<MetadataChange, Refusal> {
         let (name, entry) = self.find(&request.network)?;
-        let current = !request.live && !request.config;
-        let live = request.live || (current && entry.live.is_some());
-        let config = request.config || (current && entry.live.is_none());
+        let (live, config) = match request.forms {
+            Forms::Current => (entry.live.is_some(), entry.live.is_none()),
+            Forms::Live => (true, false),
+            Forms::Config => (false, true),
+            Forms::Both => (true, true),
+        };
         if live && entry.live.is_none() {
             return Err(Refusal::NotRunning);
         }

@@ -68,7 +68,8 @@ pub(super) fn options(element: Element<'_>) -> Result<Vec<DnsmasqOption>, Error>
 }
 
 fn meaning(element: Element<'_>, text: &str) -> Result<Dnsmasq, Error> {
-    let (name, value) = text.split_once('=').map_or((text.trim(), None), |(name, value)| (name.trim(), Some(value.trim())));
+    let (name, value) =
+        text.split_once('=').map_or((text.trim(), None), |(name, value)| (name.trim(), Some(value.trim())));
     match (name, value) {
         (name, None) if ALWAYS.contains(&name) => Ok(Dnsmasq::Always),
         ("dhcp-option", Some(value)) => dhcp_option(element, value, false).map(Dnsmasq::DhcpOption),
@@ -153,9 +154,12 @@ fn encode(form: Form, values: &[&str]) -> Option<Vec<u8>> {
         (Form::Byte, [value]) => Some(vec![value.parse().ok()?]),
         (Form::Short, [value]) => Some(value.parse::<u16>().ok()?.to_be_bytes().to_vec()),
         // an offset may be negative
-        (Form::Long, [value]) => {
-            value.parse::<u32>().map(u32::to_be_bytes).or_else(|_| value.parse::<i32>().map(i32::to_be_bytes)).ok().map(Vec::from)
-        }
+        (Form::Long, [value]) => value
+            .parse::<u32>()
+            .map(u32::to_be_bytes)
+            .or_else(|_| value.parse::<i32>().map(i32::to_be_bytes))
+            .ok()
+            .map(Vec::from),
         _ => None,
     }
 }

@@ -121,7 +121,7 @@ mod tests {
         for plain in ["<a/>", "<a b='c'/>", "<a><b x='>'/>text<c>d</c ></a>", "<a\n b=\"'/>\"><!-- <x> --></a>"] {
             let metadata = with_namespace(plain, "http://x.example/?a&b='", "app").unwrap();
             let text = format!("<network><name>n</name><metadata>{}</metadata></network>", metadata.text);
-            assert_eq!(crate::xml::parse(&text).unwrap().metadata, [metadata.clone()]);
+            assert_eq!(crate::xml::parse(&text).unwrap().metadata.as_slice(), std::slice::from_ref(&metadata));
             assert_eq!(without_namespace(&metadata), plain);
         }
         let whole = with_namespace("<a><b/></a>", "u", "k").unwrap();

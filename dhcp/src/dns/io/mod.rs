@@ -159,7 +159,7 @@ fn bind_all(config: &DnsConfig, bridge: &str, index: u32) -> Result<(u16, Vec<(U
         IpAddr::V6(address) if address.is_unicast_link_local() => SocketAddrV6::new(address, port, 0, index).into(),
         address => SocketAddr::new(address, port),
     };
-    let subnets: Arc<[IpNet]> = config.subnets.clone().into();
+    let subnets: Arc<[IpNet]> = config.subnets.iter().chain(&config.reverse_upstream).copied().collect();
     let attempt = |mut port| {
         let bind = |&address: &IpAddr| bind_one(place(address, 0), &mut port, subnets.clone());
         let sockets: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();

@@ -125,7 +125,7 @@ impl UdpPort {
     /// socket have only an address of the host.
     fn is_host(&self, peer: IpAddr) -> bool {
         match peer {
-            IpAddr::V4(_) if self.subnets.iter().any(|subnet| subnet.contains(&peer)) => false,
+            peer if self.subnets.iter().any(|subnet| subnet.contains(&peer)) => false,
             IpAddr::V6(peer) if peer.is_unicast_link_local() => false,
             peer => std::net::UdpSocket::bind((peer, 0)).is_ok(),
         }

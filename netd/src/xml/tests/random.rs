@@ -17,7 +17,8 @@ struct Kind {
 }
 
 const YES_NO: &[&str] = &["yes", "no", "yes", "no", "maybe"];
-const ADDRESSES: &[&str] = &["10.0.0.1", "10.0.0.9", "10.0.0.0", "10.1.0.1", "fd00::1", "fd00::9", "fd01::1", "::", "x"];
+const ADDRESSES: &[&str] =
+    &["10.0.0.1", "10.0.0.9", "10.0.0.0", "10.1.0.1", "fd00::1", "fd00::9", "fd01::1", "::", "x"];
 const NAMES: &[&str] = &["a", "lab.example", "b_c", "é", "", "-"];
 const NUMBERS: &[&str] = &["0", "1", "2", "100", "1000", "65536", "4294967295", "4294967296", "-1", ""];
 const PORTS: &[&str] = &["1", "80", "1024", "65535", "0", "http"];
@@ -97,7 +98,12 @@ const KINDS: &[Kind] = &[
     kind("bandwidth", &[], &["inbound", "outbound"], &[]),
     kind("inbound", &[("average", NUMBERS), ("peak", NUMBERS), ("burst", NUMBERS), ("floor", NUMBERS)], &[], &[]),
     kind("outbound", &[("average", NUMBERS), ("peak", NUMBERS), ("floor", NUMBERS)], &[], &[]),
-    kind("portgroup", &[("name", NAMES), ("default", YES_NO), ("trustGuestRxFilters", YES_NO)], &["vlan", "bandwidth"], &[]),
+    kind(
+        "portgroup",
+        &[("name", NAMES), ("default", YES_NO), ("trustGuestRxFilters", YES_NO)],
+        &["vlan", "bandwidth"],
+        &[],
+    ),
     kind(
         "ip",
         &[
@@ -173,8 +179,29 @@ const KINDS: &[Kind] = &[
 ];
 
 const TOP: &[&str] = &[
-    "uuid", "title", "description", "metadata", "forward", "forward", "bridge", "bridge", "mtu", "mac", "domain", "dns",
-    "vlan", "bandwidth", "port", "ip", "ip", "ip", "route", "virtualport", "portgroup", "netd:forwards", "dnsmasq:options",
+    "uuid",
+    "title",
+    "description",
+    "metadata",
+    "forward",
+    "forward",
+    "bridge",
+    "bridge",
+    "mtu",
+    "mac",
+    "domain",
+    "dns",
+    "vlan",
+    "bandwidth",
+    "port",
+    "ip",
+    "ip",
+    "ip",
+    "route",
+    "virtualport",
+    "portgroup",
+    "netd:forwards",
+    "dnsmasq:options",
 ];
 
 fn one<'a>(random: &mut impl Rng, of: &[&'a str]) -> &'a str {
@@ -233,7 +260,10 @@ fn documents_of_the_formats_own_words_are_refused_or_kept() {
         match parse(&text) {
             Err(error) => {
                 let message = error.to_string();
-                assert!(message.contains(&format!("line {}", error.line)) && !message.contains('\n'), "{text}\n{message}");
+                assert!(
+                    message.contains(&format!("line {}", error.line)) && !message.contains('\n'),
+                    "{text}\n{message}"
+                );
                 assert!(error.line as usize <= text.lines().count(), "{text}\n{message}");
             }
             Ok(network) => {

@@ -283,10 +283,7 @@ fn options_of_dnsmasq_that_mean_nothing_here() {
         ("host-record=a", "host-record is 'a', which is not names and then addresses"),
         ("host-record=1.1.1.1,a", "host-record is '1.1.1.1,a', which is not names and then addresses"),
         ("srv-host=_a._tcp,b,http", "srv-host is '_a._tcp,b,http', which is not a name, a target and three numbers"),
-        (
-            "server=/corp",
-            "server is '/corp', which is not an address with or without #PORT, or /DOMAIN/ before it",
-        ),
+        ("server=/corp", "server is '/corp', which is not an address with or without #PORT, or /DOMAIN/ before it"),
         (
             "server=dns.example",
             "server is 'dns.example', which is not an address with or without #PORT, or /DOMAIN/ before it",
