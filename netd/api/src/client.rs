@@ -9,7 +9,7 @@ use zlink::tokio::unix;
 
 use crate::{
     AddressSource, Addresses, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards, Leases, Metadata,
-    MetadataKind, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
     calls::{DeleteForward, GetMetadata, SetMetadata},
 };
 
@@ -198,6 +198,11 @@ impl Client {
     /// Forwards ports of the host to guests.
     pub async fn add_forward(&mut self, forward: Forward) -> Result<ForwardReply, ClientError> {
         flatten(self.connection.add_forward(forward).await)
+    }
+
+    /// Hears what happens on one network, or on all, from now on. The connection is for nothing else then.
+    pub async fn monitor(self, network: Option<String>) -> Result<Monitor, ClientError> {
+        Monitor::ask(self.connection, network).await
     }
 
     /// Ends a forward.

@@ -6,13 +6,17 @@
 
 pub mod calls;
 mod client;
+mod events;
 mod metadata;
+mod monitor;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
+pub use events::{Event, EventKind, Told};
 pub use metadata::{Forms, Metadata, MetadataKind};
+pub use monitor::Monitor;
 
 use serde::{Deserialize, Serialize};
 use zlink::introspect;

@@ -1,12 +1,12 @@
 //! Verbs about title, description and metadata.
 
 use netd_api::{
-    NetworkReply,
+    MetadataKind, NetworkReply,
     calls::{GetMetadata, SetMetadata},
 };
 
 use super::{Host, VerbError, Verbs, reply};
-use crate::{registry::metadata::MetadataChange, store::Phase};
+use crate::{events::metadata_changed, registry::metadata::MetadataChange, store::Phase};
 
 impl<H: Host> Verbs<H> {
     /// The title, the description, or the element of a name space.
@@ -34,6 +34,12 @@ impl<H: Host> Verbs<H> {
             }
             return Err(error);
         }
+        let part = match request.kind {
+            MetadataKind::Title => "title",
+            MetadataKind::Description => "description",
+            MetadataKind::Element => "element",
+        };
+        self.events.tell(metadata_changed(name.as_str(), part, request.uri.as_deref()));
         reply(&self.registry(), &name, Vec::new())
     }
 
