@@ -105,6 +105,13 @@ impl<H: Host> Verbs<H> {
                 ));
             }
         }
+        if forward.address.as_deref() == Some("::") {
+            notices.push(
+                "on this host itself ::1 does not lead there, for the kernel takes no answers to ::1 from a network: use \
+                 another of the host's addresses"
+                    .to_owned(),
+            );
+        }
         if let Some(Listener { port, program }) = listener {
             let who = match program {
                 Some((name, pid)) => format!("{name} (pid {pid})"),
@@ -178,8 +185,10 @@ impl<H: Host> Verbs<H> {
     }
 }
 
+/// Where connections from 127.0.0.1 may go.
 fn bridges(forwards: &[nat::Forward]) -> BTreeSet<&str> {
-    forwards.iter().map(|forward| forward.bridge.as_str()).collect()
+    let is_ipv4 = |forward: &&nat::Forward| forward.address.is_none_or(|address| address.is_ipv4());
+    forwards.iter().filter(is_ipv4).map(|forward| forward.bridge.as_str()).collect()
 }
 
 #[cfg(test)]
