@@ -10,6 +10,7 @@ use std::{
 
 use super::{Executor, Outcome, StepError};
 use crate::{
+    hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     model::{Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
@@ -37,6 +38,12 @@ pub(crate) struct World {
     pub(crate) services: BTreeSet<String>,
     /// Where DNS is served.
     pub(crate) dns_port: u16,
+    /// The hooks that ran, each with how many networks were served and how many taps there were.
+    pub(crate) hooked: Vec<String>,
+    /// What the last of them read.
+    pub(crate) hook_input: String,
+    /// The operation at which hooks fail.
+    pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
     pub(crate) trouble: Option<Trouble>,
     next_index: u32,
@@ -60,6 +67,15 @@ pub(crate) struct Traces {
     table: Option<BTreeMap<String, nat::Network>>,
     forwards: Vec<nat::Forward>,
     services: BTreeSet<String>,
+}
+
+impl Traces {
+    /// The same with other taps: guests have those, not the networks.
+    pub(crate) fn with_taps_of(mut self, fake: &Fake) -> Self {
+        let world = fake.world();
+        self.host.links.extend(world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).cloned());
+        self
+    }
 }
 
 impl Fake {
@@ -95,11 +111,23 @@ impl Fake {
         Traces { host, table: world.table.clone(), forwards: world.forwards.clone(), services: world.services.clone() }
     }
 
-    /// The daemon's process ends, however it was: what lived in it is gone.
+    /// The daemon's process ends, however it was: what lived in it is gone. What was to go wrong goes wrong no more.
     pub(crate) fn kill_daemon(&self) {
+        self.end_daemon();
+        self.world().trouble = None;
+    }
+
+    /// The same, with what is to go wrong still to come.
+    pub(crate) fn end_daemon(&self) {
+        self.world().services.clear();
+    }
+
+    /// The machine starts anew: nothing of anybody's networks is left.
+    pub(crate) fn reboot(&self) {
+        let fresh = Fake::new();
         let mut world = self.world();
-        world.services.clear();
-        world.trouble = None;
+        let (calls, trouble) = (world.calls, world.trouble);
+        *world = World { calls, trouble, ..fresh.world().clone() };
     }
 
     /// A tap goes, as when its guest does.
@@ -385,8 +413,24 @@ impl Host for Fake {
         self.call(|_| Ok(())).await
     }
 
-    async fn heal_guards(&self) -> Result<(), StepError> {
-        Ok(())
+    async fn heal_guards(&self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    async fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> Result<(), HookError> {
+        let mut world = self.world();
+        let state = (world.services.len(), world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).count());
+        world.hooked.push(format!("{network} {} {state:?}", operation.name()));
+        world.hook_input = input();
+        match world.refusing_hook == Some(operation) {
+            true => Err(HookError { command: "hook".into(), how: How::Status { status: 1, stderr: "no".into() } }),
+            false => Ok(()),
+        }
     }
 
     async fn port_gone(&self, _port: &Port) -> Result<(), StepError> {

@@ -212,6 +212,9 @@ impl PortForward {
             Forward::Bridged | Forward::Macvtap(_) => return Err(ForwardError::NotOurs),
             Forward::Nat(_) | Forward::Route { .. } | Forward::Open => {}
         }
+        if subnets.is_empty() {
+            return Err(ForwardError::NoSubnet);
+        }
         let subnets: Vec<IpNet> = subnets
             .iter()
             .map(|subnet| subnet.address)
