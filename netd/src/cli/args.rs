@@ -449,11 +449,13 @@ pub(super) struct PortInfoArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
-127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
+127.0.0.1 included, but for ::1. A target may be an address of the network, and in IPv6 has to be; several share the
+connections.
 
   netd forward-add default tcp/2222 vm1:22
   netd forward-add default tcp/80 web1:8080,web2:8080
-  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7")]
+  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7
+  netd forward-add blue tcp/443 [fd00:1::10]:8443")]
 pub(super) struct ForwardAddArgs {
     /// The network the guests are on.
     #[arg(value_name = "NETWORK")]
@@ -464,7 +466,7 @@ pub(super) struct ForwardAddArgs {
     /// Where it leads; the port is the host's unless another is given.
     #[arg(value_name = "GUEST[:PORT]", required = true, value_delimiter = ',', num_args = 1)]
     pub(super) targets: Vec<Target>,
-    /// At this address of the host only.
+    /// At this address of the host only. Without it: at every one of the targets' family.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }
@@ -477,7 +479,7 @@ pub(super) struct ForwardDeleteArgs {
     /// The host's port, or a range, as it was added.
     #[arg(value_name = "PROTO/PORT[-PORT]")]
     pub(super) ports: HostPorts,
-    /// The one at this address of the host.
+    /// The one at this address of the host; 0.0.0.0 is every IPv4 address, :: every IPv6 one.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }

@@ -156,7 +156,11 @@ pub(super) fn forwards(forwards: &[Forward]) -> String {
 
 /// A target and its ports: `vm1:22`.
 pub(super) fn target(forward: &Forward, target: &ForwardTarget) -> String {
-    let whom = target.guest.as_deref().or(target.address.as_deref()).unwrap_or("-");
+    let whom = match (&target.guest, &target.address) {
+        (Some(guest), _) => guest.clone(),
+        (None, Some(address)) if address.contains(':') => format!("[{address}]"),
+        (None, address) => address.clone().unwrap_or_else(|| "-".to_owned()),
+    };
     let last = target.port.saturating_add(forward.last_port.saturating_sub(forward.first_port));
     format!("{whom}:{}", ports(target.port, last))
 }
