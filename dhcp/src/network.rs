@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{dns::Names, engine::Engine, moment::Moment, watch::LeaseWatch};
+use crate::{dns::Names, engine::Engine, moment::Moment, stats::Stats, watch::LeaseWatch};
 
 /// One network, served or not.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
+    /// What its servers have done.
+    pub(crate) stats: Arc<Stats>,
     listeners: Listeners,
     /// Held from reading what changed until it was told, so that changes are told in their order.
     telling: tokio::sync::Mutex<()>,
@@ -34,6 +36,7 @@ impl Network {
             name: name.into(),
             engine: Mutex::new(engine),
             names: watch::Sender::default(),
+            stats: Arc::default(),
             listeners,
             telling: tokio::sync::Mutex::default(),
         }

@@ -19,6 +19,7 @@ use crate::{
     io::{self, clock},
     network::{Listeners, Network},
     row::{Row, Write},
+    stats::Counts,
     store::{Job, Store, WriteFailed},
     v4::policy::Policy,
     watch::LeaseWatch,
@@ -186,7 +187,7 @@ impl Services {
 
         let dns = match dns {
             Some(dns) => Some(
-                dns::serve(dns, &bridge, site.network.names())
+                dns::serve(dns, &bridge, site.network.names(), site.network.stats.clone())
                     .await
                     .map_err(|cause| Error::Dns { network: name.clone(), cause })?,
             ),
@@ -238,6 +239,11 @@ impl Services {
         let Some(site) = self.known(network) else { return Vec::new() };
         let rows = site.network.engine().leases(clock::now());
         rows.into_iter().map(Lease::from).collect()
+    }
+
+    /// What the servers of one network have done since this process started; none if it never had any.
+    pub fn counts(&self, network: &str) -> Option<Counts> {
+        Some(self.known(network)?.network.stats.read())
     }
 
     /// Changes whenever a lease or a port of any network may have: look at [`Services::leases`] again then. It tells of
