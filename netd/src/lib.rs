@@ -6,17 +6,21 @@
 //! ```
 
 pub mod apply;
+mod capture;
 pub mod check;
 pub mod cli;
 pub mod daemon;
 pub mod doctor;
 pub mod host;
+pub mod metrics;
 pub mod model;
 pub mod observe;
+mod packet;
 pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod server;
+pub mod snoop;
 mod sockets;
 pub mod store;
 pub mod verbs;

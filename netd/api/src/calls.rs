@@ -23,6 +23,7 @@ pub enum Method {
     GetPorts,
     AddPort,
     ListAddresses,
+    OpenCapture,
     ListForwards,
     AddForward,
     DeleteForward,
@@ -30,7 +31,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 17] = [
+    pub const ALL: [Method; 18] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -45,6 +46,7 @@ impl Method {
         Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
+        Method::OpenCapture,
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
@@ -73,6 +75,8 @@ impl Method {
             | Method::UndefineNetwork
             | Method::SetAutostart
             | Method::AddPort
+            // Changes nothing, but what others say is not for everyone.
+            | Method::OpenCapture
             | Method::AddForward
             | Method::DeleteForward => true,
         }
@@ -170,6 +174,16 @@ pub struct ListAddresses {
     pub guest: String,
     /// Where to look.
     pub source: AddressSource,
+}
+
+/// Parameters of `OpenCapture`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct OpenCapture {
+    /// A port's interface, or an active network's bridge.
+    pub interface: String,
+    /// Bytes of each frame, 64 to 262,144.
+    pub snaplen: u32,
 }
 
 /// Parameters of `ListForwards`.

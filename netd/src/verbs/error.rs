@@ -2,7 +2,7 @@
 
 use netd_api::ErrorKind;
 
-use super::PortError;
+use super::{CaptureError, PortError};
 use crate::{
     apply::{ApplyError, StepError, UndoError},
     observe::ObserveError,
@@ -33,6 +33,9 @@ pub enum VerbError {
     /// A port could not be made.
     #[error("internal error: {0}")]
     Port(Box<PortError>),
+    /// An interface could not be heard.
+    #[error("internal error: {0}")]
+    Capture(#[from] CaptureError),
     /// The disk did not do as asked.
     #[error("internal error: {0}")]
     Store(#[from] StoreError),

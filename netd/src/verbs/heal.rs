@@ -33,6 +33,7 @@ impl<H: Host> Verbs<H> {
         let after = self.registry().firewalls();
         let flushed = !after.is_empty() && !self.host.has_firewall()?;
         if flushed {
+            self.heals.firewall();
             tracing::warn!("the nftables table was removed; putting it back");
         }
         self.host.heal_guards().await?;
@@ -76,6 +77,7 @@ impl<H: Host> Verbs<H> {
             steps.retain(|step| *step != Step::EnableForwarding);
         }
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
+            self.heals.step(step);
             tracing::warn!("network {name}: {step}");
         }
         let (outcome, failures) = apply::mend(&self.host, steps).await;

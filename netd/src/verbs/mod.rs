@@ -9,6 +9,7 @@
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
 mod error;
+mod facts;
 mod forwards;
 mod heal;
 mod host;
@@ -24,7 +25,7 @@ use netd_api::{Leases, NetworkReply, Networks};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use error::VerbError;
-pub use host::{Host, PortError};
+pub use host::{CaptureError, Host, PortError};
 
 use crate::{
     apply,
@@ -45,6 +46,7 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    heals: facts::Heals,
 }
 
 impl<H: Host> Verbs<H> {
@@ -56,6 +58,7 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            heals: facts::Heals::default(),
         })
     }
 
@@ -176,6 +179,7 @@ impl<H: Host> Verbs<H> {
             self.carry_out_stop(&stop).await?;
             return Err(error);
         }
+        self.listen();
         tracing::info!("network {name} started");
         reply(&self.registry(), &name, notices)
     }
@@ -216,6 +220,7 @@ impl<H: Host> Verbs<H> {
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
+        self.listen();
         if let Err(error) = self.sync_forwards().await {
             // Nobody is there to be reached by what is left of them, and the next change tries again.
             tracing::error!("network {name}: {error}");
