@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use netd_api::{AddressSource, Client, ClientError};
+use netd_api::{AddressSource, Client, ClientError, Port};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -108,6 +108,8 @@ struct Capture {
     taps: Vec<Tap>,
     /// Those that are heard or were, by interface and the MAC that tells one port from the next of its name.
     known: BTreeSet<(String, String)>,
+    /// The networks they are or were on.
+    networks: BTreeSet<String>,
     begun: bool,
     dropped: u64,
 }
@@ -144,6 +146,7 @@ impl Capture {
             snaplen: args.snaplen,
             taps: Vec::new(),
             known: BTreeSet::new(),
+            networks: BTreeSet::new(),
             begun: false,
             dropped: 0,
         };
@@ -154,68 +157,30 @@ impl Capture {
 
     /// Hears what has come since, and learns new names.
     fn look(&mut self) -> Result<(), ClientError> {
-        let Capture { runtime, client, target, recording, snaplen, taps, known, begun, .. } = self;
+        let Capture { runtime, client, target, recording, snaplen, taps, known, networks, begun, .. } = self;
         runtime.block_on(async {
             let ports = client.list_ports(None).await?.ports;
-            let wanted: Vec<(String, String)> = match &*target {
-                Target::Interface(interface) => {
-                    let mac = ports.iter().find(|port| port.interface == *interface).map(|port| port.mac.clone());
-                    vec![(interface.clone(), mac.unwrap_or_default())]
-                }
-                Target::Guest(guest) => {
-                    let of_guest = ports.iter().filter(|port| port.guest.as_ref() == Some(guest));
-                    of_guest.map(|port| (port.interface.clone(), port.mac.clone())).collect()
-                }
-                Target::Network(network) => {
-                    let of_network = ports.iter().filter(|port| port.network == *network);
-                    of_network.map(|port| (port.interface.clone(), port.mac.clone())).collect()
-                }
-            };
-            let mut networks = BTreeSet::new();
-            for port in wanted {
-                let interface = &port.0;
-                networks
-                    .extend(ports.iter().find(|port| port.interface == *interface).map(|port| port.network.clone()));
-                if known.contains(&port) {
+            for (interface, mac) in wanted(target, &ports) {
+                if known.contains(&(interface.clone(), mac.clone())) {
                     continue;
                 }
-                match client.open_capture(interface, *snaplen).await {
+                match client.open_capture(&interface, *snaplen).await {
                     Ok((reply, socket)) => {
                         let description = match &reply.guest {
                             Some(guest) => format!("guest {guest}, network {}", reply.network),
                             None => format!("network {}", reply.network),
                         };
-                        let number = recording.interface(interface, &description);
+                        let number = recording.interface(&interface, &description);
                         taps.push(Tap { socket, number, interface: interface.clone() });
                         networks.insert(reply.network);
-                        known.insert(port);
+                        known.insert((interface, mac));
                     }
                     // It may have gone since it was listed; what cannot be had at the beginning is an error.
                     Err(ClientError::Refused(_)) if *begun => {}
                     Err(error) => return Err(error),
                 }
             }
-            let guests: BTreeMap<&str, &str> =
-                ports.iter().filter_map(|port| Some((port.mac.as_str(), port.guest.as_deref()?))).collect();
-            let mut names: Vec<(IpAddr, String)> = Vec::new();
-            for network in networks {
-                for lease in client.list_leases(&network, None).await?.leases {
-                    let name = guests.get(lease.mac.as_str()).map(|guest| (*guest).to_owned()).or(lease.hostname);
-                    names.extend(lease.address.parse().ok().zip(name));
-                }
-            }
-            if let Target::Guest(guest) = &*target {
-                match client.list_addresses(guest, AddressSource::Any).await {
-                    Ok(found) => {
-                        let each = found.addresses.into_iter().filter_map(|address| address.address.parse().ok());
-                        names.extend(each.map(|address| (address, guest.clone())));
-                    }
-                    // It has no port now.
-                    Err(ClientError::Refused(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            recording.names(names);
+            recording.names(names(client, target, networks, &ports).await?);
             Ok(())
         })
     }
@@ -325,6 +290,54 @@ impl Capture {
         summary.push_str(&format!("{dropped} {} dropped by the kernel\n", plural(dropped)));
         let _: io::Result<()> = io::stderr().write_all(summary.as_bytes());
         result
+    }
+}
+
+/// What is to be heard of these ports: interfaces, each with its port's MAC.
+fn wanted(target: &Target, ports: &[Port]) -> Vec<(String, String)> {
+    let chosen = |port: &&Port| match target {
+        Target::Guest(guest) => port.guest.as_ref() == Some(guest),
+        Target::Network(network) => port.network == *network,
+        Target::Interface(interface) => port.interface == *interface,
+    };
+    let mut wanted: Vec<(String, String)> =
+        ports.iter().filter(chosen).map(|port| (port.interface.clone(), port.mac.clone())).collect();
+    if let (Target::Interface(bridge), []) = (target, &wanted[..]) {
+        wanted.push((bridge.clone(), String::new()));
+    }
+    wanted
+}
+
+/// Whose addresses are whose on these networks, by leases; of a guest all that is known.
+async fn names(
+    client: &mut Client,
+    target: &Target,
+    networks: &BTreeSet<String>,
+    ports: &[Port],
+) -> Result<Vec<(IpAddr, String)>, ClientError> {
+    let guests: BTreeMap<&str, &str> =
+        ports.iter().filter_map(|port| Some((port.mac.as_str(), port.guest.as_deref()?))).collect();
+    let mut names = Vec::new();
+    for network in networks {
+        for lease in known_to(client.list_leases(network, None).await)?.map_or_else(Vec::new, |found| found.leases) {
+            let name = guests.get(lease.mac.as_str()).map(|guest| (*guest).to_owned()).or(lease.hostname);
+            names.extend(lease.address.parse().ok().zip(name));
+        }
+    }
+    if let Target::Guest(guest) = target {
+        let found = known_to(client.list_addresses(guest, AddressSource::Any).await)?;
+        let addresses = found.map_or_else(Vec::new, |found| found.addresses).into_iter();
+        names.extend(addresses.filter_map(|address| Some((address.address.parse().ok()?, guest.clone()))));
+    }
+    Ok(names)
+}
+
+/// What the daemon knows no more (a guest without a port, a network that is gone) has no names.
+fn known_to<T>(reply: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match reply {
+        Ok(reply) => Ok(Some(reply)),
+        Err(ClientError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
