@@ -152,8 +152,9 @@ impl Facts {
         traffic(to, ["port", "port_packets", "port_dropped_packets"], help, &carried)?;
         let guarded = self.ports.iter().filter_map(|port| Some((port_labels(port), port.dropped?)));
         let by_reason = guarded.flat_map(|(labels, dropped)| {
-            let netd_api::Dropped { mac, vlan, arp, ip, dhcp, ra } = dropped;
-            let reasons = [("mac", mac), ("vlan", vlan), ("arp", arp), ("ip", ip), ("dhcp", dhcp), ("ra", ra)];
+            let netd_api::Dropped { mac, vlan, arp, nd, ip, dhcp, ra } = dropped;
+            let reasons =
+                [("mac", mac), ("vlan", vlan), ("arp", arp), ("nd", nd), ("ip", ip), ("dhcp", dhcp), ("ra", ra)];
             reasons
                 .map(|(reason, count)| (labels.iter().cloned().chain([("reason", reason.to_owned())]).collect(), count))
         });
