@@ -15,6 +15,7 @@ mod leases;
 mod limit;
 mod moment;
 mod network;
+mod news;
 mod ports;
 mod report;
 mod row;
@@ -28,4 +29,4 @@ mod watch;
 
 pub use service::{Error, Lease, Services, Started};
 pub use stats::{BOUNDS, Counts, Latency};
-pub use watch::{LeaseChange, LeaseWatch};
+pub use watch::{LeaseChange, LeaseKind, LeaseWatch};

@@ -2,7 +2,7 @@
 //!
 //! `observe` fills it in, `plan` compares it with what is wanted, tests build it by hand.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 

@@ -1,10 +1,14 @@
 //! Addresses of guests that no lease tells of: from what they say on the wire.
 
+use std::fs::{self, File};
+
 use anyhow::{Context, Result};
 use netd_api::PortRequest;
 use serde_json::Value;
 use tests::{
     daemon::Daemon,
+    paths,
+    space::Running,
     station::Station,
     wait::{self, PATIENCE},
 };
@@ -33,6 +37,10 @@ fn waited(netd: &Daemon, words: &[&str], address: &str) -> Result<Value> {
 fn a_guest_with_an_address_of_its_own_is_found_by_what_it_says() -> Result<()> {
     let mut netd = Daemon::new("static")?;
     netd.create(BARE)?;
+    let told = netd.host.dir().join("events");
+    let mut command = netd.host.command(paths::program("netd")?);
+    command.env("NETD_SOCKET", netd.socket()).args(["events", "--json"]).stdout(File::create(&told)?);
+    let events = Running(command.spawn()?);
     let (one, two) = (plug(&netd, "vm1")?, plug(&netd, "vm2")?);
     one.space.ip("address add 10.9.9.1/24 dev eth0")?;
     two.space.ip("address add 10.9.9.2/24 dev eth0")?;
@@ -52,6 +60,14 @@ fn a_guest_with_an_address_of_its_own_is_found_by_what_it_says() -> Result<()> {
     assert!(note.contains("'vm1' has no lease"), "{note}");
     assert!(!netd.ok(&["domifaddr", "vm1", "--source", "lease"])?.contains("10.9.9.1"));
     assert!(shown(&netd, &["vm2", "--source", "any"], "10.9.9.1")?.is_none(), "it is another's");
+
+    // Whoever waits for an address has this one, and whoever listens to events has heard of it.
+    assert_eq!(netd.ok(&["wait", "vm1", "--for", "address", "--timeout", "10"])?.trim(), "10.9.9.1");
+    wait::until_true("the event is told", PATIENCE, || {
+        let seen = |line: &str| ["address_seen", "\"10.9.9.1\"", "\"vm1\""].iter().all(|word| line.contains(word));
+        Ok(fs::read_to_string(&told)?.lines().any(seen))
+    })?;
+    drop(events);
 
     // Its link-local address was heard when it asked whether it may have it.
     let local = one.space.ip("-o -6 address show dev eth0 scope link")?;
@@ -99,7 +115,7 @@ fn a_lease_of_another_dhcp_server_is_seen_passing_by() -> Result<()> {
     command.args(["--dhcp-range=10.9.9.50,10.9.9.60,1h", "--conf-file=/dev/null", "--user=root"]);
     command.arg(format!("--dhcp-leasefile={}", server.space.dir().join("leases").display()));
     command.arg("--pid-file").stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let dnsmasq = tests::space::Running(command.spawn()?);
+    let dnsmasq = Running(command.spawn()?);
     let guest = plug(&netd, "vm1")?;
     let address = guest.lease()?;
     let seen = waited(&netd, &["vm1"], &address)?;

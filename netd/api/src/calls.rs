@@ -27,11 +27,12 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 18] = [
+    pub const ALL: [Method; 19] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -50,6 +51,7 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::Monitor,
     ];
 
     /// The name in the interface.
@@ -67,7 +69,8 @@ impl Method {
             | Method::ListPorts
             | Method::GetPorts
             | Method::ListAddresses
-            | Method::ListForwards => false,
+            | Method::ListForwards
+            | Method::Monitor => false,
             Method::DefineNetwork
             | Method::CreateNetwork
             | Method::StartNetwork
@@ -216,4 +219,12 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `Monitor`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// Name or UUID; all networks if absent.
+    pub network: Option<String>,
 }

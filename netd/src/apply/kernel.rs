@@ -7,6 +7,7 @@ use std::{
 
 use super::{Executor, Guards, Outcome, StepError, links};
 use crate::{
+    hooks::Hooks,
     host::HostState,
     model::MacAddr,
     observe::{Netlink, ObserveError},
@@ -27,13 +28,14 @@ pub struct Kernel {
     pub(crate) snoop: Snoop,
     /// How often our table of the family inet was written anew.
     pub(crate) rewrites: AtomicU64,
+    pub(crate) hooks: Hooks,
 }
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
-    /// `guards` watches.
-    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>) -> Self {
-        Kernel { netlink, services, guards, snoop: Snoop::new(), rewrites: AtomicU64::new(0) }
+    /// `guards` watches, and with the user's `hooks`.
+    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, snoop: Snoop, hooks: Hooks) -> Self {
+        Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks }
     }
 
     /// Sets a new tap up and puts it on its bridge.

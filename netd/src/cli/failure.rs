@@ -41,7 +41,7 @@ impl Failure {
         self
     }
 
-    /// The same with the next move named.
+    /// The same with the next move.
     #[must_use]
     pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -14,12 +14,12 @@ use std::{
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::broadcast,
     task::AbortHandle,
 };
 
 use super::{Seen, Sighting, frame, table::Table};
 use crate::{
+    events::{Bus, address_seen},
     model::MacAddr,
     packet::{self, Hear},
 };
@@ -36,22 +36,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Between two looks for a bridge that is not there.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Sightings that wait for whoever is slow to take them.
-const BACKLOG: usize = 256;
-
 /// Listens on the bridges of active networks.
 #[derive(Debug)]
 pub struct Snoop {
     table: Arc<Mutex<Table>>,
     /// By network: its bridge and the task that listens there.
     listeners: Mutex<HashMap<String, (String, AbortHandle)>>,
-    news: broadcast::Sender<Sighting>,
+    events: Bus,
 }
 
 impl Snoop {
-    /// Nothing is listened to yet.
-    pub fn new() -> Self {
-        Snoop { table: Arc::default(), listeners: Mutex::default(), news: broadcast::Sender::new(BACKLOG) }
+    /// Nothing is listened to yet. An address that a port has from then on and had not before is told to `events`.
+    pub fn new(events: Bus) -> Self {
+        Snoop { table: Arc::default(), listeners: Mutex::default(), events }
     }
 
     /// Listens for these networks, each on its bridge, and for no others. Needs a tokio runtime.
@@ -66,7 +63,7 @@ impl Snoop {
         });
         for (network, bridge) in networks {
             listeners.entry(network.clone()).or_insert_with(|| {
-                let task = follow(network.clone(), bridge.clone(), self.table.clone(), self.news.clone());
+                let task = follow(network.clone(), bridge.clone(), self.table.clone(), self.events.clone());
                 (bridge.clone(), tokio::spawn(task).abort_handle())
             });
         }
@@ -80,17 +77,6 @@ impl Snoop {
     /// The addresses of the port with this MAC, the last seen first.
     pub fn seen(&self, mac: MacAddr) -> Vec<Seen> {
         lock(&self.table).of(mac, Instant::now())
-    }
-
-    /// Addresses that ports have from now on and had not before. Who is slow to take them misses some.
-    pub fn sightings(&self) -> broadcast::Receiver<Sighting> {
-        self.news.subscribe()
-    }
-}
-
-impl Default for Snoop {
-    fn default() -> Self {
-        Snoop::new()
     }
 }
 
@@ -107,10 +93,10 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn follow(network: String, bridge: String, table: Arc<Mutex<Table>>, news: broadcast::Sender<Sighting>) {
+async fn follow(network: String, bridge: String, table: Arc<Mutex<Table>>, events: Bus) {
     loop {
         let ended = match packet::open(&bridge, Hear::Addresses) {
-            Ok(socket) => hear(&network, socket, &table, &news).await,
+            Ok(socket) => hear(&network, socket, &table, &events).await,
             Err(cause) => cause,
         };
         tracing::debug!("network {network}: addresses on bridge {bridge} are not seen now: {ended}");
@@ -119,7 +105,7 @@ async fn follow(network: String, bridge: String, table: Arc<Mutex<Table>>, news:
 }
 
 /// Listens until the socket is of no use any more.
-async fn hear(network: &str, socket: OwnedFd, table: &Mutex<Table>, news: &broadcast::Sender<Sighting>) -> io::Error {
+async fn hear(network: &str, socket: OwnedFd, table: &Mutex<Table>, events: &Bus) -> io::Error {
     // Errors too: that is how the bridge's end is told.
     let interest = Interest::READABLE | Interest::ERROR;
     // SAFETY: an OwnedFd names one descriptor all its life and closes it only when dropped, which AsyncFd sees to.
@@ -138,10 +124,9 @@ async fn hear(network: &str, socket: OwnedFd, table: &Mutex<Table>, news: &broad
                 Ok(Ok(received)) => {
                     let Some(word) = frame::read(&buffer[..received.len]) else { continue };
                     let sighting = lock(table).hear(network, word, Instant::now());
-                    if let Some(sighting) = sighting {
-                        tracing::debug!("network {network}: {} is at {}", sighting.mac, sighting.address);
-                        // Nobody may be listening.
-                        let _ = news.send(sighting);
+                    if let Some(Sighting { mac, address, .. }) = sighting {
+                        tracing::debug!("network {network}: {mac} is at {address}");
+                        events.tell(address_seen(network, mac, address));
                     }
                 }
                 Ok(Err(cause)) => return cause,

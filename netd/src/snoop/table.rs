@@ -22,6 +22,13 @@ const MOST: usize = 65_536;
 /// reason to say anything for days.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(24);
 
+/// Sightings of one port in [`NEWS_PERIOD`]: more than a guest that starts has, and no more than whoever hears of them
+/// can stand of a guest that makes addresses up.
+const MOST_NEWS: u32 = 32;
+
+/// See [`MOST_NEWS`].
+const NEWS_PERIOD: Duration = Duration::from_mins(1);
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -34,6 +41,8 @@ pub(super) struct Table {
 struct Port {
     network: Arc<str>,
     entries: Vec<Entry>,
+    /// Sightings since the period began.
+    news: Option<(Instant, u32)>,
 }
 
 #[derive(Debug)]
@@ -65,7 +74,7 @@ impl Table {
                 Some(_) => self.remove(mac),
                 None => {}
             }
-            self.ports.insert(mac, Port { network: name.clone(), entries: Vec::new() });
+            self.ports.insert(mac, Port { network: name.clone(), entries: Vec::new(), news: None });
         }
     }
 
@@ -145,9 +154,10 @@ impl Table {
             let oldest = port.entries.iter().min_by_key(|entry| entry.last).map(|entry| entry.address)?;
             self.forget(mac, oldest);
         }
-        self.ports.get_mut(&mac)?.entries.push(Entry { address, origin, wanted, last: now });
         self.owners.insert(key, mac);
-        Some(Sighting { network: network.to_string(), mac, address, origin })
+        let port = self.ports.get_mut(&mac)?;
+        port.entries.push(Entry { address, origin, wanted, last: now });
+        port.is_news(now).then(|| Sighting { network: network.to_string(), mac, address, origin })
     }
 
     fn expire(&mut self, mac: MacAddr, now: Instant) {
@@ -173,6 +183,16 @@ impl Table {
 }
 
 impl Port {
+    /// Whether one more sighting may be told of.
+    fn is_news(&mut self, now: Instant) -> bool {
+        let (since, told) = match self.news {
+            Some((since, told)) if now.saturating_duration_since(since) < NEWS_PERIOD => (since, told),
+            _ => (now, 0),
+        };
+        self.news = Some((since, told + 1));
+        told < MOST_NEWS
+    }
+
     fn is_over(&self, entry: &Entry, now: Instant) -> bool {
         let family = |other: &&Entry| other.address.is_ipv4() == entry.address.is_ipv4();
         let latest = self.entries.iter().filter(family).map(|other| other.last).max();

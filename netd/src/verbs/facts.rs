@@ -17,8 +17,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Heals([AtomicU64; WHAT.len()]);
 
-/// What can be put back: bridges, addresses and routes on them, ports' places, and what the firewall has.
-const WHAT: [&str; 6] = ["bridge", "address", "route", "port", "firewall", "other"];
+/// What can be put back: bridges, addresses and routes on them, ports' places, and our nftables tables.
+const WHAT: [&str; 7] = ["bridge", "address", "route", "port", "firewall", "guards", "other"];
 
 impl Heals {
     /// A step that put something back.
@@ -34,12 +34,8 @@ impl Heals {
         });
     }
 
-    /// The nftables table.
-    pub(super) fn firewall(&self) {
-        self.count("firewall");
-    }
-
-    fn count(&self, what: &str) {
+    /// One of the things there are.
+    pub(super) fn count(&self, what: &str) {
         if let Some(at) = WHAT.iter().position(|known| *known == what) {
             self.0[at].fetch_add(1, Relaxed);
         }

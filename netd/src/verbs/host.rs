@@ -6,6 +6,7 @@ use nat::guards::Sources;
 
 use crate::{
     apply::{Executor, Kernel, StepError, guards::Wanted},
+    hooks::{HookError, Operation},
     host::Neighbour,
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
@@ -72,8 +73,8 @@ pub trait Host: Executor {
         &self,
         ports: &[(Port, Option<(String, Sources)>)],
     ) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Puts the guards back if someone has removed them.
-    fn heal_guards(&self) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Puts the guards back if someone has removed them; true if that was so.
+    fn heal_guards(&self) -> impl Future<Output = Result<bool, StepError>> + Send;
     /// A port is gone: nothing stays of its guards.
     fn port_gone(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// What a port's guards dropped; `None` if there are none now.
@@ -98,6 +99,13 @@ pub trait Host: Executor {
     fn server_counts(&self, network: &str) -> Option<dhcp::Counts>;
     /// How often our nftables tables were written anew, by family.
     fn table_rewrites(&self) -> impl Future<Output = Vec<(&'static str, u64)>> + Send;
+    /// Runs the user's hooks about a network, with `input` made only if there are any.
+    fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> impl Future<Output = Result<(), HookError>> + Send;
     /// The host's neighbours.
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
 }
@@ -160,9 +168,8 @@ impl Host for Kernel {
         self.guards.restore(&wanted, |network: &str| self.services.leases(network)).await
     }
 
-    async fn heal_guards(&self) -> Result<(), StepError> {
-        self.guards.heal().await?;
-        Ok(())
+    async fn heal_guards(&self) -> Result<bool, StepError> {
+        self.guards.heal().await
     }
 
     async fn port_gone(&self, port: &Port) -> Result<(), StepError> {
@@ -218,6 +225,15 @@ impl Host for Kernel {
     async fn table_rewrites(&self) -> Vec<(&'static str, u64)> {
         let bridge = self.guards.rewrites().await;
         vec![("inet", self.rewrites.load(Ordering::Relaxed)), ("bridge", bridge)]
+    }
+
+    async fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> Result<(), HookError> {
+        if self.hooks.exist() { self.hooks.call(network, operation, &input()).await } else { Ok(()) }
     }
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {

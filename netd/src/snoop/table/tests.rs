@@ -142,3 +142,14 @@ fn all_ports_together_keep_no_more_than_the_table_holds() {
     let entries: usize = table.ports.values().map(|port| port.entries.len()).sum();
     assert_eq!(entries, MOST);
 }
+
+#[test]
+fn a_guest_that_makes_addresses_up_is_soon_no_news() {
+    let (mut table, start) = table();
+    let told =
+        |table: &mut Table, now| (1..=200).filter(|&number| table.hear(NET, has(ONE, number), now).is_some()).count();
+    assert_eq!(told(&mut table, start), 32);
+    assert_eq!(table.of(ONE, start).len(), MOST_PER_PORT, "they are listed all the same");
+    assert!(table.hear(NET, has(TWO, 1), start).is_some(), "others are news");
+    assert_eq!(told(&mut table, start + NEWS_PERIOD), 32);
+}
