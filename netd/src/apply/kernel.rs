@@ -1,6 +1,10 @@
 //! EDGE: the executor that does steps on this host: rtnetlink, sysctls, `nft`, and the servers in this process.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use super::{Executor, Guards, Outcome, StepError, bridge_port, links, shape};
 use crate::{
@@ -10,6 +14,7 @@ use crate::{
     plan::{Step, Undo},
     port::closings::Closings,
     shape::Shape,
+    snoop::Snoop,
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -21,6 +26,9 @@ pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) snoop: Snoop,
+    /// How often our table of the family inet was written anew.
+    pub(crate) rewrites: AtomicU64,
     pub(crate) hooks: Hooks,
     pub(crate) closings: Closings,
     /// Where device nodes of macvtaps are made.
@@ -35,11 +43,12 @@ impl Kernel {
         netlink: Netlink,
         services: dhcp::Services,
         guards: Arc<Guards>,
+        snoop: Snoop,
         hooks: Hooks,
         closings: Closings,
         nodes: PathBuf,
     ) -> Self {
-        Kernel { netlink, services, guards, hooks, closings, nodes }
+        Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks, closings, nodes }
     }
 }
 
@@ -63,7 +72,7 @@ impl Executor for Kernel {
             Step::LinkUp { bridge } => links::up(netlink, bridge).await?,
             Step::AddRoute { bridge, route } => links::add_route(netlink, bridge, route).await?,
             Step::StartServices(config) => {
-                let started = self.services.start(config.clone()).await?;
+                let started = self.services.start((**config).clone()).await?;
                 return Ok(Outcome { dns_port: started.dns_port });
             }
             Step::AddFirewall(network) => nat::add(network).await?,

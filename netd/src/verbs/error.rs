@@ -2,6 +2,7 @@
 
 use netd_api::ErrorKind;
 
+use super::CaptureError;
 use crate::{
     apply::{ApplyError, PortError, StepError, UndoError},
     hooks::{HookError, How},
@@ -33,6 +34,9 @@ pub enum VerbError {
     /// A port could not be made.
     #[error("internal error: {0}")]
     Port(Box<PortError>),
+    /// An interface could not be heard.
+    #[error("internal error: {0}")]
+    Capture(#[from] CaptureError),
     /// One of the user's hooks said no.
     #[error(transparent)]
     Hook(#[from] HookError),
