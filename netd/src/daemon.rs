@@ -141,6 +141,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
+    // What a trace that was broken off with an earlier daemon has left.
+    crate::why::follow::tidy().await;
     verbs.recover(first).await?;
 
     // Whoever sees the first socket, which is made last, finds both.
@@ -163,6 +165,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     for task in tasks {
         task.abort();
     }
+    crate::why::follow::tidy().await;
     for name in [SOCKET, READ_ONLY_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));

@@ -20,4 +20,5 @@ pub mod server;
 mod sockets;
 pub mod store;
 pub mod verbs;
+pub mod why;
 pub mod xml;

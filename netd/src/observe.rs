@@ -5,6 +5,7 @@
 
 pub mod listeners;
 pub(crate) mod rules;
+pub mod way;
 
 use std::{io, net::Ipv4Addr, pin::pin};
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
-use crate::{AddressSource, Forward, Protocol};
+use crate::{AddressSource, Flow, Forward, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,12 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    Explain,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 17] = [
+    pub const ALL: [Method; 18] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -48,6 +49,7 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::Explain,
     ];
 
     /// The name in the interface.
@@ -74,7 +76,8 @@ impl Method {
             | Method::SetAutostart
             | Method::AddPort
             | Method::AddForward
-            | Method::DeleteForward => true,
+            | Method::DeleteForward
+            | Method::Explain => true,
         }
     }
 }
@@ -202,4 +205,16 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `Explain`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// What to follow.
+    pub flow: Flow,
+    /// A packet may be sent in the guest's name.
+    pub probe: bool,
+    /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
+    pub seconds: i64,
 }

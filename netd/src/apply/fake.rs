@@ -17,6 +17,7 @@ use crate::{
     port::{self, Port},
     registry::PortSpec,
     verbs::{Host, PortError},
+    why::{self, WhyError},
 };
 
 /// A handle on the host; clones are the same host.
@@ -381,5 +382,9 @@ impl Host for Fake {
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         Ok(Vec::new())
+    }
+
+    async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {
+        Err(WhyError::Listen(io::Error::other("nobody can be heard here")))
     }
 }

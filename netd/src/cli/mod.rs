@@ -12,6 +12,7 @@ mod forward;
 mod net;
 mod port;
 mod table;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ use crate::{
     doctor,
 };
 
-use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb};
+use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb, WhyArgs};
 use failure::Failure;
 
 /// What a verb that succeeded has to say.
@@ -68,6 +69,7 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Daemon(args) => return daemon(args),
         Verb::Doctor(args) => return doctor(&socket, &options(args), form),
+        Verb::Why(args) => return why(&socket, &args, form),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
         Verb::Ask(verb) => runtime().and_then(|runtime| runtime.block_on(ask(&socket, &verb))),
@@ -106,6 +108,15 @@ fn doctor(socket: &Path, options: &Options, form: OutputForm) -> ExitCode {
     let report = |findings: Vec<_>| Output::new(text(&findings), doctor::json(&findings));
     print(&findings.map(report), form);
     if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The exit status is a failure if something stops the flow.
+fn why(socket: &Path, args: &WhyArgs, form: OutputForm) -> ExitCode {
+    let form = if args.json { OutputForm::Json } else { form };
+    let answer = runtime().and_then(|runtime| runtime.block_on(why::explain(socket, args)));
+    let passes = answer.as_ref().is_ok_and(|(_, passes)| *passes);
+    print(&answer.map(|(output, _)| output), form);
+    if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What goes to stdout and to stderr.

@@ -15,6 +15,7 @@ use crate::{
     },
     port::{self, Port, tap::TapError},
     registry::PortSpec,
+    why::{self, WhyError},
 };
 
 /// Why a port was not made. No device is left.
@@ -74,6 +75,8 @@ pub trait Host: Executor {
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
     /// The host's neighbours.
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
+    /// Looks at all that a flow passes, and traces a packet of it.
+    fn follow(&self, question: &why::Question) -> impl Future<Output = Result<why::Facts, WhyError>> + Send;
 }
 
 impl Host for Kernel {
@@ -165,5 +168,9 @@ impl Host for Kernel {
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         self.netlink.neighbours().await
+    }
+
+    async fn follow(&self, question: &why::Question) -> Result<why::Facts, WhyError> {
+        why::follow::follow(self, question).await
     }
 }

@@ -14,6 +14,7 @@ mod heal;
 mod host;
 mod ports;
 mod recover;
+mod why;
 
 #[cfg(test)]
 mod tests;

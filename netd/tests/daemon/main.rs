@@ -6,6 +6,7 @@ mod forwards;
 mod guards;
 mod guest;
 mod harness;
+mod why;
 
 use std::{fs, os::fd::OwnedFd, time::Instant};
 
