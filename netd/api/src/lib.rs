@@ -106,6 +106,8 @@ pub struct Dropped {
     pub arp: u64,
     /// A source address that is not the port's.
     pub ip: u64,
+    /// A neighbour discovery message about another's address or MAC.
+    pub nd: u64,
     /// A message of a DHCP server.
     pub dhcp: u64,
     /// A router advertisement or redirect.

@@ -63,17 +63,33 @@ pub(crate) struct Traces {
     services: BTreeSet<String>,
 }
 
+impl Traces {
+    /// The same with other taps: guests have those, not the networks.
+    pub(crate) fn with_taps_of(mut self, fake: &Fake) -> Self {
+        let world = fake.world();
+        self.host.links.extend(world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).cloned());
+        self
+    }
+}
+
 impl Fake {
     pub(crate) fn new() -> Self {
         let lo = link(1, "lo", LinkKind::Other);
         let eth0 = link(2, "eth0", LinkKind::Other);
         let address = |link, text: &str| LinkAddress { link, address: text.parse().unwrap() };
-        let route = |text: &str, link| Route { destination: text.parse().unwrap(), gateway: None, link, metric: 0 };
+        let route = |text: &str, link| Route {
+            destination: text.parse().unwrap(),
+            gateway: None,
+            link,
+            metric: 0,
+            from_router: text == "::/0",
+        };
         let host = HostState {
             links: vec![lo, eth0],
             addresses: vec![address(1, "127.0.0.1/8"), address(2, "10.0.0.5/24")],
-            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2))],
+            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2)), route("::/0", Some(2))],
             forwarding: false,
+            forwarding6: false,
         };
         Fake(Arc::new(Mutex::new(World { host, next_index: 3, dns_port: 53, ..World::default() })))
     }
@@ -89,11 +105,23 @@ impl Fake {
         Traces { host, table: world.table.clone(), forwards: world.forwards.clone(), services: world.services.clone() }
     }
 
-    /// The daemon's process ends, however it was: what lived in it is gone.
+    /// The daemon's process ends, however it was: what lived in it is gone. What was to go wrong goes wrong no more.
     pub(crate) fn kill_daemon(&self) {
+        self.end_daemon();
+        self.world().trouble = None;
+    }
+
+    /// The same, with what is to go wrong still to come.
+    pub(crate) fn end_daemon(&self) {
+        self.world().services.clear();
+    }
+
+    /// The machine starts anew: nothing of anybody's networks is left.
+    pub(crate) fn reboot(&self) {
+        let fresh = Fake::new();
         let mut world = self.world();
-        world.services.clear();
-        world.trouble = None;
+        let (calls, trouble) = (world.calls, world.trouble);
+        *world = World { calls, trouble, ..fresh.world().clone() };
     }
 
     /// A tap goes, as when its guest does.
@@ -137,6 +165,8 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         master: None,
         isolated: false,
         ipv6_disabled: kind == LinkKind::Other,
+        accept_ra: 1,
+        autoconf: true,
         route_localnet: false,
     }
 }
@@ -184,6 +214,10 @@ impl World {
             }
             Step::SetBridge(bridge) => self.set_bridge(bridge)?,
             Step::DisableIpv6 { bridge } => self.link(bridge)?.ipv6_disabled = true,
+            Step::EnableIpv6 { bridge } => {
+                let link = self.link(bridge)?;
+                (link.ipv6_disabled, link.accept_ra, link.autoconf) = (false, 0, false);
+            }
             Step::RouteLocalnet { bridge, on } => self.link(bridge)?.route_localnet = *on,
             Step::AddAddress { bridge, address } => {
                 let link = self.link(bridge)?.index;
@@ -196,7 +230,13 @@ impl World {
                 let connected: Vec<Route> = self
                     .host
                     .addresses_of(index)
-                    .map(|address| Route { destination: address.trunc(), gateway: None, link: Some(index), metric: 0 })
+                    .map(|address| Route {
+                        destination: address.trunc(),
+                        gateway: None,
+                        link: Some(index),
+                        metric: 0,
+                        from_router: false,
+                    })
                     .collect();
                 self.host.routes.extend(connected);
             }
@@ -207,7 +247,8 @@ impl World {
                     destination: route.destination,
                     gateway: Some(route.gateway),
                     link: Some(link.index),
-                    metric: route.metric.unwrap_or(0),
+                    metric: route.metric.unwrap_or(if route.gateway.is_ipv6() { 1024 } else { 0 }),
+                    from_router: false,
                 };
                 self.host.routes.push(route);
             }
@@ -220,6 +261,14 @@ impl World {
                 self.table.get_or_insert_default().insert(network.bridge.clone(), network.clone());
             }
             Step::EnableForwarding => self.host.forwarding = true,
+            Step::KeepRouterAdvertisements { interface } => self.link(interface)?.accept_ra = 2,
+            Step::EnableForwarding6 => {
+                self.host.forwarding6 = true;
+                // A router takes no routes from others, unless told to.
+                let HostState { links, routes, .. } = &mut self.host;
+                let keeps = |index| links.iter().any(|link| Some(link.index) == index && link.accept_ra == 2);
+                routes.retain(|route| !route.from_router || keeps(route.link));
+            }
             Step::GuardPorts { .. } => {}
             Step::IsolatePort { index, isolated } => {
                 if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
@@ -268,6 +317,10 @@ impl World {
                 self.forwards.clear();
             }
             Undo::DisableForwarding => self.host.forwarding = false,
+            Undo::DisableForwarding6 => self.host.forwarding6 = false,
+            Undo::RestoreRouterAdvertisements { interface } => {
+                self.host.links.iter_mut().filter(|link| link.name == *interface).for_each(|link| link.accept_ra = 1);
+            }
         }
     }
 }

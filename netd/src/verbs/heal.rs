@@ -75,6 +75,11 @@ impl<H: Host> Verbs<H> {
             tracing::warn!("network {name}: net.ipv4.ip_forward is off, so its guests reach no other network");
             steps.retain(|step| *step != Step::EnableForwarding);
         }
+        if steps.contains(&Step::EnableForwarding6) {
+            tracing::warn!("network {name}: net.ipv6.conf.all.forwarding is off, so its guests reach no other network");
+            let is_6 = |step: &Step| matches!(step, Step::EnableForwarding6 | Step::KeepRouterAdvertisements { .. });
+            steps.retain(|step| !is_6(step));
+        }
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
             tracing::warn!("network {name}: {step}");
         }

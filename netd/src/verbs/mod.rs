@@ -210,7 +210,7 @@ impl<H: Host> Verbs<H> {
 
     async fn carry_out_stop(&self, stop: &Stop) -> Result<(), VerbError> {
         let Stop { name, hand_over, undos, forget } = stop;
-        if let Some((heir, undo)) = hand_over {
+        for (heir, undo) in hand_over {
             self.registry_mut().inherit(heir, undo.clone());
             self.save_live(heir, Phase::Active)?;
         }

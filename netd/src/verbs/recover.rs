@@ -119,9 +119,9 @@ impl<H: Host> Verbs<H> {
                 let registry = self.registry();
                 (registry.others(&name), registry.hand_over(&name, &record.journal))
             }
-            Err(_) => (Others::default(), None),
+            Err(_) => (Others::default(), Vec::new()),
         };
-        if let Some((heir, undo)) = hand_over {
+        for (heir, undo) in hand_over {
             self.registry_mut().inherit(&heir, undo);
             if let Err(error) = self.save_live(&heir, Phase::Active) {
                 tracing::error!("network {}: {error}", record.name);

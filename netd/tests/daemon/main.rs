@@ -4,6 +4,7 @@
 mod doctor;
 mod forwards;
 mod guards;
+mod guards6;
 mod guest;
 mod harness;
 mod why;

@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use rand::RngExt;
 use tokio::sync::watch;
@@ -152,7 +152,7 @@ fn bind_all(config: &DnsConfig, bridge: &str, index: u32) -> Result<(u16, Vec<(U
         IpAddr::V6(address) if address.is_unicast_link_local() => SocketAddrV6::new(address, port, 0, index).into(),
         address => SocketAddr::new(address, port),
     };
-    let subnets: Arc<[Ipv4Net]> = config.subnets.clone().into();
+    let subnets: Arc<[IpNet]> = config.subnets.clone().into();
     let attempt = |mut port| {
         let bind = |&address: &IpAddr| bind_one(place(address, 0), &mut port, subnets.clone());
         let sockets: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();
@@ -174,7 +174,7 @@ fn bind_all(config: &DnsConfig, bridge: &str, index: u32) -> Result<(u16, Vec<(U
 fn bind_one(
     mut address: SocketAddr,
     port: &mut u16,
-    subnets: Arc<[Ipv4Net]>,
+    subnets: Arc<[IpNet]>,
 ) -> Result<(UdpPort, TcpPort), (&'static str, SocketAddr, IoError)> {
     address.set_port(*port);
     let (udp, got) = UdpPort::bind(address, subnets).map_err(|source| ("listen for UDP", address, source))?;
