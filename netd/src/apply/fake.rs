@@ -13,7 +13,7 @@ use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     model::{Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
-    plan::{Bridge, Step, Undo},
+    plan::{self, Bridge, Step, Undo},
     port::{self, Port},
     registry::PortSpec,
     verbs::{Host, PortError},
@@ -39,6 +39,8 @@ pub(crate) struct World {
     /// Where DNS is served.
     pub(crate) dns_port: u16,
     pub(crate) calls: usize,
+    /// The time, since some moment.
+    pub(crate) elapsed: std::time::Duration,
     pub(crate) trouble: Option<Trouble>,
     next_index: u32,
 }
@@ -435,6 +437,17 @@ impl Host for Fake {
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         Ok(Vec::new())
+    }
+
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String> {
+        let world = self.world();
+        let differs = |(path, _): &&(String, &'static str)| path == plan::FORWARDING && !world.host.forwarding;
+        wanted.iter().filter(differs).map(|(path, _)| path.clone()).collect()
+    }
+
+    fn now(&self) -> std::time::Instant {
+        static BEGUN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        *BEGUN + self.world().elapsed
     }
 
     async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {

@@ -1,6 +1,6 @@
 //! EDGE: the executor that does steps on this host: rtnetlink, sysctls, `nft`, and the servers in this process.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io, sync::Arc, time::Instant};
 
 use super::{Executor, Guards, Outcome, StepError, links};
 use crate::{
@@ -27,6 +27,11 @@ impl Kernel {
     /// `guards` watches.
     pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>) -> Self {
         Kernel { netlink, services, guards }
+    }
+
+    /// The time.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
     }
 
     /// Sets a new tap up and puts it on its bridge.

@@ -1,6 +1,6 @@
 //! What the verbs need of a host beyond single steps; the real one is [`Kernel`].
 
-use std::{future::Future, os::fd::OwnedFd};
+use std::{future::Future, os::fd::OwnedFd, time::Instant};
 
 use nat::guards::Sources;
 
@@ -12,6 +12,7 @@ use crate::{
         ObserveError,
         listeners::{self, Listener},
         rules::{self, Family},
+        sysctls,
     },
     port::{self, Port, tap::TapError},
     registry::PortSpec,
@@ -75,6 +76,10 @@ pub trait Host: Executor {
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
     /// The host's neighbours.
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
+    /// Those of these sysctls, path and value, that have another value now; those that do not exist have none.
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String>;
+    /// The time, for how long something was left alone.
+    fn now(&self) -> Instant;
     /// Looks at all that a flow passes, and traces a packet of it.
     fn follow(&self, question: &why::Question) -> impl Future<Output = Result<why::Facts, WhyError>> + Send;
 }
@@ -168,6 +173,14 @@ impl Host for Kernel {
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         self.netlink.neighbours().await
+    }
+
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String> {
+        sysctls::differing(wanted)
+    }
+
+    fn now(&self) -> Instant {
+        Kernel::now()
     }
 
     async fn follow(&self, question: &why::Question) -> Result<why::Facts, WhyError> {

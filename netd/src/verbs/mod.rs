@@ -12,6 +12,7 @@ mod error;
 mod forwards;
 mod heal;
 mod host;
+mod insistence;
 mod ports;
 mod recover;
 mod why;
@@ -46,6 +47,8 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    /// How IPv4 and IPv6 forwarding were fought over.
+    forwarding: std::sync::Mutex<[insistence::Insistence; 2]>,
 }
 
 impl<H: Host> Verbs<H> {
@@ -57,6 +60,7 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            forwarding: std::sync::Mutex::default(),
         })
     }
 

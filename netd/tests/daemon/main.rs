@@ -7,6 +7,7 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod settings;
 mod why;
 
 use std::{fs, os::fd::OwnedFd, time::Instant};
