@@ -27,11 +27,12 @@ pub enum Method {
     AddForward,
     DeleteForward,
     Explain,
+    Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 18] = [
+    pub const ALL: [Method; 19] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -50,6 +51,7 @@ impl Method {
         Method::AddForward,
         Method::DeleteForward,
         Method::Explain,
+        Method::Monitor,
     ];
 
     /// The name in the interface.
@@ -67,7 +69,8 @@ impl Method {
             | Method::ListPorts
             | Method::GetPorts
             | Method::ListAddresses
-            | Method::ListForwards => false,
+            | Method::ListForwards
+            | Method::Monitor => false,
             Method::DefineNetwork
             | Method::CreateNetwork
             | Method::StartNetwork
@@ -217,4 +220,12 @@ pub struct Explain {
     pub probe: bool,
     /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
     pub seconds: i64,
+}
+
+/// Parameters of `Monitor`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// Name or UUID; all networks if absent.
+    pub network: Option<String>,
 }

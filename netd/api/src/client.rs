@@ -9,7 +9,7 @@ use zlink::tokio::unix;
 
 use crate::{
     AddressSource, Addresses, DEFAULT_SOCKET, Error, Explanation, Flow, Forward, ForwardReply, Forwards, Leases,
-    NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
     calls::{DeleteForward, Explain},
 };
 
@@ -171,6 +171,11 @@ impl Client {
     /// Forwards ports of the host to guests.
     pub async fn add_forward(&mut self, forward: Forward) -> Result<ForwardReply, ClientError> {
         flatten(self.connection.add_forward(forward).await)
+    }
+
+    /// Hears what happens on one network, or on all, from now on. The connection is for nothing else then.
+    pub async fn monitor(self, network: Option<String>) -> Result<Monitor, ClientError> {
+        Monitor::ask(self.connection, network).await
     }
 
     /// Ends a forward.

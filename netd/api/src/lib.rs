@@ -6,11 +6,15 @@
 
 pub mod calls;
 mod client;
+mod events;
+mod monitor;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
+pub use events::{Event, EventKind, Told};
+pub use monitor::Monitor;
 
 use serde::{Deserialize, Serialize};
 use zlink::introspect;

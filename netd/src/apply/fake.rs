@@ -10,6 +10,7 @@ use std::{
 
 use super::{Executor, Outcome, StepError};
 use crate::{
+    hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     model::{Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
@@ -38,6 +39,12 @@ pub(crate) struct World {
     pub(crate) services: BTreeSet<String>,
     /// Where DNS is served.
     pub(crate) dns_port: u16,
+    /// The hooks that ran, each with how many networks were served and how many taps there were.
+    pub(crate) hooked: Vec<String>,
+    /// What the last of them read.
+    pub(crate) hook_input: String,
+    /// The operation at which hooks fail.
+    pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
     /// The time, since some moment.
     pub(crate) elapsed: std::time::Duration,
@@ -409,8 +416,24 @@ impl Host for Fake {
         self.call(|_| Ok(())).await
     }
 
-    async fn heal_guards(&self) -> Result<(), StepError> {
-        Ok(())
+    async fn heal_guards(&self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    async fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> Result<(), HookError> {
+        let mut world = self.world();
+        let state = (world.services.len(), world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).count());
+        world.hooked.push(format!("{network} {} {state:?}", operation.name()));
+        world.hook_input = input();
+        match world.refusing_hook == Some(operation) {
+            true => Err(HookError { command: "hook".into(), how: How::Status { status: 1, stderr: "no".into() } }),
+            false => Ok(()),
+        }
     }
 
     async fn port_gone(&self, _port: &Port) -> Result<(), StepError> {

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, io, net::Ipv4Addr, pin::Pin};
 
-use dhcp::{LeaseChange, LeaseWatch};
+use dhcp::{LeaseChange, LeaseKind, LeaseWatch};
 use nat::guards::{self, Elements, GuardedPort, Sources, Violation};
 use tokio::sync::Mutex;
 
@@ -182,18 +182,26 @@ impl LeaseWatch for Guards {
         changes: &'a [LeaseChange],
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
+            if !changes.iter().any(|change| change.kind.moves_an_address()) {
+                return;
+            }
             let mut state = self.state.lock().await;
             let (mut before, mut after) = (Vec::new(), Vec::new());
             for entry in state.ports.values_mut().filter(|entry| entry.network == network) {
-                let Some(change) = changes.iter().find(|change| change.mac.0 == entry.guarded.mac) else { continue };
                 let old = entry.guarded.clone();
-                entry.guarded.addresses = change.address.into_iter().collect();
+                let own = changes.iter().filter(|change| change.mac.0 == old.mac);
+                own.for_each(|change| follow(&mut entry.guarded.addresses, change.kind));
+                if old == entry.guarded {
+                    continue;
+                }
                 if entry.bridge.is_some() {
                     before.push(old);
                     after.push(entry.guarded.clone());
                 }
             }
-            if let Err(error) = state.change(&before, &after, &[]).await {
+            if !after.is_empty()
+                && let Err(error) = state.change(&before, &after, &[]).await
+            {
                 tracing::error!("network {network}: cannot open a port's guards for its new address: {error}");
             }
         })
@@ -282,6 +290,18 @@ impl State {
         }
         self.table = !ports.is_empty();
         Ok(())
+    }
+}
+
+/// The addresses a port may use after its lease has changed.
+fn follow(addresses: &mut Vec<Ipv4Addr>, kind: LeaseKind) {
+    match kind {
+        LeaseKind::Leased(address) => *addresses = vec![address],
+        LeaseKind::Released(address)
+        | LeaseKind::Expired(address)
+        | LeaseKind::Declined(address)
+        | LeaseKind::Dropped(address) => addresses.retain(|known| *known != address),
+        LeaseKind::Discovering | LeaseKind::Offered(_) | LeaseKind::Renewed(_) => {}
     }
 }
 

@@ -4,6 +4,7 @@ use std::{fs, io, sync::Arc, time::Instant};
 
 use super::{Executor, Guards, Outcome, StepError, links};
 use crate::{
+    hooks::Hooks,
     host::HostState,
     model::MacAddr,
     observe::{Netlink, ObserveError},
@@ -20,13 +21,14 @@ pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) hooks: Hooks,
 }
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
-    /// `guards` watches.
-    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>) -> Self {
-        Kernel { netlink, services, guards }
+    /// `guards` watches, and with the user's `hooks`.
+    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, hooks: Hooks) -> Self {
+        Kernel { netlink, services, guards, hooks }
     }
 
     /// The time.

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use super::{Host, VerbError, Verbs, insistence::Answer};
 use crate::{
     apply,
+    events::healed,
     host::HostState,
     model::NetworkName,
     plan::{self, InPlace, Step, Undo},
@@ -39,9 +40,14 @@ impl<H: Host> Verbs<H> {
         if flushed {
             tracing::warn!("the nftables table was removed; putting it back");
         }
-        self.host.heal_guards().await?;
+        if self.host.heal_guards().await? {
+            self.events.tell(healed(None, "the ports' guards were removed and are back".into()));
+        }
         if before != after || flushed {
             self.replace_firewall().await?;
+        }
+        if flushed {
+            self.events.tell(healed(None, "the firewall rules were removed and are back".into()));
         }
         Ok(())
     }
@@ -139,7 +145,11 @@ impl<H: Host> Verbs<H> {
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
             tracing::warn!("network {name}: {step}");
         }
+        let done = said_of(&live.desired.bridge.name, host, &steps);
         let (outcome, failures) = apply::mend(&self.host, steps).await;
+        if let Some(done) = done.filter(|_| failures.is_empty()) {
+            self.events.tell(healed(Some(name.as_str()), done));
+        }
         for failure in failures {
             tracing::error!("network {name}: {failure}");
         }
@@ -148,4 +158,14 @@ impl<H: Host> Verbs<H> {
         }
         self.registry_mut().started(live);
     }
+}
+
+/// What is told of steps that put right what another program undid. Servers start with every daemon: that heals nothing.
+fn said_of(bridge: &str, host: &HostState, steps: &[Step]) -> Option<String> {
+    if host.link(bridge).is_none() {
+        return Some(format!("bridge {bridge} was deleted and is back"));
+    }
+    let steps = steps.iter().filter(|step| !matches!(step, Step::StartServices(_))).map(Step::to_string);
+    let done = steps.collect::<Vec<_>>().join("; ");
+    (!done.is_empty()).then_some(done)
 }

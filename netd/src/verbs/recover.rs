@@ -144,6 +144,7 @@ impl<H: Host> Verbs<H> {
     fn adopt_ports(&self, host: &HostState) -> Result<(), VerbError> {
         for port in self.store.load_ports()? {
             if self.is_ours(&port, host) {
+                self.events.know_port(&port);
                 self.registry_mut().port_added(port);
             } else {
                 self.registry_mut().unplugged(port.mac);

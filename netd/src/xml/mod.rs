@@ -42,3 +42,8 @@ pub fn parse(text: &str) -> Result<Network, Error> {
 pub fn write(network: &Network) -> String {
     write::network(network)
 }
+
+/// A text as it stands in XML, in an element or an attribute.
+pub(crate) fn escape(text: &str) -> String {
+    write::Escaped(text).to_string()
+}
