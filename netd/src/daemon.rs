@@ -166,6 +166,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
+    // What a trace that was broken off with an earlier daemon has left.
+    crate::why::follow::tidy().await;
     verbs.recover(first).await?;
 
     let pages = Pages::new(Arc::clone(&verbs));
@@ -203,6 +205,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     for task in tasks {
         task.abort();
     }
+    crate::why::follow::tidy().await;
     for name in [SOCKET, READ_ONLY_SOCKET, METRICS_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));
@@ -210,9 +213,15 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// The kernel does not tell of every setting: this often those of active networks are looked at.
+const SETTINGS: Duration = Duration::from_millis(500);
+
 /// What the kernel says, as long as it says something.
 async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Kernel>>) {
     let mut due = None;
+    let mut look_again = tokio::time::interval(SETTINGS);
+    look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut drift = Vec::new();
     loop {
         let wake = due.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -225,6 +234,14 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
                 if look {
                     due.get_or_insert_with(|| Instant::now() + SETTLING);
                 }
+            }
+            _ = look_again.tick() => {
+                // What could not be put right is not tried again before something else changes.
+                let found = verbs.drift();
+                if !found.is_empty() && found != drift {
+                    due.get_or_insert_with(|| Instant::now() + SETTLING);
+                }
+                drift = found;
             }
             () = tokio::time::sleep_until(wake), if due.is_some() => {
                 due = None;

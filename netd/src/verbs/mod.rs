@@ -14,9 +14,11 @@ mod forwards;
 mod heal;
 mod hooks;
 mod host;
+mod insistence;
 mod metadata;
 mod ports;
 mod recover;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +54,8 @@ pub struct Verbs<H> {
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
     heals: facts::Heals,
+    /// How IPv4 and IPv6 forwarding were fought over.
+    forwarding: std::sync::Mutex<[insistence::Insistence; 2]>,
     events: Bus,
 }
 
@@ -65,6 +69,7 @@ impl<H: Host> Verbs<H> {
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
             heals: facts::Heals::default(),
+            forwarding: std::sync::Mutex::default(),
             events,
         })
     }

@@ -8,6 +8,8 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod settings;
+mod why;
 
 use std::{fs, os::fd::OwnedFd, time::Instant};
 
