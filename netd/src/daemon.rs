@@ -64,7 +64,7 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Where the host's resolvers are listed.
     pub resolv_conf: PathBuf,
-    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
+    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the runtime directory if absent.
     pub nss_dir: Option<PathBuf>,
 }
 
@@ -151,7 +151,10 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let events = observe::events()?;
     verbs.recover(first).await?;
 
-    let nss_dir = options.nss_dir.clone().unwrap_or_else(|| options.state_dir.join("dnsmasq"));
+    let files = match &options.nss_dir {
+        Some(directory) => nss::Files::new(directory.clone()),
+        None => nss::Files::in_own(options.runtime_dir.join("dnsmasq"), &verbs.active_bridges()),
+    };
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
@@ -160,7 +163,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
-        tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
+        tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
     ];
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
@@ -173,6 +176,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     for task in tasks {
         task.abort();
     }
+    files.finish(&verbs).await;
     for name in [SOCKET, READ_ONLY_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));
