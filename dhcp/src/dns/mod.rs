@@ -6,12 +6,13 @@
 //!                          └──► resolver ──in flight, deadlines──► upstream ─► the upstream's bytes
 //! ```
 //!
-//! `wire`, `zone`, `cache`, `resolver` and `upstream` are pure: bytes, values and `now` in, values out. `io` holds the
+//! `wire`, `zone`, `cache`, `resolver`, `route` and `upstream` are pure: bytes, values and `now` in, values out. `io` holds the
 //! sockets and the watch on resolv.conf and decides nothing. No name is ever looked up by the host's own resolver.
 
 mod cache;
 mod io;
 mod resolver;
+mod route;
 #[cfg(test)]
 mod testing;
 mod upstream;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
+pub use crate::metadata::{GetMetadata, SetMetadata};
 use crate::{AddressSource, Forward, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
@@ -18,6 +19,8 @@ pub enum Method {
     UndefineNetwork,
     SetAutostart,
     DumpXml,
+    GetMetadata,
+    SetMetadata,
     ListLeases,
     ListPorts,
     GetPorts,
@@ -31,7 +34,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 18] = [
+    pub const ALL: [Method; 20] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -41,6 +44,8 @@ impl Method {
         Method::UndefineNetwork,
         Method::SetAutostart,
         Method::DumpXml,
+        Method::GetMetadata,
+        Method::SetMetadata,
         Method::ListLeases,
         Method::ListPorts,
         Method::GetPorts,
@@ -63,6 +68,7 @@ impl Method {
             Method::ListNetworks
             | Method::GetNetwork
             | Method::DumpXml
+            | Method::GetMetadata
             | Method::ListLeases
             | Method::ListPorts
             | Method::GetPorts
@@ -75,6 +81,7 @@ impl Method {
             | Method::DestroyNetwork
             | Method::UndefineNetwork
             | Method::SetAutostart
+            | Method::SetMetadata
             | Method::AddPort
             | Method::AddForward
             | Method::DeleteForward => true,

@@ -8,8 +8,9 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, Monitor, NetworkReply,
-    Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml, calls::DeleteForward,
+    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards, Leases, Metadata,
+    MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    calls::{DeleteForward, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -23,6 +24,22 @@ trait Methods {
     async fn undefine_network(&mut self, network: String) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn set_autostart(&mut self, network: String, autostart: bool) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn dump_xml(&mut self, network: String, inactive: bool) -> zlink::Result<Result<Xml, Error>>;
+    async fn get_metadata(
+        &mut self,
+        network: String,
+        kind: MetadataKind,
+        uri: Option<String>,
+        inactive: bool,
+    ) -> zlink::Result<Result<Metadata, Error>>;
+    async fn set_metadata(
+        &mut self,
+        network: String,
+        kind: MetadataKind,
+        uri: Option<String>,
+        key: Option<String>,
+        text: Option<String>,
+        forms: Forms,
+    ) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn list_leases(&mut self, network: String, mac: Option<String>) -> zlink::Result<Result<Leases, Error>>;
     async fn list_ports(&mut self, network: Option<String>) -> zlink::Result<Result<Ports, Error>>;
     async fn get_ports(&mut self, port: String) -> zlink::Result<Result<PortDetails, Error>>;
@@ -126,6 +143,18 @@ impl Client {
     /// The XML of the live network, or of its definition when `inactive`.
     pub async fn dump_xml(&mut self, network: &str, inactive: bool) -> Result<Xml, ClientError> {
         flatten(self.connection.dump_xml(network.to_owned(), inactive).await)
+    }
+
+    /// The title, description or an element of metadata of a network.
+    pub async fn get_metadata(&mut self, request: GetMetadata) -> Result<Metadata, ClientError> {
+        let GetMetadata { network, kind, uri, inactive } = request;
+        flatten(self.connection.get_metadata(network, kind, uri, inactive).await)
+    }
+
+    /// Sets or removes it.
+    pub async fn set_metadata(&mut self, request: SetMetadata) -> Result<NetworkReply, ClientError> {
+        let SetMetadata { network, kind, uri, key, text, forms } = request;
+        flatten(self.connection.set_metadata(network, kind, uri, key, text, forms).await)
     }
 
     /// The leases of one network, of one MAC if given.

@@ -7,6 +7,7 @@
 pub mod calls;
 mod client;
 mod events;
+mod metadata;
 mod monitor;
 
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
 pub use events::{Event, EventKind, Told};
+pub use metadata::{Forms, Metadata, MetadataKind};
 pub use monitor::Monitor;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub struct Network {
     pub autostart: bool,
     /// The interface name of the bridge, once one was chosen.
     pub bridge: Option<String>,
+    /// A short text for people.
+    pub title: Option<String>,
 }
 
 /// A DHCP lease as `net-dhcp-leases` shows it.

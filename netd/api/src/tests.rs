@@ -76,6 +76,8 @@ fn types_of(method: Method) -> String {
         Method::DefineNetwork | Method::CreateNetwork => (calls::NewNetwork::TYPE, NetworkReply::TYPE),
         Method::SetAutostart => (calls::SetAutostart::TYPE, NetworkReply::TYPE),
         Method::DumpXml => (calls::DumpXml::TYPE, Xml::TYPE),
+        Method::GetMetadata => (calls::GetMetadata::TYPE, Metadata::TYPE),
+        Method::SetMetadata => (calls::SetMetadata::TYPE, NetworkReply::TYPE),
         Method::ListLeases => (calls::ListLeases::TYPE, Leases::TYPE),
         Method::ListPorts => (calls::ListPorts::TYPE, Ports::TYPE),
         Method::GetPorts => (calls::GetPorts::TYPE, PortDetails::TYPE),

@@ -70,7 +70,7 @@ impl Executor for Kernel {
             Step::LinkUp { bridge } => links::up(netlink, bridge).await?,
             Step::AddRoute { bridge, route } => links::add_route(netlink, bridge, route).await?,
             Step::StartServices(config) => {
-                let started = self.services.start(config.clone()).await?;
+                let started = self.services.start((**config).clone()).await?;
                 return Ok(Outcome { dns_port: started.dns_port });
             }
             Step::AddFirewall(network) => nat::add(network).await?,

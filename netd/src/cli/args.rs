@@ -168,6 +168,10 @@ pub(super) enum Ask {
     NetUuid(NetworkArg),
     /// Edit a network's definition with $VISUAL or $EDITOR.
     NetEdit(NetworkArg),
+    /// Show or set a network's title or description.
+    NetDesc(NetDescArgs),
+    /// Show or set what another program keeps in a network's XML.
+    NetMetadata(NetMetadataArgs),
     /// List the DHCP leases of a network.
     NetDhcpLeases(NetDhcpLeasesArgs),
     /// Print the addresses of a guest.
@@ -208,6 +212,9 @@ pub(super) struct FileArg {
     file: Option<PathBuf>,
     #[arg(long = "file", value_name = "FILE", hide = true, conflicts_with = "file")]
     file_option: Option<PathBuf>,
+    /// Refuse what the format does not have: netd always does, so the flag makes no difference.
+    #[arg(long = "validate")]
+    _validate: bool,
 }
 
 impl FileArg {
@@ -267,6 +274,99 @@ pub(super) struct NetListArgs {
     /// A table: the default.
     #[arg(long)]
     pub(super) table: bool,
+    /// With a column for titles.
+    #[arg(long)]
+    pub(super) title: bool,
+}
+
+/// Which form of a network a change is for.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Where {
+    /// The active network.
+    #[arg(long)]
+    pub(super) live: bool,
+    /// The definition.
+    #[arg(long)]
+    pub(super) config: bool,
+    /// The active network if it is active, else the definition: the default.
+    #[arg(long = "current", conflicts_with_all = ["live", "config"])]
+    _current: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without a new text it prints the one there is. An empty one removes it.
+
+  netd net-desc default --title 'Where the lab is'
+  netd net-desc default --config --edit")]
+pub(super) struct NetDescArgs {
+    /// The network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    #[command(flatten)]
+    pub(super) at: Where,
+    /// The title, not the description.
+    #[arg(long)]
+    pub(super) title: bool,
+    /// Edit it with $VISUAL or $EDITOR.
+    #[arg(long)]
+    pub(super) edit: bool,
+    #[arg(long = "new-desc", value_name = "TEXT", hide = true, conflicts_with = "text")]
+    new_desc: Option<String>,
+    /// The new text; several words are put together.
+    #[arg(value_name = "TEXT")]
+    text: Vec<String>,
+}
+
+impl NetDescArgs {
+    /// The new text, word by word.
+    pub(super) fn words(&self) -> Vec<&str> {
+        self.new_desc.iter().chain(&self.text).map(String::as_str).collect()
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The element is written without its name space:
+
+  netd net-metadata default http://app.example/1 app \"<rack height='3'/>\"
+  netd net-metadata default http://app.example/1
+  netd net-metadata default http://app.example/1 --remove")]
+pub(super) struct NetMetadataArgs {
+    /// The network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// The name space of the element.
+    #[arg(value_name = "URI")]
+    pub(super) uri: String,
+    /// The prefix that stands for it in the network's XML.
+    #[arg(value_name = "KEY")]
+    key: Option<String>,
+    /// The new element.
+    #[arg(value_name = "XML", conflicts_with_all = ["edit", "remove"])]
+    set: Option<String>,
+    #[arg(long = "key", value_name = "KEY", hide = true, conflicts_with = "key")]
+    key_option: Option<String>,
+    #[arg(long = "set", value_name = "XML", hide = true, conflicts_with_all = ["set", "edit", "remove"])]
+    set_option: Option<String>,
+    /// Edit it with $VISUAL or $EDITOR.
+    #[arg(long, conflicts_with = "remove")]
+    pub(super) edit: bool,
+    /// Remove it.
+    #[arg(long)]
+    pub(super) remove: bool,
+    #[command(flatten)]
+    pub(super) at: Where,
+}
+
+impl NetMetadataArgs {
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref().or(self.key_option.as_deref())
+    }
+
+    pub(super) fn set(&self) -> Option<&str> {
+        self.set.as_deref().or(self.set_option.as_deref())
+    }
 }
 
 #[derive(Args, Debug)]
@@ -349,11 +449,13 @@ pub(super) struct PortInfoArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
-127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
+127.0.0.1 included, but for ::1. A target may be an address of the network, and in IPv6 has to be; several share the
+connections.
 
   netd forward-add default tcp/2222 vm1:22
   netd forward-add default tcp/80 web1:8080,web2:8080
-  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7")]
+  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7
+  netd forward-add blue tcp/443 [fd00:1::10]:8443")]
 pub(super) struct ForwardAddArgs {
     /// The network the guests are on.
     #[arg(value_name = "NETWORK")]
@@ -364,7 +466,7 @@ pub(super) struct ForwardAddArgs {
     /// Where it leads; the port is the host's unless another is given.
     #[arg(value_name = "GUEST[:PORT]", required = true, value_delimiter = ',', num_args = 1)]
     pub(super) targets: Vec<Target>,
-    /// At this address of the host only.
+    /// At this address of the host only. Without it: at every one of the targets' family.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }
@@ -377,7 +479,7 @@ pub(super) struct ForwardDeleteArgs {
     /// The host's port, or a range, as it was added.
     #[arg(value_name = "PROTO/PORT[-PORT]")]
     pub(super) ports: HostPorts,
-    /// The one at this address of the host.
+    /// The one at this address of the host; 0.0.0.0 is every IPv4 address, :: every IPv6 one.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }

@@ -25,13 +25,19 @@ pub(super) fn network_list(networks: &[Network], args: NetListArgs) -> String {
     if args.uuid {
         return networks.iter().map(|n| format!("{}\n", n.uuid)).collect();
     }
-    let rows: Vec<_> = networks
-        .iter()
-        .map(|n| {
-            let state = if n.active { "active" } else { "inactive" };
-            [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
-        })
-        .collect();
+    let row = |n: &Network| {
+        let state = if n.active { "active" } else { "inactive" };
+        [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
+    };
+    if args.title {
+        let with_title = |n: &Network| {
+            let [name, state, autostart, persistent] = row(n);
+            [name, state, autostart, persistent, n.title.clone().unwrap_or_default()]
+        };
+        let rows: Vec<_> = networks.iter().map(with_title).collect();
+        return table(["Name", "State", "Autostart", "Persistent", "Title"], &rows);
+    }
+    let rows: Vec<_> = networks.iter().map(row).collect();
     table(["Name", "State", "Autostart", "Persistent"], &rows)
 }
 
@@ -150,7 +156,11 @@ pub(super) fn forwards(forwards: &[Forward]) -> String {
 
 /// A target and its ports: `vm1:22`.
 pub(super) fn target(forward: &Forward, target: &ForwardTarget) -> String {
-    let whom = target.guest.as_deref().or(target.address.as_deref()).unwrap_or("-");
+    let whom = match (&target.guest, &target.address) {
+        (Some(guest), _) => guest.clone(),
+        (None, Some(address)) if address.contains(':') => format!("[{address}]"),
+        (None, address) => address.clone().unwrap_or_else(|| "-".to_owned()),
+    };
     let last = target.port.saturating_add(forward.last_port.saturating_sub(forward.first_port));
     format!("{whom}:{}", ports(target.port, last))
 }

@@ -11,6 +11,7 @@ mod events;
 mod failure;
 mod format;
 mod forward;
+mod metadata;
 mod net;
 mod port;
 mod table;
@@ -164,6 +165,8 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetInfo(network) => net::info(socket, network).await,
         Ask::NetName(network) => net::name(socket, network).await,
         Ask::NetUuid(network) => net::uuid(socket, network).await,
+        Ask::NetDesc(args) => metadata::desc(socket, args).await,
+        Ask::NetMetadata(args) => metadata::metadata(socket, args).await,
         Ask::NetEdit(network) => edit::network(socket, network).await,
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,

@@ -21,6 +21,7 @@ fn network(name: &str, active: bool, autostart: bool, persistent: bool) -> Netwo
         persistent,
         autostart,
         bridge: Some("virbr0".to_owned()),
+        title: None,
     }
 }
 
@@ -344,7 +345,7 @@ fn words_that_make_no_sense_are_refused() {
         "netd port exec default",
         "netd forward-add default tcp/22",
         "netd forward-add default 22 vm1",
-        "netd forward-add default tcp/22 fd00::1",
+        "netd forward-add default tcp/22 [fd00::1]:ssh",
         "netd forward-delete default",
         "netd port exec default --queues 0 -- true",
     ] {

@@ -108,6 +108,8 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let DumpXml { network, inactive } = parameters(call)?;
             reply(verbs.dump_xml(&network, inactive).map(|xml| Xml { xml }))
         }
+        Method::GetMetadata => reply(verbs.metadata(&parameters(call)?)),
+        Method::SetMetadata => reply(verbs.set_metadata(&parameters(call)?).await),
         Method::ListLeases => {
             let ListLeases { network, mac } = parameters(call)?;
             reply(verbs.leases(&network, mac.as_deref()))

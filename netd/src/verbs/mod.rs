@@ -13,6 +13,7 @@ mod forwards;
 mod heal;
 mod hooks;
 mod host;
+mod metadata;
 mod ports;
 mod recover;
 
