@@ -26,6 +26,7 @@ pub enum Method {
     GetPorts,
     AddPort,
     ListAddresses,
+    OpenCapture,
     ListForwards,
     AddForward,
     DeleteForward,
@@ -34,7 +35,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 20] = [
+    pub const ALL: [Method; 21] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -51,6 +52,7 @@ impl Method {
         Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
+        Method::OpenCapture,
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
@@ -83,6 +85,8 @@ impl Method {
             | Method::SetAutostart
             | Method::SetMetadata
             | Method::AddPort
+            // Changes nothing, but what others say is not for everyone.
+            | Method::OpenCapture
             | Method::AddForward
             | Method::DeleteForward => true,
         }
@@ -180,6 +184,16 @@ pub struct ListAddresses {
     pub guest: String,
     /// Where to look.
     pub source: AddressSource,
+}
+
+/// Parameters of `OpenCapture`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct OpenCapture {
+    /// A port's interface, or an active network's bridge.
+    pub interface: String,
+    /// Bytes of each frame, 64 to 262,144.
+    pub snaplen: u32,
 }
 
 /// Parameters of `ListForwards`.

@@ -1,10 +1,15 @@
 //! Every verb and flag of `netd`, in the one place from which help comes. Names and flags are virsh's.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::forward::{HostPorts, Target};
+use crate::capture::WHOLE_FRAME;
 
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
@@ -38,7 +43,7 @@ pub(super) enum OutputForm {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run the daemon in the foreground.
-    Daemon(DaemonArgs),
+    Daemon(DaemonRunArgs),
     /// Check whether this host is fit for networks, and say what mends it.
     #[command(after_help = "\
 Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
@@ -46,6 +51,8 @@ if a check fails; warnings leave it 0. The directories are those of the daemon."
     Doctor(DaemonArgs),
     #[command(flatten)]
     Ask(Ask),
+    /// Write what passes a guest's ports to a pcapng file.
+    Capture(CaptureArgs),
     #[command(flatten)]
     Watch(Watch),
     /// Use a port.
@@ -222,6 +229,29 @@ impl FileArg {
     pub(super) fn path(&self) -> PathBuf {
         self.file.clone().or_else(|| self.file_option.clone()).unwrap_or_default()
     }
+}
+
+/// What the daemon is run with.
+#[derive(Args, Debug)]
+pub(super) struct DaemonRunArgs {
+    #[command(flatten)]
+    pub(super) places: DaemonArgs,
+    /// Serve metrics over TCP too, on a loopback address; they are always to be had from metrics.sock in the runtime
+    /// directory.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+/// Metrics name guests and tell what they do, and nobody has to say who they are to read them.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected an address and a port, like 127.0.0.1:9177")?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "metrics are served to this host only: {} is no loopback address; let a proxy serve 127.0.0.1 to others",
+            address.ip()
+        ));
+    }
+    Ok(address)
 }
 
 /// Where the daemon has its files.
@@ -411,9 +441,10 @@ pub(super) struct DomifaddrArgs {
     /// Repeat the name and MAC address for every address.
     #[arg(long)]
     pub(super) full: bool,
-    /// Where to look: the DHCP leases, or the host's neighbour table.
-    #[arg(long, value_enum, default_value = "lease", hide_default_value = true)]
-    pub(super) source: Source,
+    /// Where to look: the DHCP leases, what the guest was seen to use, or both [default: leases; what was seen if the
+    /// guest has none].
+    #[arg(long, value_enum)]
+    pub(super) source: Option<Source>,
 }
 
 impl DomifaddrArgs {
@@ -428,8 +459,14 @@ impl DomifaddrArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Source {
+    /// The DHCP leases.
     Lease,
+    /// The host's neighbour table, and what the guest was heard to say in ARP, neighbour discovery and DHCP.
     Arp,
+    /// A guest agent; guests here have none.
+    Agent,
+    /// Leases, then what was seen, with its age.
+    Any,
 }
 
 #[derive(Args, Debug)]
@@ -489,6 +526,42 @@ pub(super) struct ForwardListArgs {
     /// Those of one network.
     #[arg(value_name = "NETWORK")]
     pub(super) network: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It ends with Ctrl-C, and the file is whole then. A guest's or a network's ports that come later are captured too. The
+file says which interface each packet passed and which way (in: from the guest), and whose addresses are whose.
+
+  netd capture vm1 -w - | tcpdump -n -r -
+  netd capture default -w default.pcapng --ring 64")]
+pub(super) struct CaptureArgs {
+    /// A guest, else a network (all of its ports), else a port's or a bridge's interface.
+    #[arg(value_name = "GUEST|NETWORK|INTERFACE")]
+    pub(super) what: String,
+    /// Where to write; `-` is standard output.
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Keep only the newest packets, so much of them, in memory; they are written at the end.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) ring: Option<u32>,
+    /// End after so many packets.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub(super) seconds: Option<u64>,
+    /// Bytes of each packet to keep.
+    #[arg(long, value_name = "BYTES", default_value_t = WHOLE_FRAME, hide_default_value = true,
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(WHOLE_FRAME)))]
+    pub(super) snaplen: u32,
+}
+
+impl CaptureArgs {
+    /// Whether standard output is written to.
+    pub(super) fn to_stdout(&self) -> bool {
+        self.file == Path::new("-")
+    }
 }
 
 #[derive(Debug, Subcommand)]

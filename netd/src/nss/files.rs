@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -149,7 +150,10 @@ impl Written {
         let path = self.path(bridge, ending);
         // The modules read what ends in .status and .macs: not this.
         let beside = self.path(bridge, &format!("{ending}.incomplete"));
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(|cause| (path, cause))
+        // For everyone, whatever the daemon's umask: look-ups happen in everyone's programs.
+        let readable = || fs::set_permissions(&beside, fs::Permissions::from_mode(0o644));
+        let written = fs::write(&beside, text).and_then(|()| readable()).and_then(|()| fs::rename(&beside, &path));
+        written.map_err(|cause| (path, cause))
     }
 }
 

@@ -9,6 +9,7 @@
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
 mod error;
+mod facts;
 mod forwards;
 mod heal;
 mod hooks;
@@ -26,7 +27,7 @@ use netd_api::{EventKind, Leases, NetworkReply, Networks};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use error::VerbError;
-pub use host::{Host, PortError};
+pub use host::{CaptureError, Host, PortError};
 
 use crate::{
     apply,
@@ -50,6 +51,7 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    heals: facts::Heals,
     events: Bus,
 }
 
@@ -62,6 +64,7 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            heals: facts::Heals::default(),
             events,
         })
     }
@@ -220,6 +223,7 @@ impl<H: Host> Verbs<H> {
             self.carry_out_stop(&stop).await?;
             return Err(error);
         }
+        self.snoop();
         tracing::info!("network {name} started");
         self.events.tell(lifecycle(name.as_str(), EventKind::Started));
         reply(&self.registry(), &name, notices)
@@ -262,6 +266,7 @@ impl<H: Host> Verbs<H> {
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
+        self.snoop();
         if let Err(error) = self.sync_forwards().await {
             // Nobody is there to be reached by what is left of them, and the next change tries again.
             tracing::error!("network {name}: {error}");
