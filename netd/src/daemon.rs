@@ -72,7 +72,7 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// Where metrics are served over TCP too: a loopback address.
     pub metrics: Option<SocketAddr>,
-    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
+    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the runtime directory if absent.
     pub nss_dir: Option<PathBuf>,
 }
 
@@ -179,7 +179,10 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         None => None,
     };
 
-    let nss_dir = options.nss_dir.clone().unwrap_or_else(|| options.state_dir.join("dnsmasq"));
+    let files = match &options.nss_dir {
+        Some(directory) => nss::Files::new(directory.clone()),
+        None => nss::Files::in_own(options.runtime_dir.join("dnsmasq"), &verbs.active_bridges()),
+    };
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
@@ -189,7 +192,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
-        tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
+        tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
     ];
     if let Some(listener) = metrics_over_tcp {
         tasks.push(tokio::spawn(pages.serve_tcp(listener)));
@@ -206,6 +209,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         task.abort();
     }
     crate::why::follow::tidy().await;
+    files.finish(&verbs).await;
     for name in [SOCKET, READ_ONLY_SOCKET, METRICS_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));

@@ -275,7 +275,7 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub(super) resolv_conf: PathBuf,
     /// Where libvirt's NSS modules find guests' names: /var/lib/libvirt/dnsmasq, unless they were built otherwise
-    /// [default: dnsmasq in the state directory, where they do not look].
+    /// [default: dnsmasq in the runtime directory, where they do not look].
     #[arg(long, value_name = "DIR")]
     pub(super) nss_dir: Option<PathBuf>,
 }

@@ -98,6 +98,13 @@ impl<H: Host> Verbs<H> {
         self.active().iter().map(NetworkName::to_string).collect()
     }
 
+    /// The bridges of the active networks.
+    pub(crate) fn active_bridges(&self) -> Vec<String> {
+        let registry = self.registry();
+        let live = registry.networks().filter_map(|(_, entry)| entry.live.as_ref());
+        live.map(|live| live.desired.bridge.name.clone()).collect()
+    }
+
     /// What the host's resolver is to know of an active network.
     pub(crate) fn known_to_host(&self, network: &str) -> Option<Known> {
         let registry = self.registry();

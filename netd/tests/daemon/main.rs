@@ -8,6 +8,7 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod names;
 mod settings;
 mod why;
 
