@@ -6,6 +6,8 @@
 pub mod listeners;
 pub(crate) mod rules;
 mod shapes;
+pub(crate) mod sysctls;
+pub mod way;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -164,8 +166,7 @@ pub enum Event {
         name: String,
     },
     /// A tap left its bridge, a bridge or a macvtap was set down, an address, a limit of bandwidth or an nftables table was
-    /// removed, or events were lost:
-    /// something that a network is made of may be missing.
+    /// removed, forwarding was turned off, or events were lost: something that a network is made of may be missing.
     Disturbed,
 }
 
@@ -188,7 +189,8 @@ pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError
         std::future::ready(event(message.payload))
     });
     let tables = rules::removals().map_err(ObserveError::Socket)?.map(|()| Event::Disturbed);
-    Ok(Box::pin(stream::select(links, tables)))
+    let settings = sysctls::losses_of_forwarding().map_err(ObserveError::Socket)?.map(|()| Event::Disturbed);
+    Ok(Box::pin(stream::select(links, stream::select(tables, settings))))
 }
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {

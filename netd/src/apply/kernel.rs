@@ -4,6 +4,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
+    time::Instant,
 };
 
 use super::{Executor, Guards, Outcome, StepError, bridge_port, links, shape};
@@ -49,6 +50,11 @@ impl Kernel {
         nodes: PathBuf,
     ) -> Self {
         Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks, closings, nodes }
+    }
+
+    /// The time.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
     }
 }
 

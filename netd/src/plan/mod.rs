@@ -9,6 +9,7 @@
 
 mod desired;
 mod place;
+mod sysctls;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -24,6 +25,7 @@ pub use desired::{Bridge, Desired, Ground, StaticRoute, desired, ground};
 pub(crate) use place::wish;
 pub(crate) use place::{KILOBYTE, floor, group, is_trunk, network_shape, place as place_of, shape as shape_of};
 pub use place::{Place, PortVlan, PortWish};
+pub(crate) use sysctls::{FORWARDING, FORWARDING6, sysctls};
 
 use crate::{
     host::{HostState, Link, LinkKind},

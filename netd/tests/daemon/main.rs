@@ -9,6 +9,9 @@ mod guards6;
 mod guest;
 mod harness;
 mod links;
+mod names;
+mod settings;
+mod why;
 
 use std::{fs, os::fd::OwnedFd, time::Instant};
 
