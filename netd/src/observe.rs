@@ -30,7 +30,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
@@ -73,6 +73,8 @@ pub enum ObserveError {
 #[derive(Debug)]
 pub struct Netlink {
     pub(crate) handle: Handle,
+    /// Held while an answer of many messages is read.
+    pub(crate) dumping: Mutex<()>,
     task: JoinHandle<()>,
 }
 
@@ -86,7 +88,7 @@ impl Netlink {
     /// Opens the socket. Must run inside a tokio runtime.
     pub fn open() -> Result<Self, ObserveError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
-        Ok(Netlink { handle, task: tokio::spawn(connection) })
+        Ok(Netlink { handle, dumping: Mutex::default(), task: tokio::spawn(connection) })
     }
 
     /// Everything `plan` wants to know.
@@ -96,12 +98,12 @@ impl Netlink {
             Err(ObserveError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => true,
             result => result?,
         };
-        let links = collect("links", self.handle.link().get().execute(), link).await?;
-        let addresses = collect("addresses", self.handle.address().get().execute(), address).await?;
+        let links = self.collect("links", || self.handle.link().get().execute(), link).await?;
+        let addresses = self.collect("addresses", || self.handle.address().get().execute(), address).await?;
         let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut routes = collect("routes", self.handle.route().get(every_route).execute(), route).await?;
+        let mut routes = self.collect("routes", || self.handle.route().get(every_route).execute(), route).await?;
         let every_route = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        routes.extend(collect("IPv6 routes", self.handle.route().get(every_route).execute(), route).await?);
+        routes.extend(self.collect("IPv6 routes", || self.handle.route().get(every_route).execute(), route).await?);
         let shapes = self.shapes().await?;
         let filters = |link: &Link| matches!(link.kind, LinkKind::Bridge { vlan_filtering: true, .. });
         let vlans = if links.iter().any(filters) { self.vlans().await? } else { BTreeMap::new() };
@@ -111,12 +113,12 @@ impl Netlink {
     /// The VLANs of every bridge's ports, and of bridges themselves.
     pub(crate) async fn vlans(&self) -> Result<BTreeMap<u32, Vec<PortVlan>>, ObserveError> {
         let dump = self.handle.link().get().set_filter_mask(AddressFamily::Bridge, vec![LinkExtentMask::Brvlan]);
-        Ok(collect("VLANs", dump.execute(), vlans).await?.into_iter().collect())
+        Ok(self.collect("VLANs", || dump.execute(), vlans).await?.into_iter().collect())
     }
 
     /// The links alone: what a port needs to know.
     pub async fn links(&self) -> Result<Vec<Link>, ObserveError> {
-        collect("links", self.handle.link().get().execute(), link).await
+        self.collect("links", || self.handle.link().get().execute(), link).await
     }
 
     /// The link of this name.
@@ -131,28 +133,31 @@ impl Netlink {
 
     /// What every link has carried since it was made, by name: one dump for all of them.
     pub async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
-        Ok(collect("links", self.handle.link().get().execute(), traffic).await?.into_iter().collect())
+        Ok(self.collect("links", || self.handle.link().get().execute(), traffic).await?.into_iter().collect())
     }
 
     /// Everyone the host has a neighbour entry for.
     pub async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
-        let dump = self.handle.neighbours().get().execute();
-        collect("neighbours", dump, neighbour).await
+        let dump = self.handle.neighbours().get();
+        self.collect("neighbours", || dump.execute(), neighbour).await
+    }
+
+    /// One dump after the other: the kernel refuses a second one on a socket with `EBUSY` while the first is being read.
+    async fn collect<M, T, S: Stream<Item = Result<M, rtnetlink::Error>>>(
+        &self,
+        what: &'static str,
+        dump: impl FnOnce() -> S,
+        parse: impl Fn(M) -> Option<T>,
+    ) -> Result<Vec<T>, ObserveError> {
+        let _alone = self.dumping.lock().await;
+        let messages = dump().try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
+        Ok(messages.into_iter().filter_map(parse).collect())
     }
 }
 
 fn is_on(path: &'static str) -> Result<bool, ObserveError> {
     let text = std::fs::read_to_string(path).map_err(|cause| ObserveError::Sysctl { path, cause })?;
     Ok(text.trim() != "0")
-}
-
-async fn collect<M, T>(
-    what: &'static str,
-    dump: impl Stream<Item = Result<M, rtnetlink::Error>>,
-    parse: impl Fn(M) -> Option<T>,
-) -> Result<Vec<T>, ObserveError> {
-    let messages = dump.try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
-    Ok(messages.into_iter().filter_map(parse).collect())
 }
 
 /// What the kernel says while we run.

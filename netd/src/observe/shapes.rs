@@ -48,6 +48,7 @@ impl Netlink {
         let failed = |cause| ObserveError::Dump { what: "traffic control", cause };
         let mut request = NetlinkMessage::from(question);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let _alone = self.dumping.lock().await;
         let answer = self.handle.clone().request(request).map_err(failed)?;
         let messages = answer.map(|message| match message.payload {
             NetlinkPayload::InnerMessage(
