@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     apply::{Guards, Kernel},
+    beside,
     events::{self, Bus, Heard, LeaseFront, Listener},
     hooks::Hooks,
     nss,
@@ -66,6 +67,8 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
     pub nss_dir: Option<PathBuf>,
+    /// A file like /etc/hosts to keep guests' names in; none unless asked for.
+    pub hosts_file: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -76,6 +79,7 @@ impl Default for Options {
             runtime_dir: "/run/netd".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             nss_dir: None,
+            hosts_file: None,
         }
     }
 }
@@ -145,6 +149,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let front = LeaseFront::new(guards.clone(), bus.clone());
     let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), Arc::new(front)).await?;
     let (moves, names) = (bus.listen(), bus.listen());
+    let (others, hosts) = (bus.listen(), bus.listen());
     let kernel = Kernel::new(Netlink::open()?, services, guards, hooks);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
@@ -157,13 +162,17 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
-    let tasks = [
+    let mut tasks = vec![
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
         tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
+        tokio::spawn(beside::bus::keep(others, Arc::clone(&verbs))),
     ];
+    if let Some(path) = options.hosts_file.clone() {
+        tasks.push(tokio::spawn(beside::hosts::keep(hosts, Arc::clone(&verbs), path)));
+    }
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
 

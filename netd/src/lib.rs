@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod beside;
 pub mod check;
 pub mod cli;
 pub mod daemon;

@@ -37,12 +37,6 @@ const LIST: &[(&str, Test, &str)] = &[
     ("dns/txt", |n| !n.dns.texts.is_empty(), "this version of netd has no TXT records"),
     ("dns/srv", |n| !n.dns.services.is_empty(), "this version of netd has no SRV records"),
     (
-        "domain@register",
-        |n| n.domain.as_ref().is_some_and(|d| d.register.is_some()),
-        "this version of netd does not tell the host's resolver of a domain",
-    ),
-    ("bridge@zone", |n| n.bridge.zone.is_some(), "this version of netd does not put bridges in firewalld zones"),
-    (
         "bridge@macTableManager",
         |n| n.bridge.mac_table == Some(MacTableManager::Static),
         "this version of netd leaves the bridge's MAC table to the kernel",
@@ -82,8 +76,6 @@ mod tests {
         "<dns><forwarder addr='1.1.1.1'/></dns>",
         "<dns><txt name='a' value='b'/></dns>",
         "<dns><srv service='a' protocol='tcp'/></dns>",
-        "<domain name='a' localOnly='yes' register='yes'/>",
-        "<bridge zone='a'/>",
         "<bridge macTableManager='libvirt'/>",
         "<forward mode='bridge'/><bridge name='br0'/>",
         "<forward mode='private' dev='eth0'/>",

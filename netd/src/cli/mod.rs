@@ -114,8 +114,8 @@ fn watch(socket: &Path, verb: &Watch, form: OutputForm) -> ExitCode {
 }
 
 fn options(args: DaemonArgs) -> Options {
-    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir } = args;
-    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir }
+    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, hosts_file } = args;
+    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, hosts_file }
 }
 
 /// The exit status is a failure if a check fails, as virt-host-validate's.
