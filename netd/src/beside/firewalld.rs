@@ -80,29 +80,10 @@ impl Told {
             if self.zones.get(&wish.bridge) == Some(zone) {
                 continue;
             }
-            self.put(&firewalld, wish, zone).await?;
+            put(&firewalld, wish, zone).await?;
+            self.zones.insert(wish.bridge.clone(), zone.clone());
         }
         Ok(())
-    }
-
-    async fn put(&mut self, firewalld: &ZonesProxy<'_>, wish: &Wish, zone: &str) -> zbus::Result<()> {
-        let Wish { network, bridge, .. } = wish;
-        // A user who has put it elsewhere, and named no zone in the network's XML, knows better.
-        let now = firewalld.get_zone_of_interface(bridge).await?;
-        if now != zone && !now.is_empty() && !self.is_ours(&now) && wish.zones.len() != 1 {
-            tracing::info!("network {network}: {bridge} stays in firewalld's zone {now}");
-        } else if now != zone {
-            match firewalld.change_zone_of_interface(zone, bridge).await {
-                Ok(_) => tracing::info!("network {network}: {bridge} is in firewalld's zone {zone}"),
-                Err(error) => tracing::warn!("network {network}: firewalld does not take {bridge}: {error}"),
-            }
-        }
-        self.zones.insert(bridge.clone(), zone.to_owned());
-        Ok(())
-    }
-
-    fn is_ours(&self, zone: &str) -> bool {
-        [super::ZONE, super::ROUTED_ZONE].contains(&zone)
     }
 
     fn say_missing(&mut self, wish: &Wish) {
@@ -118,4 +99,23 @@ impl Told {
              --set-target=ACCEPT && firewall-cmd --reload"
         );
     }
+}
+
+/// Puts a bridge into a zone, unless a user has put it elsewhere and the network's XML names none: that is meant.
+async fn put(firewalld: &ZonesProxy<'_>, wish: &Wish, zone: &str) -> zbus::Result<()> {
+    let Wish { network, bridge, .. } = wish;
+    let now = firewalld.get_zone_of_interface(bridge).await?;
+    if now != zone && !now.is_empty() && !is_ours(&now) && !wish.zone_is_named {
+        tracing::info!("network {network}: {bridge} stays in firewalld's zone {now}");
+    } else if now != zone {
+        match firewalld.change_zone_of_interface(zone, bridge).await {
+            Ok(_) => tracing::info!("network {network}: {bridge} is in firewalld's zone {zone}"),
+            Err(error) => tracing::warn!("network {network}: firewalld does not take {bridge}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+fn is_ours(zone: &str) -> bool {
+    [super::ZONE, super::ROUTED_ZONE].contains(&zone)
 }

@@ -40,6 +40,8 @@ pub struct Wish {
     pub names: Option<Names>,
     /// firewalld's zones to choose from, the best first; none where the network is not to be in one.
     pub zones: Vec<String>,
+    /// The network's XML names the zone: no other will do.
+    pub zone_is_named: bool,
 }
 
 /// What the host's resolver is to know (decision 13).
@@ -59,6 +61,7 @@ impl Wish {
             bridge: desired.bridge.name.clone(),
             names: names(network, desired),
             zones: zones(network),
+            zone_is_named: network.bridge.zone.is_some(),
         }
     }
 }

@@ -85,8 +85,15 @@ impl FakeZones {
     }
 
     #[zbus(name = "getZoneOfInterface")]
-    fn get_zone_of_interface(&self, _interface: String) -> String {
-        String::new()
+    fn get_zone_of_interface(&self, interface: String) -> String {
+        // As a user has put it there: a file with the bridge and the zone.
+        let chosen = PathBuf::from(std::env::var(LOG).unwrap()).with_extension("chosen");
+        let chosen = fs::read_to_string(chosen).unwrap_or_default();
+        chosen
+            .split_once(' ')
+            .filter(|(bridge, _)| *bridge == interface)
+            .map(|(_, zone)| zone.to_owned())
+            .unwrap_or_default()
     }
 
     #[zbus(name = "changeZoneOfInterface")]
@@ -282,6 +289,25 @@ fn firewalld_gets_bridges_in_their_zone_and_again_after_a_reload() {
     firewalld.wait_for("br-lab out of libvirt");
     create(&space, "<forward mode='open'/><bridge name='br-lab' zone='dmz'/>");
     firewalld.wait_for("br-lab in dmz");
+}
+
+#[test]
+fn a_bridge_that_a_user_has_put_into_a_zone_stays_there_unless_the_network_names_another() {
+    let space = Space::new();
+    let bus = Bus::start(&space);
+    fs::write(bus.directory.join("firewalld.zones"), "trusted libvirt dmz").unwrap();
+    fs::write(bus.directory.join("firewalld.chosen"), "br-lab trusted").unwrap();
+    let firewalld = Fake::start(&space, &bus, FIREWALLD, "firewalld");
+    let _daemon = space.daemon_after(&bus.environment());
+    create(&space, "<forward/><bridge name='br-lab'/>");
+    let second =
+        "<network><name>b</name><bridge name='br-b' zone='dmz'/><ip address='10.8.0.1' prefix='24'/></network>";
+    space.call(async |client| client.create_network(second.to_owned()).await).unwrap();
+    firewalld.wait_for("br-b in dmz");
+    assert!(!firewalld.told().iter().any(|line| line.starts_with("br-lab in")), "{:?}", firewalld.told());
+    space.destroy("lab");
+    create(&space, "<forward/><bridge name='br-lab' zone='libvirt'/>");
+    firewalld.wait_for("br-lab in libvirt");
 }
 
 #[test]
