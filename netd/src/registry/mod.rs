@@ -13,6 +13,7 @@
 //! A redefined active network stays as it was started; the definition is what the next start takes.
 
 pub(crate) mod forwards;
+pub mod metadata;
 pub(crate) mod ports;
 mod refusal;
 pub mod shipped;
@@ -165,6 +166,7 @@ impl Registry {
             persistent: entry.definition.is_some(),
             autostart: entry.autostart,
             bridge,
+            title: network.title.clone(),
         })
     }
 

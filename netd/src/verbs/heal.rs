@@ -41,12 +41,14 @@ impl<H: Host> Verbs<H> {
             tracing::warn!("the nftables table was removed; putting it back");
         }
         if self.host.heal_guards().await? {
+            self.heals.count("guards");
             self.events.tell(healed(None, "the ports' guards were removed and are back".into()));
         }
         if before != after || flushed {
             self.replace_firewall().await?;
         }
         if flushed {
+            self.heals.count("firewall");
             self.events.tell(healed(None, "the firewall rules were removed and are back".into()));
         }
         Ok(())
@@ -143,6 +145,7 @@ impl<H: Host> Verbs<H> {
         }
         let steps = plan::plan(&live.desired, host, in_place);
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
+            self.heals.step(step);
             tracing::warn!("network {name}: {step}");
         }
         let done = said_of(&live.desired.bridge.name, host, &steps);

@@ -45,7 +45,8 @@ impl<H: Host> Verbs<H> {
         let everyone: Vec<Port> = self.registry().ports(None).into_iter().cloned().collect();
         let neighbours = self.host.neighbours().await?;
         let addresses = |ports: &[Port]| {
-            let known = leased(ports, |network| self.host.leases(network)).into_iter().chain(seen(ports, &neighbours));
+            let seen = seen(ports, &neighbours, |mac| self.host.heard(mac));
+            let known = leased(ports, |network| self.host.leases(network)).into_iter().chain(seen);
             known.filter_map(|known| Some((known.interface, known.address.parse().ok()?))).collect::<Vec<_>>()
         };
         let own: Vec<(String, IpAddr)> = addresses(&ports);

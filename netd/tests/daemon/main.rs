@@ -9,6 +9,7 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod names;
 mod settings;
 mod why;
 
