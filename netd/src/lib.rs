@@ -11,6 +11,7 @@ pub mod cli;
 pub mod daemon;
 pub mod doctor;
 pub mod host;
+mod import;
 pub mod model;
 pub mod observe;
 pub mod plan;

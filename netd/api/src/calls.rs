@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
-use crate::{AddressSource, Forward, Protocol};
+use crate::{AddressSource, AdoptedPort, Forward, Lease, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,13 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    ImportLeases,
+    AdoptNetwork,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 17] = [
+    pub const ALL: [Method; 19] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -48,6 +50,8 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::ImportLeases,
+        Method::AdoptNetwork,
     ];
 
     /// The name in the interface.
@@ -74,7 +78,9 @@ impl Method {
             | Method::SetAutostart
             | Method::AddPort
             | Method::AddForward
-            | Method::DeleteForward => true,
+            | Method::DeleteForward
+            | Method::ImportLeases
+            | Method::AdoptNetwork => true,
         }
     }
 }
@@ -202,4 +208,26 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `ImportLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ImportLeases {
+    /// Name or UUID.
+    pub network: String,
+    /// The leases.
+    pub leases: Vec<Lease>,
+}
+
+/// Parameters of `AdoptNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptNetwork {
+    /// The network as it runs.
+    pub xml: String,
+    /// Taps on its bridge.
+    pub ports: Vec<AdoptedPort>,
+    /// The leases of its guests.
+    pub leases: Vec<Lease>,
 }

@@ -8,8 +8,9 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, NetworkReply, Networks,
-    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml, calls::DeleteForward,
+    AddressSource, Addresses, AdoptedPort, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Imported, Lease,
+    Leases, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    calls::DeleteForward,
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -47,6 +48,13 @@ trait Methods {
         last_port: u32,
         address: Option<String>,
     ) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn import_leases(&mut self, network: String, leases: Vec<Lease>) -> zlink::Result<Result<Imported, Error>>;
+    async fn adopt_network(
+        &mut self,
+        xml: String,
+        ports: Vec<AdoptedPort>,
+        leases: Vec<Lease>,
+    ) -> zlink::Result<Result<NetworkReply, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -175,6 +183,21 @@ impl Client {
     pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
         let DeleteForward { network, protocol, first_port, last_port, address } = forward;
         flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
+    }
+
+    /// Gives a network leases that another DHCP server made.
+    pub async fn import_leases(&mut self, network: &str, leases: Vec<Lease>) -> Result<Imported, ClientError> {
+        flatten(self.connection.import_leases(network.to_owned(), leases).await)
+    }
+
+    /// Takes over a network that another manager runs, with taps of its guests and their leases.
+    pub async fn adopt_network(
+        &mut self,
+        xml: String,
+        ports: Vec<AdoptedPort>,
+        leases: Vec<Lease>,
+    ) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.adopt_network(xml, ports, leases).await)
     }
 }
 

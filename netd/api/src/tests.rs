@@ -84,6 +84,8 @@ fn types_of(method: Method) -> String {
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
+        Method::ImportLeases => (calls::ImportLeases::TYPE, Imported::TYPE),
+        Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))
 }

@@ -375,6 +375,12 @@ impl Host for Fake {
         self.world().leases.clone()
     }
 
+    async fn import_leases(&self, _network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {
+        let count = leases.len();
+        self.world().leases.extend(leases);
+        Ok(count)
+    }
+
     async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {
         Ok(())
     }

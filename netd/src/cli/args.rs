@@ -2,13 +2,14 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
 
 use super::forward::{HostPorts, Target};
 
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
-#[command(name = "netd", version, disable_help_subcommand = true)]
+#[command(name = "netd", version)]
 #[command(after_help = "A network is named by its name or UUID. `netd VERB --help` tells more of a verb.")]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -24,8 +25,14 @@ pub(super) struct Global {
     #[arg(short, long, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub(super) output: OutputForm,
     /// The daemon's socket [default: $NETD_SOCKET, then /run/netd/netd.sock].
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(super) socket: Option<PathBuf>,
+    /// Print no table heads, and nothing where it only says that it was done.
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// Connect to the socket for everyone: nothing can be changed.
+    #[arg(short, long, global = true)]
+    pub(super) readonly: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -51,6 +58,64 @@ if a check fails; warnings leave it 0. The directories are those of the daemon."
         #[command(subcommand)]
         verb: PortVerb,
     },
+    /// Bring along the networks of another manager.
+    #[command(after_help = "\
+Definitions come with their UUIDs, MAC addresses, reservations and autostart marks; leases with their ends. What cannot
+be had is named with the reason and left out. libvirt keeps all it has.
+
+With --adopt networks that run are taken over as they run, for which this must be root: bridge, addresses and guests'
+taps stay and are known as ports, without guards; libvirt's dnsmasq is ended, netd serves in its place, and libvirt's
+firewall rules for the bridge are removed. libvirt then holds the network for inactive and starts it no more. If netd
+cannot serve, dnsmasq is started again.")]
+    Import(ImportArgs),
+    /// Print a shell's completion script.
+    #[command(after_help = "\
+Names of networks, guests and ports are asked of the daemon while you type.
+
+  netd completion bash >/etc/bash_completion.d/netd
+  netd completion zsh >/usr/local/share/zsh/site-functions/_netd
+  netd completion fish >~/.config/fish/completions/netd.fish")]
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print names for a completion script, one a line.
+    #[command(hide = true)]
+    Complete {
+        /// Names of what.
+        what: Names,
+    },
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ImportArgs {
+    /// From libvirt's network driver.
+    #[arg(long, required = true)]
+    pub(super) from_libvirt: bool,
+    /// Where libvirt's directories are.
+    #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
+    pub(super) root: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Take over networks that run.
+    #[arg(long, conflicts_with = "root")]
+    pub(super) adopt: bool,
+}
+
+/// What a completion script asks the names of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Names {
+    Networks,
+    Guests,
+    Ports,
 }
 
 /// The verbs that ask the daemon and print its answer.
@@ -193,6 +258,19 @@ pub(super) struct NetDumpxmlArgs {
     /// The definition, even while the network is active.
     #[arg(long)]
     pub(super) inactive: bool,
+    #[command(flatten)]
+    pub(super) part: XmlPart,
+}
+
+/// What of an XML document to print.
+#[derive(Args, Debug)]
+pub(super) struct XmlPart {
+    /// Only what this XPath 1.0 expression names.
+    #[arg(long, value_name = "EXPR")]
+    pub(super) xpath: Option<String>,
+    /// With --xpath: inside one element <nodes>.
+    #[arg(long, requires = "xpath")]
+    pub(super) wrap: bool,
 }
 
 #[derive(Args, Debug)]

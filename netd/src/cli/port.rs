@@ -30,7 +30,7 @@ pub(super) async fn list(socket: &Path, args: &PortListArgs) -> Result<Output, F
     let failed = |e| Failure::client("Failed to list ports", about, &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let ports = client.list_ports(args.network.clone()).await.map_err(failed)?.ports;
-    Ok(Output::new(format::port_list(&ports), json!(ports)))
+    Ok(Output::table(format::port_list(&ports), json!(ports)))
 }
 
 pub(super) async fn info(socket: &Path, args: &PortInfoArgs) -> Result<Output, Failure> {
@@ -52,7 +52,7 @@ pub(super) async fn domifaddr(socket: &Path, args: &DomifaddrArgs) -> Result<Out
     if let Some(interface) = args.interface() {
         addresses.retain(|address| address.interface == interface);
     }
-    Ok(Output::new(format::addresses(&addresses, args.full), json!(addresses)))
+    Ok(Output::table(format::addresses(&addresses, args.full), json!(addresses)))
 }
 
 /// Asks for a port and becomes the program. Returns only if that failed; the port is gone then.

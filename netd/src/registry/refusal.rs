@@ -42,6 +42,14 @@ pub enum Refusal {
     /// Another program's interface has the bridge's name.
     #[error("internal error: bridge name '{0}' already in use.")]
     BridgeInUse(String),
+    /// A network that another manager runs is not there as its XML says.
+    #[error("operation failed: cannot take over network '{network}': {why}")]
+    NotThere {
+        /// The network.
+        network: String,
+        /// What is not as it says.
+        why: String,
+    },
     /// No name `virbrN` is left.
     #[error("internal error: Bridge generation exceeded max id {0}")]
     NoBridgeName(u32),
@@ -130,6 +138,7 @@ impl Refusal {
             | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
+            | Refusal::NotThere { .. }
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
-        ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
+        AddForward, AddPort, AdoptNetwork, DeleteForward, DumpXml, GetPorts, ImportLeases, ListAddresses, ListForwards,
+        ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -114,6 +114,14 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         }
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
+        Method::ImportLeases => {
+            let ImportLeases { network, leases } = parameters(call)?;
+            reply(verbs.import_leases(&network, &leases).await)
+        }
+        Method::AdoptNetwork => {
+            let AdoptNetwork { xml, ports, leases } = parameters(call)?;
+            reply(verbs.adopt(&xml, &ports, &leases).await)
+        }
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
     })
 }

@@ -70,6 +70,12 @@ pub trait Host: Executor {
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>);
     /// The leases of a network.
     fn leases(&self, network: &str) -> Vec<dhcp::Lease>;
+    /// Gives a network leases of another server. Returns how many were taken.
+    fn import_leases(
+        &self,
+        network: &str,
+        leases: Vec<dhcp::Lease>,
+    ) -> impl Future<Output = Result<usize, dhcp::Error>> + Send;
     /// Drops every lease of a network.
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
     /// The host's neighbours.
@@ -157,6 +163,10 @@ impl Host for Kernel {
 
     fn leases(&self, network: &str) -> Vec<dhcp::Lease> {
         self.services.leases(network)
+    }
+
+    async fn import_leases(&self, network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {
+        self.services.import(network, leases).await
     }
 
     async fn forget(&self, network: &str) -> Result<(), dhcp::Error> {

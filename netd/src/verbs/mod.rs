@@ -8,6 +8,7 @@
 //! Verbs that change something take turns; those that only look never wait for them. A verb that fails leaves the host
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
+mod adopt;
 mod error;
 mod forwards;
 mod heal;
@@ -128,7 +129,7 @@ impl<H: Host> Verbs<H> {
     }
 
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
-        let Start { network, definition, mut desired, steps, notices } = start;
+        let Start { network, definition, mut desired, steps, already, notices } = start;
         let name = network.name.clone();
         if let Some(definition) = definition {
             self.save_definition(&definition)?;
@@ -161,10 +162,11 @@ impl<H: Host> Verbs<H> {
             desired.firewall = firewall;
         }
         record.phase = Phase::Active;
-        record.journal = crate::plan::unwind(&done);
+        record.journal = crate::plan::unwind(already.iter().chain(&done));
+        let own = crate::plan::unwind(&done);
         if let Err(error) = self.store.save_record(&record) {
             // Unrecorded, it would be nobody's after a crash.
-            let undos = crate::plan::teardown(&record.journal, others);
+            let undos = crate::plan::teardown(&own, others);
             let left = apply::take_back(&self.host, &undos).await;
             self.settle(&name, &left)?;
             return Err(error.into());
@@ -172,6 +174,7 @@ impl<H: Host> Verbs<H> {
         self.registry_mut().started(Live { network, desired, journal: record.journal });
         if let Err(error) = self.sync_forwards().await {
             tracing::error!("network {name} not started: {error}");
+            self.registry_mut().set_journal(&name, own);
             let stop = self.registry().stop(name.as_str())?;
             self.carry_out_stop(&stop).await?;
             return Err(error);

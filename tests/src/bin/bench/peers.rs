@@ -2,11 +2,11 @@
 
 use std::{fs, process::Stdio, time::Duration};
 
-use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
+use anyhow::{Context, Result};
 
 use tests::{
-    space::{Running, Space, told},
+    libvirt,
+    space::{Running, Space},
     wait,
 };
 
@@ -21,40 +21,16 @@ impl Libvirt {
     /// Starts libvirtd with directories of its own.
     pub(crate) fn new() -> Result<Self> {
         let host = Space::new("libvirt")?;
-        let config = host.dir().join("libvirt");
-        host.sh(&format!("cp -a /etc/libvirt {}", config.display()))?;
-        host.inside(|| {
-            let none: Option<&str> = None;
-            for path in ["/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"] {
-                fs::create_dir_all(path)?;
-                mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), none)
-                    .with_context(|| format!("mounting {path}"))?;
-            }
-            mount(Some(&config), "/etc/libvirt", none, MsFlags::MS_BIND, none).context("mounting /etc/libvirt")?;
-            fs::create_dir_all("/var/lib/libvirt/dnsmasq")?;
-            Ok(())
-        })?;
-        let daemon = host
-            .command(tests::paths::tool("libvirtd")?)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start libvirtd: run `make setup-bench`")?;
-        let libvirt = Libvirt { host, daemon: Some(Running(daemon)) };
-        wait::until_true("libvirtd answers", Duration::from_secs(30), || {
-            Ok(libvirt.host.run("virsh", &["-c", "qemu:///system", "version"])?.status.success())
-        })?;
+        libvirt::prepare(&host)?;
+        let daemon = libvirt::start(&host)?;
+        let libvirt = Libvirt { host, daemon: Some(daemon) };
         libvirt.virsh(&["net-info", "default"]).context("libvirt has no network 'default'")?;
         Ok(libvirt)
     }
 
     /// `virsh` with these arguments, which must succeed.
     pub(crate) fn virsh(&self, args: &[&str]) -> Result<()> {
-        let mut words = vec!["-q", "-c", "qemu:///system"];
-        words.extend(args);
-        let output = self.host.run("virsh", &words)?;
-        ensure!(output.status.success(), "virsh {}: {}", args.join(" "), told(&output));
-        Ok(())
+        libvirt::virsh(&self.host, args).map(drop)
     }
 }
 
@@ -62,7 +38,7 @@ impl Drop for Libvirt {
     fn drop(&mut self) {
         let _ = self.host.run("virsh", &["-c", "qemu:///system", "net-destroy", "default"]);
         self.daemon.take();
-        end_all(&self.host);
+        libvirt::end_all(&self.host);
     }
 }
 
@@ -121,14 +97,6 @@ impl Dnsmasq {
 impl Drop for Dnsmasq {
     fn drop(&mut self) {
         self.daemon.take();
-        end_all(&self.host);
-    }
-}
-
-/// Ends by id what the peer left running in its own namespace.
-fn end_all(host: &Space) {
-    for (pid, _) in host.processes().unwrap_or_default() {
-        let _ =
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+        libvirt::end_all(&self.host);
     }
 }
