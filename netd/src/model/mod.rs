@@ -9,12 +9,14 @@ use uuid::Uuid;
 
 mod forwards;
 mod names;
+mod policy;
 
 pub use forwards::{
     ForwardError, HostPort, LONGEST_GUEST, PortForward, Ports, Protocol, Taken, Target, To, forward_address,
 };
 pub(crate) use names::printable;
 pub use names::{BridgeName, MacAddr, NameError, NetworkName};
+pub use policy::{HostService, Policy};
 
 /// A network as its XML describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// Ports of the host that lead to guests.
     pub forwards: Vec<PortForward>,
+    /// What guests may do with each other and with the host.
+    pub policy: Policy,
 }
 
 impl Network {

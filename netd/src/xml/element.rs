@@ -68,6 +68,11 @@ impl<'a> Element<'a> {
         &tag[..end]
     }
 
+    /// The name without its prefix.
+    pub(super) fn local_name(self) -> &'a str {
+        self.0.tag_name().name()
+    }
+
     /// Whether it is in the name space of our own elements, whatever the prefix.
     pub(super) fn is_ours(self) -> bool {
         self.0.tag_name().namespace() == Some(super::NAMESPACE)

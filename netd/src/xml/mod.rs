@@ -9,6 +9,7 @@ mod error;
 mod forwards;
 mod ip;
 mod limits;
+mod policy;
 mod read;
 mod write;
 

@@ -7,14 +7,28 @@ use uuid::Uuid;
 use super::{
     element::{Element, document, once},
     error::{Error, Problem},
-    forwards, ip,
+    forwards, ip, policy,
 };
 use crate::model::{
-    Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet, printable,
+    Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Policy, Subnet, printable,
 };
 
-const KNOWN: [&str; 12] =
-    ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "port", "ip", "route", "netd:forwards"];
+const KNOWN: [&str; 14] = [
+    "name",
+    "uuid",
+    "forward",
+    "bridge",
+    "mac",
+    "mtu",
+    "domain",
+    "dns",
+    "port",
+    "ip",
+    "route",
+    "netd:forwards",
+    "netd:guests",
+    "netd:host-access",
+];
 const LATER: [&str; 7] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan"];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
@@ -28,10 +42,15 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
 
     let (mut name, mut uuid, mut forward, mut bridge, mut mac) = (None, None, None, None, None);
     let (mut mtu, mut domain, mut dns, mut port, mut forwards) = (None, None, None, None, None);
+    let (mut guests_talk, mut host_access) = (None, None);
     let (mut subnets, mut routes) = (ip::Subnets::default(), Vec::new());
     for child in root.children(&KNOWN, &LATER)? {
         match child.name() {
-            _ if child.is_ours() => once(&mut forwards, child, forwards::list(child)?)?,
+            _ if child.is_ours() => match child.local_name() {
+                "guests" => once(&mut guests_talk, child, policy::guests(child)?)?,
+                "host-access" => once(&mut host_access, child, policy::host_access(child)?)?,
+                _ => once(&mut forwards, child, forwards::list(child)?)?,
+            },
             "name" => once(&mut name, child, self::name(child)?)?,
             "uuid" => once(&mut uuid, child, self::uuid(child)?)?,
             "forward" => once(&mut forward, child, (child, self::forward(child)?))?,
@@ -71,6 +90,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
         forwards,
+        policy: Policy { guests_talk: guests_talk.flatten(), host_access },
     })
 }
 

@@ -2,12 +2,13 @@
 
 use std::fmt::{self, Write};
 
-use super::forwards;
+use super::{forwards, policy};
 use crate::model::{Dhcp, Dns, Forward, LeaseTime, LeaseUnit, Network, Route, Subnet};
 
 pub(super) fn network(network: &Network) -> String {
     let mut out = Out { text: String::new(), depth: 0 };
-    let namespace = (!network.forwards.is_empty()).then(|| super::NAMESPACE.to_owned());
+    let ours = !network.forwards.is_empty() || !network.policy.is_empty();
+    let namespace = ours.then(|| super::NAMESPACE.to_owned());
     out.open("network", &[("xmlns:netd", namespace)]);
     out.leaf("name", network.name.as_str());
     out.leaf("uuid", &network.uuid.to_string());
@@ -42,6 +43,7 @@ pub(super) fn network(network: &Network) -> String {
         self::route(&mut out, route);
     }
     forwards::write(&mut out, &network.forwards);
+    policy::write(&mut out, &network.policy);
     out.close("network");
     out.text
 }

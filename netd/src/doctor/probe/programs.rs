@@ -30,6 +30,7 @@ fn sample() -> nat::Network {
         mode: nat::Mode::Nat { dev: None, addresses: None, ports: (1024, 65535) },
         subnets: vec![Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24)],
         dns_redirect: Some(nat::DnsRedirect { addresses: vec![Ipv4Addr::new(192, 0, 2, 1)], port: 5353 }),
+        policy: nat::Policy::default(),
     }
 }
 
