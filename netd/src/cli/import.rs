@@ -137,8 +137,9 @@ impl One<'_> {
             return Ok(());
         }
         self.define(import, known, client.as_deref_mut()).await?;
-        let adopted = self.args.adopt && import.live.is_some();
-        if adopted {
+        // Where guests are on the host's own bridge or interface libvirt runs nothing that could be taken over.
+        let runs = import.live.as_ref().is_some_and(|live| live.network.forward.has_own_bridge());
+        if self.args.adopt && runs {
             self.adopt(import, client).await?;
         } else {
             self.import_leases(import, client).await?;

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 /// Where the programs may be; a PATH often lacks the `sbin` directories.
@@ -24,7 +24,7 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// What libvirt has on this host for a bridge with these subnets.
-    pub(crate) fn find(bridge: &str, subnets: &[Ipv4Net]) -> Self {
+    pub(crate) fn find(bridge: &str, subnets: &[IpNet]) -> Self {
         let mut rules = Rules::default();
         for (save, restore) in [("iptables-save", "iptables-restore"), ("ip6tables-save", "ip6tables-restore")] {
             // Not installed: then nobody used it.
@@ -67,7 +67,7 @@ impl Rules {
 const TABLE: &str = "libvirt_network";
 
 /// Input that removes the rules of a bridge from libvirt's chains, and how many those are.
-fn of_iptables(saved: &str, bridge: &str, subnets: &[Ipv4Net]) -> (String, usize) {
+fn of_iptables(saved: &str, bridge: &str, subnets: &[IpNet]) -> (String, usize) {
     let (mut input, mut count) = (String::new(), 0);
     let mut table = None;
     let subnets: Vec<String> = subnets.iter().map(|subnet| subnet.trunc().to_string()).collect();
@@ -104,7 +104,7 @@ fn is_of(rule: &str, bridge: &str, subnets: &[String]) -> bool {
 }
 
 /// Commands that remove the rules of a bridge from libvirt's table, by their handles.
-fn of_nft(listed: &str, family: &str, bridge: &str, subnets: &[Ipv4Net]) -> Vec<Value> {
+fn of_nft(listed: &str, family: &str, bridge: &str, subnets: &[IpNet]) -> Vec<Value> {
     let Ok(listed) = serde_json::from_str::<Value>(listed) else { return Vec::new() };
     let objects = listed.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let rules = objects.filter_map(|object| object.get("rule"));
@@ -131,7 +131,7 @@ fn of_nft(listed: &str, family: &str, bridge: &str, subnets: &[Ipv4Net]) -> Vec<
         .collect()
 }
 
-fn prefix(subnet: Ipv4Net) -> Value {
+fn prefix(subnet: IpNet) -> Value {
     json!({ "prefix": { "addr": subnet.network().to_string(), "len": subnet.prefix_len() } })
 }
 
@@ -176,7 +176,7 @@ fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
 mod tests {
     use super::*;
 
-    fn subnets() -> Vec<Ipv4Net> {
+    fn subnets() -> Vec<IpNet> {
         vec!["192.168.122.1/24".parse().unwrap()]
     }
 

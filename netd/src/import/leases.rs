@@ -88,7 +88,7 @@ pub(crate) fn fit(raw: Vec<Raw>, network: &Network, taken: &mut Vec<Lease>) -> V
             left.push(format!("the lease of {address} names no MAC address"));
             continue;
         };
-        let Some(subnet) = network.subnets.iter().find(|subnet| subnet.address.contains(&address)) else {
+        let Some(subnet) = network.subnets.iter().find(|subnet| subnet.address.contains(&IpAddr::V4(address))) else {
             left.push(format!("{address} is on none of the network's subnets"));
             continue;
         };

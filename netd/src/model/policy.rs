@@ -7,8 +7,8 @@ use super::Ports;
 /// `<netd:guests>` and `<netd:host-access>`. Without them guests may do all they ask for, as with libvirt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// `<netd:guests talk=…>`, if written: with `false` guests do not talk to each other, over the bridge or through the
-    /// host; the host and what is behind it they reach.
+    /// `<netd:guests talk=…>`, if written: with `false` guests do not talk to each other, over the bridge, through the
+    /// host or by port forwards; the host and what is behind it they reach.
     pub guests_talk: Option<bool>,
     /// `<netd:host-access>`, if written: what of the host's guests may reach beside DHCP, DNS and answers.
     pub host_access: Option<Vec<HostService>>,

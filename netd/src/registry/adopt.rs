@@ -4,7 +4,7 @@ use netd_api::AdoptedPort;
 
 use super::{Refusal, Registry, Start};
 use crate::{
-    check::Conflict,
+    check::{Conflict, not_yet},
     host::{HostState, Link, LinkKind},
     model::{MacAddr, Network},
     plan::{self, InPlace, Step},
@@ -20,6 +20,7 @@ impl Registry {
         host: &HostState,
     ) -> Result<(Start, Vec<Port>), Refusal> {
         let not_there = |why: String| Refusal::NotThere { network: network.name.to_string(), why };
+        not_yet::refuse(&network)?;
         self.refuse_conflicts(&network, Conflict::forbids_definition)?;
         if self.networks.get(&network.name).is_some_and(|entry| entry.live.is_some()) {
             return Err(Refusal::AlreadyActiveAs(network.name.to_string()));
@@ -33,10 +34,10 @@ impl Registry {
             let has = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
             return Err(not_there(format!("bridge {bridge} has the MAC address {has}, not {mac}")));
         }
-        for subnet in &network.subnets {
-            if let Some(user) = host.in_use(subnet.address, &[bridge.as_str()]) {
-                let subnet = subnet.address.trunc();
-                return Err(Refusal::SubnetInUse { subnet, by: user.by, interface: user.interface });
+        for subnet in network.ipv4() {
+            if let Some(user) = host.in_use(subnet, &[bridge.as_str()]) {
+                let (subnet, by) = (subnet.trunc().into(), user.by.into());
+                return Err(Refusal::SubnetInUse { subnet, by, interface: user.interface });
             }
         }
         self.refuse_live_conflicts(&network)?;

@@ -4,23 +4,22 @@
 use super::{
     element::Element,
     error::{Error, Problem},
-    write::Out,
+    write::{Out, yes_no},
 };
 use crate::model::{ForwardError, HostService, Policy, Ports};
 
 /// Reads `<netd:guests>`.
 pub(super) fn guests(element: Element<'_>) -> Result<Option<bool>, Error> {
-    element.attributes(&["talk"], &[])?;
-    element.children(&[], &[])?;
+    element.only(&["talk"])?;
     element.need("talk", "the attribute 'talk'")?;
     element.yes_no("talk")
 }
 
 /// Reads `<netd:host-access>`; one without children allows nothing but what is always allowed.
 pub(super) fn host_access(element: Element<'_>) -> Result<Vec<HostService>, Error> {
-    element.attributes(&[], &[])?;
+    element.attributes(&[])?;
     let mut services = Vec::new();
-    for child in element.children(&["netd:allow"], &[])? {
+    for (_, child) in element.children(&["netd:allow"])? {
         let service = allow(child)?;
         if services.contains(&service) {
             return Err(child.error(Problem::Repeated { what: "the service", value: service.to_string() }));
@@ -31,8 +30,7 @@ pub(super) fn host_access(element: Element<'_>) -> Result<Vec<HostService>, Erro
 }
 
 fn allow(element: Element<'_>) -> Result<HostService, Error> {
-    element.attributes(&["protocol", "port"], &[])?;
-    element.children(&[], &[])?;
+    element.only(&["protocol", "port"])?;
     let ports = || -> Result<Ports, Error> {
         let port = element.need("port", "the attribute 'port'")?;
         port.parse().map_err(|cause: ForwardError| element.error(cause))
@@ -49,7 +47,7 @@ fn allow(element: Element<'_>) -> Result<HostService, Error> {
 /// Writes them; nothing of what was not written.
 pub(super) fn write(out: &mut Out, policy: &Policy) {
     if let Some(talk) = policy.guests_talk {
-        out.empty("netd:guests", &[("talk", Some(if talk { "yes" } else { "no" }.to_owned()))]);
+        out.empty("netd:guests", &[("talk", yes_no(Some(talk)))]);
     }
     let Some(services) = &policy.host_access else { return };
     if services.is_empty() {
