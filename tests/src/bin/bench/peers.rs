@@ -1,13 +1,17 @@
 //! EDGE: the peers, each on a host of its own: libvirt's network driver, and dnsmasq alone on a plain bridge.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
 use tests::{
     libvirt,
     space::{Running, Space},
-    wait,
+    wait::{self, PATIENCE},
 };
 
 /// A libvirtd with its `default` network defined and not started. Everything it starts ends with it.
@@ -26,6 +30,18 @@ impl Libvirt {
         let libvirt = Libvirt { host, daemon: Some(daemon) };
         libvirt.virsh(&["net-info", "default"]).context("libvirt has no network 'default'")?;
         Ok(libvirt)
+    }
+
+    /// Kills the daemon; how long the next one takes until it lists `active` networks.
+    pub(crate) fn restart(&mut self, active: usize) -> Result<Duration> {
+        self.daemon.take();
+        let begun = Instant::now();
+        self.daemon = Some(libvirt::start(&self.host)?);
+        wait::until_true("libvirtd lists its networks", PATIENCE, || {
+            let list = self.host.run("virsh", &["-q", "-c", "qemu:///system", "net-list", "--name"])?;
+            Ok(String::from_utf8_lossy(&list.stdout).split_whitespace().count() >= active)
+        })?;
+        Ok(begun.elapsed())
     }
 
     /// `virsh` with these arguments, which must succeed.
