@@ -28,11 +28,13 @@ pub enum Method {
     DeleteForward,
     ImportLeases,
     AdoptNetwork,
+    CreatePort,
+    DeletePort,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 19] = [
+    pub const ALL: [Method; 21] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -52,6 +54,8 @@ impl Method {
         Method::DeleteForward,
         Method::ImportLeases,
         Method::AdoptNetwork,
+        Method::CreatePort,
+        Method::DeletePort,
     ];
 
     /// The name in the interface.
@@ -80,7 +84,9 @@ impl Method {
             | Method::AddForward
             | Method::DeleteForward
             | Method::ImportLeases
-            | Method::AdoptNetwork => true,
+            | Method::AdoptNetwork
+            | Method::CreatePort
+            | Method::DeletePort => true,
         }
     }
 }
@@ -230,4 +236,24 @@ pub struct AdoptNetwork {
     pub ports: Vec<AdoptedPort>,
     /// The leases of its guests.
     pub leases: Vec<Lease>,
+}
+
+/// Parameters of `CreatePort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePort {
+    /// Name or UUID.
+    pub network: String,
+    /// The guest's name.
+    pub guest: Option<String>,
+    /// The guest's MAC.
+    pub mac: Option<String>,
+}
+
+/// Parameters of `DeletePort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct DeletePort {
+    /// The port's interface name.
+    pub interface: String,
 }

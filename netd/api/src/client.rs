@@ -55,6 +55,13 @@ trait Methods {
         ports: Vec<AdoptedPort>,
         leases: Vec<Lease>,
     ) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn create_port(
+        &mut self,
+        network: String,
+        guest: Option<String>,
+        mac: Option<String>,
+    ) -> zlink::Result<Result<PortReply, Error>>;
+    async fn delete_port(&mut self, interface: String) -> zlink::Result<Result<PortReply, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -162,6 +169,21 @@ impl Client {
         // The transport receives them without close-on-exec, and every child of this process would keep the tap alive.
         let fds = fds.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
         Ok((reply?.port, fds.map_err(|cause| ClientError::Transport(cause.into()))?))
+    }
+
+    /// Makes a port that stays until it is deleted, for a program that opens its tap by name.
+    pub async fn create_port(
+        &mut self,
+        network: &str,
+        guest: Option<String>,
+        mac: Option<String>,
+    ) -> Result<PortReply, ClientError> {
+        flatten(self.connection.create_port(network.to_owned(), guest, mac).await)
+    }
+
+    /// Deletes a port that [`Client::create_port`] made.
+    pub async fn delete_port(&mut self, interface: &str) -> Result<PortReply, ClientError> {
+        flatten(self.connection.delete_port(interface.to_owned()).await)
     }
 
     /// The addresses of a guest.

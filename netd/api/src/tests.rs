@@ -86,6 +86,8 @@ fn types_of(method: Method) -> String {
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
         Method::ImportLeases => (calls::ImportLeases::TYPE, Imported::TYPE),
         Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
+        Method::CreatePort => (calls::CreatePort::TYPE, PortReply::TYPE),
+        Method::DeletePort => (calls::DeletePort::TYPE, PortReply::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))
 }

@@ -334,6 +334,7 @@ impl Host for Fake {
                     mtu: spec.mtu,
                     queues: spec.queues,
                     guards: spec.guards,
+                    kept: spec.kept,
                 })
             })
             .await
@@ -394,6 +395,11 @@ impl Host for Fake {
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
         self.world().leases.clone()
+    }
+
+    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
+        self.remove_link(port.index);
+        Ok(())
     }
 
     async fn import_leases(&self, _network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {

@@ -147,6 +147,19 @@ pub(super) enum Ask {
     NetEdit(NetworkArg),
     /// List the DHCP leases of a network.
     NetDhcpLeases(NetDhcpLeasesArgs),
+    /// List the UUIDs of a network's ports.
+    NetPortList(NetPortListArgs),
+    /// Make a port that stays, from an XML file.
+    #[command(after_help = "\
+The port is a tap on the network's bridge that stays until net-port-delete: for programs that open a tap by its name, one
+queue, while the network and its guards are netd's. The file may be as short as <networkport/>; it can have <owner> with
+the guest's <name>, <mac address=…/> and <plug type='network'/>. A port's UUID follows from its network and its MAC. Where
+a program can be handed descriptors, `netd port exec` makes a port that goes with the program.")]
+    NetPortCreate(NetPortCreateArgs),
+    /// Print a port's XML.
+    NetPortDumpxml(NetPortDumpxmlArgs),
+    /// Delete a port that net-port-create made.
+    NetPortDelete(NetPortArg),
     /// Print the addresses of a guest.
     Domifaddr(DomifaddrArgs),
     /// List the ports of guests.
@@ -280,6 +293,73 @@ pub(super) struct NetDhcpLeasesArgs {
     /// The leases of one MAC address.
     #[arg(long, value_name = "MAC")]
     pub(super) mac: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetPortListArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// UUIDs only.
+    #[arg(long)]
+    pub(super) uuid: bool,
+    /// A table: the default.
+    #[arg(long)]
+    pub(super) table: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetPortCreateArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// A file with one <networkport>.
+    #[arg(value_name = "FILE", required_unless_present = "file_option", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+    #[arg(long = "file", value_name = "FILE", hide = true, conflicts_with = "file")]
+    file_option: Option<PathBuf>,
+    /// Check the XML first: what is always done.
+    #[arg(long = "validate")]
+    _validate: bool,
+}
+
+impl NetPortCreateArgs {
+    /// The file's path.
+    pub(super) fn path(&self) -> PathBuf {
+        self.file.clone().or_else(|| self.file_option.clone()).unwrap_or_default()
+    }
+}
+
+/// A port of a network, as two arguments or with virsh's `--network` and `--port`.
+#[derive(Args, Debug)]
+pub(super) struct NetPortArg {
+    #[arg(value_name = "NETWORK", required_unless_present = "network_option")]
+    network: Option<String>,
+    /// The port's UUID, or its interface.
+    #[arg(value_name = "PORT", required_unless_present = "port_option")]
+    port: Option<String>,
+    #[arg(long = "network", value_name = "NETWORK", hide = true, conflicts_with = "network")]
+    network_option: Option<String>,
+    #[arg(long = "port", value_name = "PORT", hide = true, conflicts_with = "port")]
+    port_option: Option<String>,
+}
+
+impl NetPortArg {
+    /// The network's name or UUID.
+    pub(super) fn network(&self) -> &str {
+        self.network.as_deref().or(self.network_option.as_deref()).unwrap_or_default()
+    }
+
+    /// The port's UUID or interface.
+    pub(super) fn port(&self) -> &str {
+        self.port.as_deref().or(self.port_option.as_deref()).unwrap_or_default()
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetPortDumpxmlArgs {
+    #[command(flatten)]
+    pub(super) port: NetPortArg,
+    #[command(flatten)]
+    pub(super) part: XmlPart,
 }
 
 #[derive(Args, Debug)]

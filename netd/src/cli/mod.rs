@@ -13,6 +13,7 @@ mod forward;
 mod import;
 mod manual;
 mod net;
+mod net_port;
 mod port;
 mod table;
 mod xpath;
@@ -226,6 +227,10 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetUuid(network) => net::uuid(socket, network).await,
         Ask::NetEdit(network) => edit::network(socket, network).await,
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
+        Ask::NetPortList(args) => net_port::list(socket, args).await,
+        Ask::NetPortCreate(args) => net_port::create(socket, args).await,
+        Ask::NetPortDumpxml(args) => net_port::dumpxml(socket, args).await,
+        Ask::NetPortDelete(args) => net_port::delete(socket, args).await,
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
         Ask::PortList(args) => port::list(socket, args).await,
         Ask::PortInfo(args) => port::info(socket, args).await,

@@ -1,30 +1,43 @@
 //! `--xpath` and `--wrap`: what of an XML document an XPath 1.0 expression names, written as virsh writes it. Pure.
+//!
+//! `sxd-xpath` finds the nodes. It keeps no order of attributes, so what is written comes from a second tree, by place.
 
 use std::fmt::Write;
 
-use sxd_document::{
-    dom::{ChildOfElement, Element},
-    parser,
-};
+use roxmltree::{Document, Node as Written};
+use sxd_document::{dom::Element, parser};
 use sxd_xpath::{Context, Factory, Value, nodeset::Node};
 
 use super::failure::Failure;
 
+/// Longer expressions are refused: the library goes one deeper for every bracket.
+const LONGEST: usize = 1000;
+
 /// The nodes, each on lines of its own; with `wrap` inside one `<nodes>`. Nothing found is an empty text.
 pub(super) fn choose(xml: &str, expression: &str, wrap: bool) -> Result<String, Failure> {
     let incorrect = || Failure::new(format!("internal error: Incorrect xpath '{expression}'"));
-    let package = parser::parse(xml).map_err(|error| Failure::new(format!("XML error: {error}")))?;
-    let document = package.as_document();
     let why = |why: String| incorrect().because(format!("XPath error : {why}"));
-    let xpath = Factory::new().build(expression).map_err(|error| why(error.to_string()))?;
-    let xpath = xpath.ok_or_else(|| why("the expression is empty".into()))?;
+    let broken = |error: String| Failure::new(format!("XML error: {error}"));
+    let written = Document::parse(xml).map_err(|error| broken(error.to_string()))?;
+    let package = parser::parse(xml).map_err(|error| broken(error.to_string()))?;
+    let document = package.as_document();
     let mut context = Context::new();
     // The prefixes of the document mean in the expression what they mean there.
-    if let Some(root) = document.root().children().iter().find_map(|child| child.element()) {
-        for namespace in root.namespaces_in_scope() {
-            context.set_namespace(namespace.prefix(), namespace.uri());
+    let mut prefixes = Vec::new();
+    for namespace in written.root_element().namespaces() {
+        if let Some(prefix) = namespace.name() {
+            context.set_namespace(prefix, namespace.uri());
+            prefixes.push(prefix);
         }
     }
+    if expression.len() > LONGEST {
+        return Err(why(format!("the expression is longer than {LONGEST} bytes")));
+    }
+    if let Some(prefix) = prefixes_of(expression).into_iter().find(|prefix| !prefixes.contains(&prefix.as_str())) {
+        return Err(why(format!("Undefined namespace prefix '{prefix}'")));
+    }
+    let xpath = Factory::new().build(expression).map_err(|error| why(error.to_string()))?;
+    let xpath = xpath.ok_or_else(|| why("the expression is empty".into()))?;
     let Value::Nodeset(nodes) = xpath.evaluate(&context, document.root()).map_err(|error| why(error.to_string()))?
     else {
         return Err(incorrect());
@@ -32,8 +45,15 @@ pub(super) fn choose(xml: &str, expression: &str, wrap: bool) -> Result<String, 
     let nodes = nodes.document_order();
     let mut text = String::new();
     let depth = usize::from(wrap);
+    let mut before = None;
     for node in &nodes {
-        write_node(&mut text, *node, depth);
+        // The library takes a text with an entity in it for several.
+        let goes_on = node.text().is_some() && node.parent() == before;
+        if goes_on && text.ends_with('\n') {
+            text.pop();
+        }
+        write_node(&mut text, *node, &written, if goes_on { 0 } else { depth });
+        before = node.text().and_then(|_| node.parent());
     }
     Ok(match (wrap, nodes.is_empty()) {
         (false, _) => text,
@@ -42,13 +62,37 @@ pub(super) fn choose(xml: &str, expression: &str, wrap: bool) -> Result<String, 
     })
 }
 
-fn write_node(out: &mut String, node: Node<'_>, depth: usize) {
+/// The prefixes in an expression: names before a single colon, outside of quotes. The library panics over one that it
+/// does not know.
+fn prefixes_of(expression: &str) -> Vec<String> {
+    let (mut prefixes, mut name, mut quote) = (Vec::new(), String::new(), None);
+    let mut rest = expression.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (Some(end), _) if c == end => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, ':') if rest.peek() == Some(&':') => {
+                rest.next();
+                name.clear();
+            }
+            (None, ':') => prefixes.push(std::mem::take(&mut name)),
+            (None, _) if c.is_alphanumeric() || matches!(c, '_' | '-' | '.') => name.push(c),
+            (None, _) => name.clear(),
+        }
+    }
+    prefixes
+}
+
+fn write_node(out: &mut String, node: Node<'_>, written: &Document<'_>, depth: usize) {
     let indent = "  ".repeat(depth);
     match node {
-        Node::Root(root) => {
-            root.children().iter().filter_map(|child| child.element()).for_each(|e| element(out, e, depth))
+        Node::Root(_) => element(out, written.root_element(), depth),
+        Node::Element(found) => {
+            if let Some(found) = same(found, written) {
+                element(out, found, depth);
+            }
         }
-        Node::Element(found) => element(out, found, depth),
         // libxml2 writes the blank that stands before an attribute.
         Node::Attribute(attribute) => {
             // writing to a String cannot fail, here and below
@@ -60,35 +104,46 @@ fn write_node(out: &mut String, node: Node<'_>, depth: usize) {
     }
 }
 
+/// The same element in the other tree: reached by the same way from the root.
+fn same<'a>(found: Element<'_>, written: &'a Document<'a>) -> Option<Written<'a, 'a>> {
+    let mut way = Vec::new();
+    let mut at = found;
+    while let Some(parent) = at.parent().and_then(|parent| parent.element()) {
+        way.push(parent.children().iter().filter_map(|child| child.element()).position(|child| child == at)?);
+        at = parent;
+    }
+    way.iter().rev().try_fold(written.root_element(), |at, place| at.children().filter(Written::is_element).nth(*place))
+}
+
 /// An element with all it has: children on lines of their own, unless there is text among them.
-fn element(out: &mut String, element: Element<'_>, depth: usize) {
+fn element(out: &mut String, element: Written<'_, '_>, depth: usize) {
     let indent = "  ".repeat(depth);
     let name = named(element);
     let _ = write!(out, "{indent}<{name}");
-    let of_parent = element.parent().and_then(|parent| parent.element());
-    for namespace in element.namespaces_in_scope() {
-        let known = of_parent.and_then(|parent| parent.namespace_uri_for_prefix(namespace.prefix()));
-        if namespace.prefix() != "xml" && known != Some(namespace.uri()) {
-            let _ = write!(out, " xmlns:{}=\"{}\"", namespace.prefix(), escaped(namespace.uri()));
+    let known = |uri: &str| element.parent().is_some_and(|parent| parent.namespaces().any(|known| known.uri() == uri));
+    // As libxml2 does: what is declared further up is not said again.
+    for namespace in element.namespaces().filter(|namespace| !known(namespace.uri())) {
+        if let Some(prefix) = namespace.name() {
+            let _ = write!(out, " xmlns:{prefix}=\"{}\"", escaped(namespace.uri()));
         }
     }
     for attribute in element.attributes() {
-        let _ = write!(out, " {}=\"{}\"", attribute.name().local_part(), escaped(attribute.value()));
+        let _ = write!(out, " {}=\"{}\"", attribute.name(), escaped(attribute.value()));
     }
-    let is_blank = |child: &ChildOfElement<'_>| child.text().is_some_and(|text| text.text().trim().is_empty());
-    let children: Vec<_> = element.children().into_iter().filter(|child| !is_blank(child)).collect();
+    let is_blank = |child: &Written<'_, '_>| child.is_text() && child.text().unwrap_or_default().trim().is_empty();
+    let children: Vec<_> = element.children().filter(|child| !is_blank(child)).collect();
     if children.is_empty() {
         out.push_str("/>\n");
-    } else if children.iter().any(|child| child.text().is_some()) {
-        let text: String = children.iter().filter_map(|child| child.text()).map(|text| escaped(text.text())).collect();
+    } else if children.iter().any(Written::is_text) {
+        let text: String = children.iter().filter_map(Written::text).map(escaped).collect();
         let _ = writeln!(out, ">{text}</{name}>");
     } else {
         out.push_str(">\n");
         for child in children {
-            match child {
-                ChildOfElement::Element(child) => self::element(out, child, depth + 1),
-                ChildOfElement::Comment(comment) => drop(writeln!(out, "{indent}  <!--{}-->", comment.text())),
-                ChildOfElement::Text(_) | ChildOfElement::ProcessingInstruction(_) => {}
+            if child.is_element() {
+                self::element(out, child, depth + 1);
+            } else if child.is_comment() {
+                let _ = writeln!(out, "{indent}  <!--{}-->", child.text().unwrap_or_default());
             }
         }
         let _ = writeln!(out, "{indent}</{name}>");
@@ -96,9 +151,11 @@ fn element(out: &mut String, element: Element<'_>, depth: usize) {
 }
 
 /// The name as it is written, with its prefix if it has one.
-fn named(element: Element<'_>) -> String {
-    let local = element.name().local_part();
-    element.preferred_prefix().map_or_else(|| local.to_owned(), |prefix| format!("{prefix}:{local}"))
+fn named<'a>(element: Written<'a, '_>) -> &'a str {
+    let text = element.document().input_text();
+    let tag = text.get(element.range()).unwrap_or_default().trim_start_matches('<');
+    let end = tag.find(|c: char| c.is_whitespace() || c == '/' || c == '>').unwrap_or(tag.len());
+    &tag[..end]
 }
 
 fn escaped(text: &str) -> String {
@@ -141,18 +198,28 @@ mod tests {
         );
         assert_eq!(chosen("//name/text()", false), "a &amp; b\n");
         assert_eq!(chosen("/network/name", false), "<name>a &amp; b</name>\n");
-        let ours = "<netd:guests xmlns:netd=\"urn:netd:network:1\" talk=\"no\"/>\n";
-        assert_eq!(chosen("//netd:guests", false), ours);
+        assert_eq!(chosen("//netd:guests", false), "<netd:guests talk=\"no\"/>\n");
+        assert!(chosen("/", false).starts_with("<network xmlns:netd=\"urn:netd:network:1\">\n  <name>"));
     }
 
     #[test]
     fn what_names_no_nodes_is_refused() {
-        for expression in ["count(//ip)", "//[", "", "//unknown:ip", "'text'"] {
+        let long = "(".repeat(5000);
+        for expression in ["count(//ip)", "//[", "", "//unknown:ip", "'text'", "$x", "nope()", "//ip/unknown:*", &long]
+        {
             let failure = choose(XML, expression, false).unwrap_err().to_string();
             assert!(
                 failure.starts_with(&format!("error: internal error: Incorrect xpath '{expression}'\n")),
                 "{failure}"
             );
         }
+    }
+
+    #[test]
+    fn prefixes_are_found_and_axes_and_quotes_are_none() {
+        let none: [&str; 0] = [];
+        assert_eq!(prefixes_of("//a:b[@c='d:e']/child::f | netd:g"), ["a", "netd"]);
+        assert_eq!(prefixes_of("descendant-or-self::node()/ip[1]"), none);
+        assert_eq!(prefixes_of(":"), [""]);
     }
 }

@@ -105,9 +105,9 @@ fn what_cannot_be_had_is_named_with_its_file_and_line() {
     assert!(imports.is_empty());
     let said: Vec<String> = left_out.iter().map(|left| format!("{}: {}", left.path.display(), left.why)).collect();
     assert_eq!(said[1], "bad.xml: it has no <network>");
-    assert!(said[0].contains("hostdev") && said[0].contains("line 8"), "{said:?}");
+    assert!(said[0].contains("SR-IOV") && said[0].contains("line 8"), "{said:?}");
     // Seven lines of the state file come before the network, which has the forward in its fourth.
-    assert!(said[2].contains("hostdev") && said[2].contains("line 11"), "{said:?}");
+    assert!(said[2].contains("SR-IOV") && said[2].contains("line 11"), "{said:?}");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Registry {
             queues: 1,
             // The guest was free to use any address until now: guards could cut it.
             guards: false,
+            kept: false,
         })
     }
 }

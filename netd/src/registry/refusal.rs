@@ -72,6 +72,9 @@ pub enum Refusal {
     /// The network has something that is not carried out yet.
     #[error("unsupported configuration: {0}")]
     NotYet(#[from] NotYet),
+    /// A port that lives as long as its guest's program.
+    #[error("Requested operation is not valid: port {0} lives as long as the program that has it open")]
+    PortInUse(String),
     /// A port's MAC is another port's.
     #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
     MacInUse {
@@ -146,6 +149,7 @@ impl Refusal {
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
+            | Refusal::PortInUse(_)
             | Refusal::TransientAutostart
             | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
             Refusal::Conflict(_)
@@ -169,6 +173,7 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, AdoptNetwork, DeleteForward, DumpXml, GetPorts, ImportLeases, ListAddresses, ListForwards,
-        ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
+        AddForward, AddPort, AdoptNetwork, CreatePort, DeleteForward, DeletePort, DumpXml, GetPorts, ImportLeases,
+        ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -117,6 +117,15 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         Method::ImportLeases => {
             let ImportLeases { network, leases } = parameters(call)?;
             reply(verbs.import_leases(&network, &leases).await)
+        }
+        Method::CreatePort => {
+            let CreatePort { network, guest, mac } = parameters(call)?;
+            let request = PortRequest { network, guest, mac, queues: 1, guards: None };
+            reply(verbs.create_port(&request).await.map(|port| PortReply { port }))
+        }
+        Method::DeletePort => {
+            let DeletePort { interface } = parameters(call)?;
+            reply(verbs.delete_port(&interface).await.map(|port| PortReply { port }))
         }
         Method::AdoptNetwork => {
             let AdoptNetwork { xml, ports, leases } = parameters(call)?;

@@ -93,3 +93,107 @@ fn lease(lease: &netd_api::Lease) -> Result<dhcp::Lease, VerbError> {
 fn bytes(text: &str) -> Option<Vec<u8>> {
     text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        apply::fake::{Fake, Trouble},
+        verbs::tests::{daemon, directory, now},
+    };
+
+    const LEASE: &str = "192.168.122.50";
+
+    fn lease() -> netd_api::Lease {
+        netd_api::Lease {
+            expiry: 0,
+            mac: "52:54:00:11:22:33".into(),
+            protocol: "ipv4".into(),
+            address: LEASE.into(),
+            prefix: 24,
+            hostname: None,
+            client_id: Some("01:02".into()),
+        }
+    }
+
+    /// A host on which somebody else runs the network whose XML this is.
+    fn elsewhere() -> (Fake, String) {
+        let (fake, theirs) = (Fake::new(), directory());
+        let other = daemon(&fake, &theirs).unwrap();
+        now(other.start("default")).unwrap();
+        let xml = other.dump_xml("default", false).unwrap();
+        drop(other);
+        fake.kill_daemon();
+        (fake, xml)
+    }
+
+    #[test]
+    fn a_network_that_runs_is_ours_from_then_on_and_stops_like_any_other() {
+        let (fake, xml) = elsewhere();
+        let before = fake.world().host.clone();
+        let ours = directory();
+        let verbs = daemon(&fake, &ours).unwrap();
+        now(verbs.undefine("default")).unwrap();
+        now(verbs.adopt(&xml, &[], &[lease()])).unwrap();
+        assert_eq!(fake.world().host.links, before.links, "nothing on the host was touched");
+        assert_eq!(verbs.leases("default", None).unwrap().leases[0].address, LEASE);
+        assert!(now(verbs.adopt(&xml, &[], &[])).is_err(), "twice");
+        drop(verbs);
+        fake.kill_daemon();
+        let verbs = daemon(&fake, &ours).unwrap();
+        assert_eq!(fake.world().host.links, before.links, "the next daemon adopts it as its own");
+        now(verbs.destroy("default")).unwrap();
+        assert!(fake.world().host.link("virbr0").is_none());
+    }
+
+    #[test]
+    fn whatever_fails_the_bridge_is_as_it_was() {
+        let (fake, xml) = elsewhere();
+        let ours = directory();
+        let verbs = daemon(&fake, &ours).unwrap();
+        now(verbs.undefine("default")).unwrap();
+        let before = fake.world().host.clone();
+        let first = fake.world().calls;
+        now(verbs.adopt(&xml, &[], &[])).unwrap();
+        let calls = fake.world().calls - first;
+        drop(verbs);
+        for at in 1..=calls {
+            let (fake, xml) = elsewhere();
+            let ours = directory();
+            let verbs = daemon(&fake, &ours).unwrap();
+            now(verbs.undefine("default")).unwrap();
+            let next = fake.world().calls + at;
+            fake.world().trouble = Some(Trouble::Fail(next));
+            now(verbs.adopt(&xml, &[], &[])).unwrap_err();
+            let host = fake.world().host.clone();
+            assert_eq!(
+                (host.links.len(), host.addresses.len()),
+                (before.links.len(), before.addresses.len()),
+                "call {at}"
+            );
+            assert!(host.link("virbr0").is_some(), "call {at}");
+            assert!(verbs.list().networks.is_empty(), "call {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_as_the_xml_says_is_refused() {
+        let (fake, xml) = elsewhere();
+        let ours = directory();
+        let verbs = daemon(&fake, &ours).unwrap();
+        now(verbs.undefine("default")).unwrap();
+        let refused = |xml: &str, ports: &[AdoptedPort]| now(verbs.adopt(xml, ports, &[])).unwrap_err().to_string();
+        assert!(refused(&xml.replace("virbr0", "virbr9"), &[]).contains("there is no bridge virbr9"));
+        let from = xml.find("<mac address='").unwrap() + 14;
+        let other_mac = format!("{}52:54:00:00:00:77{}", &xml[..from], &xml[from + 17..]);
+        assert!(refused(&other_mac, &[]).contains("not 52:54:00:00:00:77"));
+        let port =
+            |interface: &str, mac: &str| AdoptedPort { interface: interface.into(), mac: mac.into(), guest: None };
+        assert!(refused(&xml, &[port("vnet9", "52:54:00:00:00:01")]).contains("there is no interface vnet9"));
+        assert!(refused(&xml, &[port("virbr0", "52:54:00:00:00:01")]).contains("virbr0 is not a tap on bridge virbr0"));
+        assert!(refused(&xml, &[port("virbr0", "nonsense")]).contains("nonsense"));
+        let bad = netd_api::Lease { address: "fd00::1".into(), ..lease() };
+        assert!(now(verbs.adopt(&xml, &[], &[bad])).unwrap_err().to_string().contains("IPv6"));
+        assert!(verbs.list().networks.is_empty());
+    }
+}

@@ -5,7 +5,7 @@ use std::{future::Future, os::fd::OwnedFd};
 use nat::guards::Sources;
 
 use crate::{
-    apply::{Executor, Kernel, StepError, guards::Wanted},
+    apply::{Executor, Kernel, StepError, guards::Wanted, links},
     host::Neighbour,
     model::{Ports, Protocol},
     observe::{
@@ -39,6 +39,8 @@ pub enum PortError {
 pub trait Host: Executor {
     /// Makes a tap on the bridge, up and forwarding. Returns it with one descriptor per queue.
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
+    /// Removes a kept port's tap; the kernel tells of its end as of any other's.
+    fn delete_port(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Makes our table anew with these networks and forwards; removes it if there are no networks.
     fn replace_firewall(
         &self,
@@ -103,6 +105,14 @@ impl Host for Kernel {
             }
             return Err(failed(cause));
         }
+        if spec.kept
+            && let Err(cause) = port::tap::keep(&tap)
+        {
+            if let Err(left) = self.guards.remove(&tap.name, index).await {
+                tracing::error!("the guards of {} stay: {left}", tap.name);
+            }
+            return Err(cause.into());
+        }
         let port = Port {
             interface: tap.name,
             index,
@@ -112,8 +122,13 @@ impl Host for Kernel {
             mtu: spec.mtu,
             queues: spec.queues,
             guards: spec.guards,
+            kept: spec.kept,
         };
         Ok((port, tap.queues))
+    }
+
+    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
+        links::delete_tap(&self.netlink, &port.interface, port.index).await
     }
 
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {

@@ -13,6 +13,7 @@ mod error;
 mod forwards;
 mod heal;
 mod host;
+mod kept_ports;
 mod ports;
 mod recover;
 
