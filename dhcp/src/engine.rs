@@ -6,8 +6,8 @@
 mod import;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddrV4},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     dns::Names,
     leases::{Binding, Change, Table, Ticket},
     moment::Moment,
+    news::News,
     ports::Ports,
     row::{Row, Write},
     v4::{
@@ -42,15 +43,7 @@ pub(crate) struct Engine {
     table: Table,
     next_ticket: Ticket,
     names_changed: bool,
-    told: Told,
-}
-
-/// What whoever watches the leases knows, and about whom there may be news.
-#[derive(Debug, Default)]
-struct Told {
-    addresses: BTreeMap<Mac, Ipv4Addr>,
-    news: BTreeSet<Mac>,
-    all: bool,
+    news: News,
 }
 
 /// Changes on their way to the disk, and what to say when they are there.
@@ -112,9 +105,8 @@ impl Engine {
             row.into_binding(now)
         });
         let table = Table::load(bindings.collect::<Vec<_>>());
-        let live = table.bindings().filter(|binding| binding.is_live(now.boot));
-        let told = Told { addresses: live.map(|binding| (binding.mac, binding.address)).collect(), ..Told::default() };
-        Engine { policy: None, prefix, ports: Ports::default(), table, next_ticket: 1, names_changed: true, told }
+        let news = News::new(table.bindings().filter(|binding| binding.is_live(now.boot)));
+        Engine { policy: None, prefix, ports: Ports::default(), table, next_ticket: 1, names_changed: true, news }
     }
 
     /// Takes a new configuration. Bindings outside its subnet are dropped: the writes for that are to be made durable.
@@ -140,7 +132,7 @@ impl Engine {
         self.table = Table::default();
         self.ports = Ports::default();
         self.names_changed = true;
-        self.told.all = true;
+        self.news.of_everyone();
     }
 
     /// Takes a frame as it came, decides about it and applies the decision.
@@ -152,6 +144,7 @@ impl Engine {
         let request = Request::read(&message, envelope, &mut oddities)?;
         let view = View { policy, ports: &self.ports, table: &self.table, now };
         let Decision { outcome, notes, changes, reply } = server::answer(view, &request);
+        self.news.heard(&request, outcome);
 
         let (mut lasting, mut passing) = (Vec::new(), Vec::new());
         for change in changes {
@@ -162,6 +155,7 @@ impl Engine {
         }
         let next = if !lasting.is_empty() {
             let about = Some((request.mac, outcome));
+            self.news.because(request.mac, outcome);
             let (submission, writes) = self.submit(Submission { ticket: 0, changes: lasting, reply, about }, Some(now));
             Next::Write(submission, writes)
         } else {
@@ -178,7 +172,9 @@ impl Engine {
             if written { &mut changes.iter() } else { &mut changes.iter().rev() };
         for change in order {
             self.table.settle(change, ticket, written);
-            self.told.news.extend(change.binding_of());
+            if let Some(mac) = change.binding_of() {
+                self.news.settled(mac, written);
+            }
         }
         if written {
             Settled { reply, about }
@@ -193,7 +189,7 @@ impl Engine {
         self.table.sweep(now.boot);
         if self.table.next_end(last.boot).is_some_and(|ends| ends <= now.boot) {
             self.names_changed = true;
-            self.told.all = true;
+            self.news.of_everyone();
         }
     }
 
@@ -230,25 +226,9 @@ impl Engine {
         Names { records: guests.into_iter().chain(claimed).collect() }
     }
 
-    /// The leases that began, moved or ended since the last call, as far as the disk has them.
-    pub(crate) fn take_lease_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
-        let Told { addresses: told, news, all } = &mut self.told;
-        if std::mem::take(all) {
-            news.extend(told.keys());
-        }
-        let mut changes = Vec::new();
-        for mac in std::mem::take(news) {
-            let binding = self.table.binding(mac).filter(|binding| binding.is_live(now.boot));
-            let address = binding.map(|binding| binding.address);
-            let before = match address {
-                Some(address) => told.insert(mac, address),
-                None => told.remove(&mac),
-            };
-            if before != address {
-                changes.push(LeaseChange { mac, address });
-            }
-        }
-        changes
+    /// What happened to clients and leases since the last call, as far as the disk has it.
+    pub(crate) fn take_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
+        self.news.take(&self.table, now)
     }
 
     /// The leases that have not ended, by MAC.

@@ -15,10 +15,12 @@ mod leases;
 mod limit;
 mod moment;
 mod network;
+mod news;
 mod ports;
 mod report;
 mod row;
 mod service;
+mod stats;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -26,4 +28,5 @@ pub mod v4;
 mod watch;
 
 pub use service::{Error, Lease, Services, Started};
-pub use watch::{LeaseChange, LeaseWatch};
+pub use stats::{BOUNDS, Counts, Latency};
+pub use watch::{LeaseChange, LeaseKind, LeaseWatch};

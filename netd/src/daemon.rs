@@ -12,6 +12,7 @@ mod privileges;
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,30 +21,37 @@ use std::{
 
 use futures_util::{Stream, StreamExt};
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::watch,
     time::Instant,
 };
 
 use crate::{
     apply::{Guards, Kernel},
+    events::{self, Bus, Heard, LeaseFront, Listener},
+    hooks::Hooks,
+    metrics::serve::Pages,
+    nss,
     observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
+    snoop::Snoop,
     store::{Store, StoreError},
     verbs::{VerbError, Verbs},
 };
 
 pub use lock::LockError;
 pub use privileges::MissingPrivilege;
-pub(crate) use privileges::missing as missing_capabilities;
+pub(crate) use privileges::{missing as missing_capabilities, raise_descriptor_limit};
 
 /// The socket for clients that may change things, in the runtime directory.
 pub const SOCKET: &str = "netd.sock";
 
 /// The socket for everyone.
 pub const READ_ONLY_SOCKET: &str = "netd-ro.sock";
+
+/// The socket that metrics are read from.
+pub const METRICS_SOCKET: &str = "metrics.sock";
 
 /// Members of this group may use [`SOCKET`].
 pub const GROUP: &str = "netd";
@@ -62,6 +70,10 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Where the host's resolvers are listed.
     pub resolv_conf: PathBuf,
+    /// Where metrics are served over TCP too: a loopback address.
+    pub metrics: Option<SocketAddr>,
+    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
+    pub nss_dir: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -71,6 +83,8 @@ impl Default for Options {
             state_dir: "/var/lib/netd".into(),
             runtime_dir: "/run/netd".into(),
             resolv_conf: "/etc/resolv.conf".into(),
+            metrics: None,
+            nss_dir: None,
         }
     }
 }
@@ -101,6 +115,14 @@ pub enum DaemonError {
     Listen {
         /// Its path.
         path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Metrics cannot be served over TCP.
+    #[error("cannot serve metrics on {address}: {cause}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// Why.
         cause: io::Error,
     },
@@ -135,23 +157,41 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     privileges::raise_descriptor_limit();
     let (store, first) = Store::open(&options.config_dir, &options.runtime_dir)?;
     let guards = Arc::new(Guards::new().map_err(ObserveError::Socket)?);
-    let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), guards.clone()).await?;
-    let leases = services.changes();
-    let kernel = Kernel::new(Netlink::open()?, services, guards);
-    let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
+    let hooks = Hooks::new(options.config_dir.join("hooks"));
+    let bus = Bus::default();
+    let front = LeaseFront::new(guards.clone(), bus.clone());
+    let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), Arc::new(front)).await?;
+    let (moves, names) = (bus.listen(), bus.listen());
+    let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks);
+    let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
     verbs.recover(first).await?;
 
+    let pages = Pages::new(Arc::clone(&verbs));
+    let metrics = listen(&options.runtime_dir.join(METRICS_SOCKET), 0o666)?;
+    let metrics_over_tcp = match options.metrics {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|cause| DaemonError::Metrics { address, cause })?)
+        }
+        None => None,
+    };
+
+    let nss_dir = options.nss_dir.clone().unwrap_or_else(|| options.state_dir.join("dnsmasq"));
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
-    let tasks = [
+    let mut tasks = vec![
+        tokio::spawn(pages.clone().serve_unix(metrics)),
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
-        tokio::spawn(follow(leases, Arc::clone(&verbs))),
+        tokio::spawn(follow(moves, Arc::clone(&verbs))),
+        tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
     ];
+    if let Some(listener) = metrics_over_tcp {
+        tasks.push(tokio::spawn(pages.serve_tcp(listener)));
+    }
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
 
@@ -163,7 +203,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     for task in tasks {
         task.abort();
     }
-    for name in [SOCKET, READ_ONLY_SOCKET] {
+    for name in [SOCKET, READ_ONLY_SOCKET, METRICS_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));
     }
@@ -198,9 +238,20 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
 }
 
 /// What becomes of guests' addresses, for port forwards.
-async fn follow(mut leases: watch::Receiver<()>, verbs: Arc<Verbs<Kernel>>) {
-    while leases.changed().await.is_ok() {
-        verbs.follow_guests().await;
+async fn follow(mut moves: Listener, verbs: Arc<Verbs<Kernel>>) {
+    let moves_guests = |heard: &Heard| match heard {
+        Heard::Event(event) => events::moves_guests(event.kind),
+        Heard::Missed(_) => true,
+    };
+    while let Some(heard) = moves.next().await {
+        let mut look = moves_guests(&heard);
+        // One look for all that has happened meanwhile.
+        while let Some(heard) = moves.waiting() {
+            look |= moves_guests(&heard);
+        }
+        if look {
+            verbs.follow_guests().await;
+        }
     }
 }
 

@@ -6,18 +6,25 @@
 //! ```
 
 pub mod apply;
+mod capture;
 pub mod check;
 pub mod cli;
 pub mod daemon;
 pub mod doctor;
+pub mod events;
+pub mod hooks;
 pub mod host;
 mod import;
+pub mod metrics;
 pub mod model;
+pub mod nss;
 pub mod observe;
+mod packet;
 pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod server;
+pub mod snoop;
 mod sockets;
 pub mod store;
 pub mod verbs;

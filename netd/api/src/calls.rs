@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
+pub use crate::metadata::{GetMetadata, SetMetadata};
 use crate::{AddressSource, AdoptedPort, Forward, Lease, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
@@ -18,11 +19,14 @@ pub enum Method {
     UndefineNetwork,
     SetAutostart,
     DumpXml,
+    GetMetadata,
+    SetMetadata,
     ListLeases,
     ListPorts,
     GetPorts,
     AddPort,
     ListAddresses,
+    OpenCapture,
     ListForwards,
     AddForward,
     DeleteForward,
@@ -30,11 +34,12 @@ pub enum Method {
     AdoptNetwork,
     CreatePort,
     DeletePort,
+    Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 21] = [
+    pub const ALL: [Method; 25] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -44,11 +49,14 @@ impl Method {
         Method::UndefineNetwork,
         Method::SetAutostart,
         Method::DumpXml,
+        Method::GetMetadata,
+        Method::SetMetadata,
         Method::ListLeases,
         Method::ListPorts,
         Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
+        Method::OpenCapture,
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
@@ -56,6 +64,7 @@ impl Method {
         Method::AdoptNetwork,
         Method::CreatePort,
         Method::DeletePort,
+        Method::Monitor,
     ];
 
     /// The name in the interface.
@@ -69,18 +78,23 @@ impl Method {
             Method::ListNetworks
             | Method::GetNetwork
             | Method::DumpXml
+            | Method::GetMetadata
             | Method::ListLeases
             | Method::ListPorts
             | Method::GetPorts
             | Method::ListAddresses
-            | Method::ListForwards => false,
+            | Method::ListForwards
+            | Method::Monitor => false,
             Method::DefineNetwork
             | Method::CreateNetwork
             | Method::StartNetwork
             | Method::DestroyNetwork
             | Method::UndefineNetwork
             | Method::SetAutostart
+            | Method::SetMetadata
             | Method::AddPort
+            // Changes nothing, but what others say is not for everyone.
+            | Method::OpenCapture
             | Method::AddForward
             | Method::DeleteForward
             | Method::ImportLeases
@@ -184,6 +198,16 @@ pub struct ListAddresses {
     pub source: AddressSource,
 }
 
+/// Parameters of `OpenCapture`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct OpenCapture {
+    /// A port's interface, or an active network's bridge.
+    pub interface: String,
+    /// Bytes of each frame, 64 to 262,144.
+    pub snaplen: u32,
+}
+
 /// Parameters of `ListForwards`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 #[serde(deny_unknown_fields)]
@@ -256,4 +280,12 @@ pub struct CreatePort {
 pub struct DeletePort {
     /// The port's interface name.
     pub interface: String,
+}
+
+/// Parameters of `Monitor`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// Name or UUID; all networks if absent.
+    pub network: Option<String>,
 }

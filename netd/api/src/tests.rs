@@ -76,11 +76,14 @@ fn types_of(method: Method) -> String {
         Method::DefineNetwork | Method::CreateNetwork => (calls::NewNetwork::TYPE, NetworkReply::TYPE),
         Method::SetAutostart => (calls::SetAutostart::TYPE, NetworkReply::TYPE),
         Method::DumpXml => (calls::DumpXml::TYPE, Xml::TYPE),
+        Method::GetMetadata => (calls::GetMetadata::TYPE, Metadata::TYPE),
+        Method::SetMetadata => (calls::SetMetadata::TYPE, NetworkReply::TYPE),
         Method::ListLeases => (calls::ListLeases::TYPE, Leases::TYPE),
         Method::ListPorts => (calls::ListPorts::TYPE, Ports::TYPE),
         Method::GetPorts => (calls::GetPorts::TYPE, PortDetails::TYPE),
         Method::AddPort => (calls::AddPort::TYPE, PortReply::TYPE),
         Method::ListAddresses => (calls::ListAddresses::TYPE, Addresses::TYPE),
+        Method::OpenCapture => (calls::OpenCapture::TYPE, Capture::TYPE),
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
@@ -88,6 +91,7 @@ fn types_of(method: Method) -> String {
         Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
         Method::CreatePort => (calls::CreatePort::TYPE, PortReply::TYPE),
         Method::DeletePort => (calls::DeletePort::TYPE, PortReply::TYPE),
+        Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))
 }

@@ -2,7 +2,7 @@
 //! and outlives the daemon that uses it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard},
@@ -10,13 +10,16 @@ use std::{
 
 use super::{Executor, Outcome, StepError};
 use crate::{
+    hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
-    model::{Ports, Protocol},
+    metrics::Traffic,
+    model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
     plan::{Bridge, Step, Undo},
     port::{self, Port},
     registry::PortSpec,
-    verbs::{Host, PortError},
+    snoop::Seen,
+    verbs::{CaptureError, Host, PortError},
 };
 
 /// A handle on the host; clones are the same host.
@@ -35,8 +38,16 @@ pub(crate) struct World {
     pub(crate) leases: Vec<dhcp::Lease>,
     /// Networks whose servers run: in the daemon's process.
     pub(crate) services: BTreeSet<String>,
+    /// Where guests' addresses are listened for: network and bridge.
+    pub(crate) listening: Vec<(String, String)>,
     /// Where DNS is served.
     pub(crate) dns_port: u16,
+    /// The hooks that ran, each with how many networks were served and how many taps there were.
+    pub(crate) hooked: Vec<String>,
+    /// What the last of them read.
+    pub(crate) hook_input: String,
+    /// The operation at which hooks fail.
+    pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
     pub(crate) trouble: Option<Trouble>,
     next_index: u32,
@@ -76,12 +87,19 @@ impl Fake {
         let lo = link(1, "lo", LinkKind::Other);
         let eth0 = link(2, "eth0", LinkKind::Other);
         let address = |link, text: &str| LinkAddress { link, address: text.parse().unwrap() };
-        let route = |text: &str, link| Route { destination: text.parse().unwrap(), gateway: None, link, metric: 0 };
+        let route = |text: &str, link| Route {
+            destination: text.parse().unwrap(),
+            gateway: None,
+            link,
+            metric: 0,
+            from_router: text == "::/0",
+        };
         let host = HostState {
             links: vec![lo, eth0],
             addresses: vec![address(1, "127.0.0.1/8"), address(2, "10.0.0.5/24")],
-            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2))],
+            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2)), route("::/0", Some(2))],
             forwarding: false,
+            forwarding6: false,
         };
         Fake(Arc::new(Mutex::new(World { host, next_index: 3, dns_port: 53, ..World::default() })))
     }
@@ -105,7 +123,9 @@ impl Fake {
 
     /// The same, with what is to go wrong still to come.
     pub(crate) fn end_daemon(&self) {
-        self.world().services.clear();
+        let mut world = self.world();
+        world.services.clear();
+        world.listening.clear();
     }
 
     /// The machine starts anew: nothing of anybody's networks is left.
@@ -157,6 +177,8 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         master: None,
         isolated: false,
         ipv6_disabled: kind == LinkKind::Other,
+        accept_ra: 1,
+        autoconf: true,
         route_localnet: false,
     }
 }
@@ -204,6 +226,10 @@ impl World {
             }
             Step::SetBridge(bridge) => self.set_bridge(bridge)?,
             Step::DisableIpv6 { bridge } => self.link(bridge)?.ipv6_disabled = true,
+            Step::EnableIpv6 { bridge } => {
+                let link = self.link(bridge)?;
+                (link.ipv6_disabled, link.accept_ra, link.autoconf) = (false, 0, false);
+            }
             Step::RouteLocalnet { bridge, on } => self.link(bridge)?.route_localnet = *on,
             Step::AddAddress { bridge, address } => {
                 let link = self.link(bridge)?.index;
@@ -216,7 +242,13 @@ impl World {
                 let connected: Vec<Route> = self
                     .host
                     .addresses_of(index)
-                    .map(|address| Route { destination: address.trunc(), gateway: None, link: Some(index), metric: 0 })
+                    .map(|address| Route {
+                        destination: address.trunc(),
+                        gateway: None,
+                        link: Some(index),
+                        metric: 0,
+                        from_router: false,
+                    })
                     .collect();
                 self.host.routes.extend(connected);
             }
@@ -227,7 +259,8 @@ impl World {
                     destination: route.destination,
                     gateway: Some(route.gateway),
                     link: Some(link.index),
-                    metric: route.metric.unwrap_or(0),
+                    metric: route.metric.unwrap_or(if route.gateway.is_ipv6() { 1024 } else { 0 }),
+                    from_router: false,
                 };
                 self.host.routes.push(route);
             }
@@ -240,6 +273,14 @@ impl World {
                 self.table.get_or_insert_default().insert(network.bridge.clone(), network.clone());
             }
             Step::EnableForwarding => self.host.forwarding = true,
+            Step::KeepRouterAdvertisements { interface } => self.link(interface)?.accept_ra = 2,
+            Step::EnableForwarding6 => {
+                self.host.forwarding6 = true;
+                // A router takes no routes from others, unless told to.
+                let HostState { links, routes, .. } = &mut self.host;
+                let keeps = |index| links.iter().any(|link| Some(link.index) == index && link.accept_ra == 2);
+                routes.retain(|route| !route.from_router || keeps(route.link));
+            }
             Step::GuardPorts { .. } => {}
             Step::IsolatePort { index, isolated } => {
                 if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
@@ -288,6 +329,10 @@ impl World {
                 self.forwards.clear();
             }
             Undo::DisableForwarding => self.host.forwarding = false,
+            Undo::DisableForwarding6 => self.host.forwarding6 = false,
+            Undo::RestoreRouterAdvertisements { interface } => {
+                self.host.links.iter_mut().filter(|link| link.name == *interface).for_each(|link| link.accept_ra = 1);
+            }
         }
     }
 }
@@ -375,8 +420,24 @@ impl Host for Fake {
         self.call(|_| Ok(())).await
     }
 
-    async fn heal_guards(&self) -> Result<(), StepError> {
-        Ok(())
+    async fn heal_guards(&self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    async fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> Result<(), HookError> {
+        let mut world = self.world();
+        let state = (world.services.len(), world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).count());
+        world.hooked.push(format!("{network} {} {state:?}", operation.name()));
+        world.hook_input = input();
+        match world.refusing_hook == Some(operation) {
+            true => Err(HookError { command: "hook".into(), how: How::Status { status: 1, stderr: "no".into() } }),
+            false => Ok(()),
+        }
     }
 
     async fn port_gone(&self, _port: &Port) -> Result<(), StepError> {
@@ -410,6 +471,30 @@ impl Host for Fake {
 
     async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {
         Ok(())
+    }
+
+    fn listen(&self, networks: &[(String, String)]) {
+        self.world().listening = networks.to_vec();
+    }
+
+    fn heard(&self, _mac: MacAddr) -> Vec<Seen> {
+        Vec::new()
+    }
+
+    fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
+        unreachable!("a host made of values has no frames")
+    }
+
+    async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
+        Ok(HashMap::new())
+    }
+
+    fn server_counts(&self, _network: &str) -> Option<dhcp::Counts> {
+        None
+    }
+
+    async fn table_rewrites(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {

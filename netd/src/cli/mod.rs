@@ -5,13 +5,17 @@
 
 mod args;
 mod completion;
+mod capture;
 mod connect;
 mod edit;
+mod event_text;
+mod events;
 mod failure;
 mod format;
 mod forward;
 mod import;
 mod manual;
+mod metadata;
 mod net;
 mod net_port;
 mod port;
@@ -36,7 +40,7 @@ use crate::{
     doctor,
 };
 
-use args::{Ask, Cli, DaemonArgs, Global, ImportArgs, Names, OutputForm, PortVerb, Verb};
+use args::{Ask, CaptureArgs, Cli, DaemonArgs, DaemonRunArgs, Global, ImportArgs, Names, OutputForm, PortVerb, Verb, Watch};
 use failure::Failure;
 
 /// What a verb that succeeded has to say.
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
     let socket = socket(&cli.global);
     let result = match cli.verb {
         Verb::Daemon(args) => return daemon(args),
+        Verb::Capture(args) => return capture(&socket, &args, form),
         Verb::Doctor(args) => return doctor(&socket, &options(args), form),
         Verb::Import(args) => return import(&socket, &args, form),
         Verb::Completion { shell } => return completion(shell),
@@ -103,6 +108,7 @@ pub fn main() -> ExitCode {
             .map_err(|cause| Failure::file(&directory, &cause)),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
+        Verb::Watch(verb) => return watch(&socket, &verb, form, quiet),
         Verb::Ask(verb) => runtime().and_then(|runtime| runtime.block_on(ask(&socket, &verb))),
     };
     print(&result, form, quiet);
@@ -162,9 +168,41 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     built.map_err(|cause| Failure::new(format!("cannot start: {}", failure::without_number(&cause))))
 }
 
+/// These print while they run.
+fn watch(socket: &Path, verb: &Watch, form: OutputForm, quiet: bool) -> ExitCode {
+    let watched = runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            match verb {
+                Watch::Events(args) => events::events(socket, args, form).await.map(|()| ExitCode::SUCCESS),
+                Watch::NetEvent(args) => events::net_event(socket, args).await,
+                Watch::Wait(args) => {
+                    print(&Ok(events::wait(socket, args).await?), form, quiet);
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
+        })
+    });
+    watched.unwrap_or_else(|failure| {
+        print(&Err(failure), form, quiet);
+        ExitCode::FAILURE
+    })
+}
+
 fn options(args: DaemonArgs) -> Options {
-    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf } = args;
-    Options { config_dir, state_dir, runtime_dir, resolv_conf }
+    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir } = args;
+    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, metrics: None }
+}
+
+/// What it captured is its output; there is nothing else to print but an error.
+fn capture(socket: &Path, args: &CaptureArgs, form: OutputForm) -> ExitCode {
+    match capture::run(socket, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let (_, stderr) = render(&Err(failure), form, false);
+            let _: io::Result<()> = io::stderr().write_all(stderr.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The exit status is a failure if a check fails, as virt-host-validate's.
@@ -225,6 +263,8 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetInfo(network) => net::info(socket, network).await,
         Ask::NetName(network) => net::name(socket, network).await,
         Ask::NetUuid(network) => net::uuid(socket, network).await,
+        Ask::NetDesc(args) => metadata::desc(socket, args).await,
+        Ask::NetMetadata(args) => metadata::metadata(socket, args).await,
         Ask::NetEdit(network) => edit::network(socket, network).await,
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::NetPortList(args) => net_port::list(socket, args).await,
@@ -241,11 +281,11 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
 }
 
 /// Logs to stderr, as much as $RUST_LOG says.
-fn daemon(args: DaemonArgs) -> ExitCode {
+fn daemon(args: DaemonRunArgs) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
-    match daemon::run(&options(args)) {
+    match daemon::run(&Options { metrics: args.metrics, ..options(args.places) }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _: io::Result<()> = writeln!(io::stderr(), "error: {error}");

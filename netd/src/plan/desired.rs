@@ -2,13 +2,19 @@
 
 use std::{net::IpAddr, path::Path};
 
-use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
+use dhcp::config::{
+    Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
+    Mac, NetworkConfig, Option4, Range4, Reservation4,
+};
 use ipnet::{IpNet, Ipv4Net};
-use nat::guards::Sources;
+use nat::guards::{Sources, Sources4, Sources6, link_local};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use crate::model::{Dhcp, DhcpHost, DhcpRange, Forward, HostService, LeaseTime, MacAddr, Nat, Network, Ports, Route};
+use crate::model::{
+    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService, LeaseTime, MacAddr, Nat,
+    Network, Ports, Route, Subnet,
+};
 
 /// The shortest lease the server gives, in seconds.
 const SHORTEST_LEASE: u32 = 120;
@@ -19,11 +25,15 @@ pub struct Desired {
     /// The bridge.
     pub bridge: Bridge,
     /// The host's addresses on it.
-    pub addresses: Vec<Ipv4Net>,
+    pub addresses: Vec<IpNet>,
+    /// It has IPv6 at all: one of the addresses is.
+    pub ipv6: bool,
     /// Routes through gateways on it.
     pub routes: Vec<StaticRoute>,
-    /// The host has to route.
+    /// The host has to route IPv4.
     pub forwarding: bool,
+    /// The host has to route IPv6.
+    pub forwarding6: bool,
     /// What comes from 127.0.0.1 may go out by the bridge, and answers may come in: there are port forwards.
     pub route_localnet: bool,
     /// Its rules.
@@ -34,7 +44,7 @@ pub struct Desired {
     pub ports: Vec<u32>,
     /// The taps reach the host and what is behind it, but not each other.
     pub isolated: bool,
-    /// What IPv4 addresses its guarded ports may use beside their own.
+    /// What addresses its guarded ports may use beside their own.
     pub sources: Sources,
 }
 
@@ -57,22 +67,30 @@ pub struct Bridge {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticRoute {
     /// Where it leads.
-    pub destination: Ipv4Net,
-    /// The next hop.
-    pub gateway: Ipv4Addr,
+    pub destination: IpNet,
+    /// The next hop, of the same family.
+    pub gateway: IpAddr,
     /// Kernel metric; lower wins.
     pub metric: Option<u32>,
 }
 
+impl StaticRoute {
+    /// The metric that the kernel takes where none is given (`IP6_RT_PRIO_USER`).
+    pub(super) fn usual_metric(&self) -> u32 {
+        if self.gateway.is_ipv6() { 1024 } else { 0 }
+    }
+}
+
 /// What `network` is made of when active, on the bridge `name` with `mac`, asking the resolvers in `resolv_conf`.
 pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, ports: Vec<u32>) -> Desired {
-    let addresses: Vec<Ipv4Net> = network.ipv4().collect();
+    let addresses: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.address).collect();
     let routes = network
         .routes
         .iter()
-        .filter_map(|route| {
-            let (destination, gateway) = ipv4_route(route)?;
-            Some(StaticRoute { destination, gateway, metric: route.metric })
+        .map(|route| StaticRoute {
+            destination: route.destination.trunc(),
+            gateway: route.gateway,
+            metric: route.metric,
         })
         .collect();
     let bridge =
@@ -80,26 +98,41 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
     Desired {
         bridge,
         routes,
-        forwarding: !matches!(network.forward, Forward::Isolated) && !addresses.is_empty(),
-        route_localnet: !network.forwards.is_empty(),
+        ipv6: network.ipv6_addresses().next().is_some(),
+        forwarding: !matches!(network.forward, Forward::Isolated) && network.ipv4().next().is_some(),
+        forwarding6: !matches!(network.forward, Forward::Isolated) && network.ipv6_addresses().next().is_some(),
+        route_localnet: network.forwards.iter().any(|forward| !forward.at().is_ipv6()),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
-        sources: sources(network, name),
+        sources: sources(network, name, mac),
         isolated: network.isolated_ports == Some(true) || network.policy.is_silent(),
         addresses,
         ports,
     }
 }
 
-fn sources(network: &Network, bridge: &str) -> Sources {
-    if network.subnets.iter().any(|subnet| subnet.dhcp.is_some()) {
-        return Sources::Leases;
+fn sources(network: &Network, bridge: &str, mac: MacAddr) -> Sources {
+    let ipv4 = if network.subnets.iter().any(|subnet| subnet.ipv4().is_some() && subnet.dhcp.is_some()) {
+        Sources4::Leases
+    } else {
+        Sources4::Network {
+            subnets: network.ipv4().map(|address| address.trunc()).collect(),
+            host: network.ipv4().map(|address| address.addr()).collect(),
+        }
+    };
+    Sources { bridge: bridge.to_owned(), ipv4, ipv6: sources6(network, mac) }
+}
+
+fn sources6(network: &Network, mac: MacAddr) -> Sources6 {
+    let mut host: Vec<_> = network.ipv6_addresses().map(|address| address.addr()).collect();
+    if !host.is_empty() {
+        // What the kernel gives the bridge.
+        host.push(link_local(mac.0));
+        return Sources6 { prefixes: network.ipv6_addresses().map(|address| address.trunc()).collect(), host };
     }
-    Sources::Network {
-        bridge: bridge.to_owned(),
-        subnets: network.ipv4().map(|address| address.trunc()).collect(),
-        host: network.ipv4().map(|address| address.addr()).collect(),
-    }
+    // Among themselves; or as the network beyond the host's own bridge has it, of which we know nothing.
+    let any = network.ipv6 == Some(true) || !network.forward.has_own_bridge();
+    Sources6 { prefixes: if any { Sources6::any() } else { Vec::new() }, host }
 }
 
 fn firewall(network: &Network, bridge: &str) -> nat::Network {
@@ -109,12 +142,13 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
             dev: nat.dev.clone(),
             addresses: nat.addresses,
             ports: nat.ports.unwrap_or(Nat::DEFAULT_PORTS),
+            ipv6: nat.ipv6 == Some(true),
         },
         Forward::Route { dev } => nat::Mode::Route { dev: dev.clone() },
         // where the bridge is not ours, nothing is
         Forward::Open | Forward::Bridged | Forward::Macvtap(_) => nat::Mode::Open,
     };
-    let subnets = network.ipv4().map(|address| address.trunc()).collect();
+    let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc()).collect();
     nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None, policy: policy(network) }
 }
 
@@ -139,16 +173,56 @@ fn policy(network: &Network) -> nat::Policy {
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {
     let dhcp4 = network.subnets.iter().find_map(|subnet| Some(dhcp4(network, subnet.ipv4()?, subnet.dhcp.as_ref()?)));
+    let by_hand = || network.dnsmasq.iter().map(|option| &option.meaning);
+    let hosts = by_hand().flat_map(|it| if let Dnsmasq::Hosts(hosts) = it { hosts.as_slice() } else { &[] });
+    let texts = by_hand().filter_map(|it| if let Dnsmasq::Text(text) = it { Some(text) } else { None });
+    let forwarders = by_hand().filter_map(|it| if let Dnsmasq::Forwarder(to) = it { Some(to) } else { None });
+    let services = by_hand().filter_map(|it| match it {
+        Dnsmasq::Service { name, target, port, priority, weight } => Some(ServedService {
+            name: name.clone(),
+            target: target.clone(),
+            port: *port,
+            priority: *priority,
+            weight: *weight,
+        }),
+        _ => None,
+    });
+    let subnets = |is_one: fn(&Subnet) -> bool| {
+        network.subnets.iter().filter(|subnet| is_one(subnet)).map(|subnet| subnet.address.trunc()).collect()
+    };
     let dns = (network.dns.enable && !network.subnets.is_empty()).then(|| DnsConfig {
-        listen: network.ipv4().map(|address| IpAddr::V4(address.addr())).collect(),
-        subnets: network.ipv4().map(|address| address.trunc()).collect(),
+        listen: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
+        subnets: subnets(|subnet| subnet.local_ptr != Some(false)),
+        reverse_upstream: subnets(|subnet| subnet.local_ptr == Some(false)),
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         local_only: network.domain.as_ref().is_some_and(|domain| domain.local_only),
-        hosts: network.dns.hosts.iter().map(|host| (host.ip, host.names.clone())).collect(),
+        hosts: network.dns.hosts.iter().chain(hosts).map(|host| (host.ip, host.names.clone())).collect(),
+        texts: network.dns.texts.iter().chain(texts).map(|text| (text.name.clone(), text.value.clone())).collect(),
+        services: network.dns.services.iter().map(|service| dns_service(network, service)).chain(services).collect(),
+        forward_plain_names: network.dns.forward_plain_names == Some(true),
         forward: !matches!(network.forward, Forward::Isolated),
+        forwarders: network.dns.forwarders.iter().chain(forwarders).map(dns_forwarder).collect(),
         resolv_conf: resolv_conf.to_owned(),
     });
     NetworkConfig { network: network.name.as_str().to_owned(), bridge: bridge.to_owned(), dhcp4, dns }
+}
+
+/// A record of a service that names no domain is in the network's.
+fn dns_service(network: &Network, service: &DnsService) -> ServedService {
+    let domain = service.domain.as_ref().or(network.domain.as_ref().map(|domain| &domain.name));
+    let under = domain.map(|domain| format!(".{domain}")).unwrap_or_default();
+    ServedService {
+        name: format!("_{}._{}{under}", service.service, service.protocol),
+        target: service.target.clone(),
+        // what dnsmasq says where nothing is said; 0 where there is no target
+        port: service.port.unwrap_or(u16::from(service.target.is_some())),
+        priority: service.priority.unwrap_or(0),
+        weight: service.weight.unwrap_or(0),
+    }
+}
+
+fn dns_forwarder(forwarder: &DnsForwarder) -> ServedForwarder {
+    ServedForwarder { domain: forwarder.domain.clone(), address: forwarder.address, port: forwarder.port }
 }
 
 fn ipv4_route(route: &Route) -> Option<(Ipv4Net, Ipv4Addr)> {
@@ -168,7 +242,13 @@ fn dhcp4(network: &Network, server: Ipv4Net, dhcp: &Dhcp) -> Dhcp4Config {
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         mtu: network.mtu.and_then(|mtu| u16::try_from(mtu).ok()),
         routes: network.routes.iter().filter_map(ipv4_route).collect(),
+        options: network.dnsmasq.iter().filter_map(dhcp_option).collect(),
     }
+}
+
+fn dhcp_option(option: &DnsmasqOption) -> Option<Option4> {
+    let Dnsmasq::DhcpOption(option) = &option.meaning else { return None };
+    Some(Option4 { code: option.code, value: option.value.clone(), force: option.force })
 }
 
 fn range4(range: &DhcpRange) -> Option<Range4> {

@@ -34,10 +34,10 @@ impl Registry {
             let has = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
             return Err(not_there(format!("bridge {bridge} has the MAC address {has}, not {mac}")));
         }
-        for subnet in network.ipv4() {
+        for subnet in network.subnets.iter().map(|subnet| subnet.address) {
             if let Some(user) = host.in_use(subnet, &[bridge.as_str()]) {
-                let (subnet, by) = (subnet.trunc().into(), user.by.into());
-                return Err(Refusal::SubnetInUse { subnet, by, interface: user.interface });
+                let subnet = subnet.trunc();
+                return Err(Refusal::SubnetInUse { subnet, by: user.by, interface: user.interface });
             }
         }
         self.refuse_live_conflicts(&network)?;

@@ -27,6 +27,15 @@ pub enum Refusal {
     /// Created while active.
     #[error("Requested operation is not valid: network is already active as '{0}'")]
     AlreadyActiveAs(String),
+    /// Metadata of a live network that is none.
+    #[error("Requested operation is not valid: network is not running")]
+    NotRunning,
+    /// Metadata of a definition that is none.
+    #[error("Requested operation is not valid: cannot change persistent config of a transient network")]
+    TransientConfig,
+    /// An element of metadata to remove that is not there.
+    #[error("metadata not found: Requested metadata element is not present")]
+    NoMetadata,
     /// Needs an active network.
     #[error("Requested operation is not valid: network '{0}' is not active")]
     NotActive(String),
@@ -150,6 +159,9 @@ impl Refusal {
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
             | Refusal::PortInUse(_)
+            | Refusal::NotRunning
+            | Refusal::TransientConfig
+            | Refusal::NoMetadata
             | Refusal::TransientAutostart
             | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
             Refusal::Conflict(_)
@@ -192,7 +204,9 @@ impl Refusal {
                 Some(format!("'netd forward-list {other}' shows where it leads; delete that, or choose another port"))
             }
             Refusal::NoForward { network, .. } => Some(format!("'netd forward-list {network}' shows what it forwards")),
-            Refusal::WhichForward { .. } => Some("say at which with --address".into()),
+            Refusal::WhichForward { .. } => {
+                Some("say at which with --address; 0.0.0.0 is every IPv4 address, :: every IPv6 one".into())
+            }
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, AdoptNetwork, CreatePort, DeleteForward, DeletePort, DumpXml, GetPorts, ImportLeases,
-        ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
+        AddForward, AddPort, AdoptNetwork, CreatePort, DeleteForward, DeletePort, DumpXml, GetPorts, ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks,
+        ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -70,6 +70,18 @@ pub(super) async fn answer<H: Host>(verbs: &Verbs<H>, access: Access, call: &Raw
     }
 }
 
+/// Whether the call asks for events; the answer to that is no single reply.
+pub(super) fn is_monitor(call: &RawCall) -> bool {
+    call.method.rsplit_once('.').is_some_and(|(interface, name)| interface == INTERFACE && name == "Monitor")
+}
+
+/// The name of the network whose events are asked for, if not those of all.
+pub(super) fn monitored<H: Host>(verbs: &Verbs<H>, call: &RawCall) -> Result<Option<String>, Answer> {
+    let Monitor { network } = parameters(call)?;
+    let found = network.map(|key| verbs.get(&key)).transpose();
+    found.map(|found| found.map(|reply| reply.network.name)).map_err(|error| reply::<()>(Err(error)))
+}
+
 fn read_only(method: Method) -> Error {
     Error::new(ErrorKind::AccessDenied, format!("operation forbidden: read only access prevents {}", method.name()))
         .with_hint("run as root or as a member of group netd, on the socket netd.sock")
@@ -81,6 +93,7 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let ListNetworks {} = parameters(call)?;
             reply(Ok(verbs.list()))
         }
+        Method::Monitor => Answer::Wrong(varlink_service::Error::ExpectedMore),
         Method::GetNetwork => reply(verbs.get(&parameters::<OneNetwork>(call)?.network)),
         Method::DefineNetwork => reply(verbs.define(&parameters::<NewNetwork>(call)?.xml).await),
         Method::CreateNetwork => reply(verbs.create(&parameters::<NewNetwork>(call)?.xml).await),
@@ -95,6 +108,8 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let DumpXml { network, inactive } = parameters(call)?;
             reply(verbs.dump_xml(&network, inactive).map(|xml| Xml { xml }))
         }
+        Method::GetMetadata => reply(verbs.metadata(&parameters(call)?)),
+        Method::SetMetadata => reply(verbs.set_metadata(&parameters(call)?).await),
         Method::ListLeases => {
             let ListLeases { network, mac } = parameters(call)?;
             reply(verbs.leases(&network, mac.as_deref()))
@@ -111,6 +126,13 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         Method::ListAddresses => {
             let ListAddresses { guest, source } = parameters(call)?;
             reply(verbs.addresses(&guest, source).await)
+        }
+        Method::OpenCapture => {
+            let OpenCapture { interface, snaplen } = parameters(call)?;
+            match verbs.open_capture(&interface, snaplen) {
+                Ok((capture, fd)) => with_fds(reply(Ok(capture)), vec![fd]),
+                Err(error) => Answer::Refused(error.into()),
+            }
         }
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),

@@ -13,6 +13,7 @@ use netd_api::{ForwardReply, Forwards};
 
 use super::{Host, VerbError, Verbs};
 use crate::{
+    events::forward_changed,
     model::NetworkName,
     observe::listeners::Listener,
     plan::Step,
@@ -105,6 +106,13 @@ impl<H: Host> Verbs<H> {
                 ));
             }
         }
+        if forward.address.as_deref() == Some("::") {
+            notices.push(
+                "on this host itself ::1 does not lead there, for the kernel takes no answers to ::1 from a network: use \
+                 another of the host's addresses"
+                    .to_owned(),
+            );
+        }
         if let Some(Listener { port, program }) = listener {
             let who = match program {
                 Some((name, pid)) => format!("{name} (pid {pid})"),
@@ -153,6 +161,24 @@ impl<H: Host> Verbs<H> {
         self.open_localnet(&before, after).await
     }
 
+    fn tell_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) {
+        let tell = |forward: &nat::Forward, detail: String| {
+            // Those of a network that is stopped end with it.
+            let network = self.registry().on_bridge(&forward.bridge).map(NetworkName::to_string);
+            if let Some(network) = network {
+                self.events.tell(forward_changed(Some(&network), detail));
+            }
+        };
+        for forward in after.iter().filter(|forward| !before.contains(forward)) {
+            tell(forward, leads(forward));
+        }
+        let same =
+            |a: &nat::Forward, b: &nat::Forward| (a.protocol, a.address, a.ports) == (b.protocol, b.address, b.ports);
+        for forward in before.iter().filter(|gone| !after.iter().any(|forward| same(gone, forward))) {
+            tell(forward, format!("{} is not forwarded any more", at(forward)));
+        }
+    }
+
     /// Before the rules that guard 127.0.0.1 go. A bridge that is gone took its setting along.
     async fn close_localnet(&self, before: &[nat::Forward], after: &[nat::Forward]) {
         for bridge in bridges(before).difference(&bridges(after)) {
@@ -173,13 +199,45 @@ impl<H: Host> Verbs<H> {
             let step = Step::RouteLocalnet { bridge: (*bridge).to_owned(), on: true };
             result = result.and(self.host.run(&step).await.map(drop));
         }
+        self.tell_forwards(before, &after);
         *self.applied() = after;
         Ok(result?)
     }
 }
 
+/// Where a forward leads, in a line.
+fn leads(forward: &nat::Forward) -> String {
+    let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let (first, last) = forward.ports;
+    let targets = forward.targets.iter();
+    let to: Vec<String> = targets
+        .map(|(address, port)| {
+            let ports = range(*port, port.saturating_add(last - first));
+            if address.is_ipv6() { format!("[{address}]:{ports}") } else { format!("{address}:{ports}") }
+        })
+        .collect();
+    let to = if to.is_empty() { "nobody yet".to_owned() } else { to.join(", ") };
+    format!("{} leads to {to}", at(forward))
+}
+
+/// The port of the host, as `forward-add` takes it.
+fn at(forward: &nat::Forward) -> String {
+    let (first, last) = forward.ports;
+    let protocol = match forward.protocol {
+        nat::Protocol::Tcp => "tcp",
+        nat::Protocol::Udp => "udp",
+    };
+    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    match forward.address {
+        Some(address) => format!("{protocol}/{ports} of {address}"),
+        None => format!("{protocol}/{ports}"),
+    }
+}
+
+/// Where connections from 127.0.0.1 may go.
 fn bridges(forwards: &[nat::Forward]) -> BTreeSet<&str> {
-    forwards.iter().map(|forward| forward.bridge.as_str()).collect()
+    let is_ipv4 = |forward: &&nat::Forward| forward.address.is_none_or(|address| address.is_ipv4());
+    forwards.iter().filter(is_ipv4).map(|forward| forward.bridge.as_str()).collect()
 }
 
 #[cfg(test)]

@@ -10,10 +10,13 @@
 
 mod adopt;
 mod error;
+mod facts;
 mod forwards;
 mod heal;
+mod hooks;
 mod host;
 mod kept_ports;
+mod metadata;
 mod ports;
 mod recover;
 
@@ -22,16 +25,19 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use netd_api::{Leases, NetworkReply, Networks};
+use netd_api::{EventKind, Leases, NetworkReply, Networks};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use error::VerbError;
-pub use host::{Host, PortError};
+pub use host::{CaptureError, Host, PortError};
 
 use crate::{
     apply,
+    events::{Bus, Listener, lifecycle},
+    hooks::Operation,
     host::HostState,
     model::{MacAddr, Network, NetworkName},
+    nss::Known,
     plan::Step,
     registry::{Live, Registry, Start, Stop},
     store::{Phase, Record, Store},
@@ -47,23 +53,32 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    heals: facts::Heals,
+    events: Bus,
 }
 
 impl<H: Host> Verbs<H> {
-    /// The verbs on `host`, with nothing known yet: [`Verbs::recover`] comes next.
-    pub fn new(host: H, store: Store, registry: Registry) -> Arc<Self> {
+    /// The verbs on `host`, with nothing known yet: [`Verbs::recover`] comes next. What happens is told to `events`.
+    pub fn new(host: H, store: Store, registry: Registry, events: Bus) -> Arc<Self> {
         Arc::new(Verbs {
             host,
             store,
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            heals: facts::Heals::default(),
+            events,
         })
     }
 
     /// Waits for the verb that runs and keeps others from starting: for a clean end of the daemon.
     pub async fn quiet(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
+    }
+
+    /// Hears what happens from now on.
+    pub fn listen(&self) -> Listener {
+        self.events.listen()
     }
 
     // A panic while the lock was held cannot leave the registry half changed: its changes are single assignments.
@@ -73,6 +88,22 @@ impl<H: Host> Verbs<H> {
 
     fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
         self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of the active networks.
+    pub(crate) fn active_networks(&self) -> Vec<String> {
+        self.active().iter().map(NetworkName::to_string).collect()
+    }
+
+    /// What the host's resolver is to know of an active network.
+    pub(crate) fn known_to_host(&self, network: &str) -> Option<Known> {
+        let registry = self.registry();
+        let (name, live) = registry.find_live(network).ok()?;
+        Some(Known {
+            bridge: live.desired.bridge.name.clone(),
+            leases: self.host.leases(name.as_str()),
+            ports: registry.ports(Some(name)).into_iter().cloned().collect(),
+        })
     }
 
     /// Every network.
@@ -106,6 +137,7 @@ impl<H: Host> Verbs<H> {
         self.save_definition(&network)?;
         let name = network.name.clone();
         self.registry_mut().defined(network);
+        self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
         reply(&self.registry(), &name, Vec::new())
     }
 
@@ -133,6 +165,7 @@ impl<H: Host> Verbs<H> {
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
         let Start { network, definition, mut desired, steps, already, notices } = start;
         let name = network.name.clone();
+        self.call_hooks(&network, Operation::Start).await?;
         if let Some(definition) = definition {
             self.save_definition(&definition)?;
             self.registry_mut().defined(definition);
@@ -153,6 +186,7 @@ impl<H: Host> Verbs<H> {
             Ok(done) => done,
             Err(failed) => {
                 self.after_failed_start(&name, &failed)?;
+                self.tell_hooks(&network, Operation::Stopped).await;
                 return Err(failed.error.into());
             }
         };
@@ -171,17 +205,24 @@ impl<H: Host> Verbs<H> {
             let undos = crate::plan::teardown(&own, others);
             let left = apply::take_back(&self.host, &undos).await;
             self.settle(&name, &left)?;
+            self.tell_hooks(&network, Operation::Stopped).await;
             return Err(error.into());
         }
-        self.registry_mut().started(Live { network, desired, journal: record.journal });
-        if let Err(error) = self.sync_forwards().await {
+        self.registry_mut().started(Live { network: network.clone(), desired, journal: record.journal });
+        let mut result = self.sync_forwards().await;
+        if result.is_ok() {
+            result = self.call_hooks(&network, Operation::Started).await;
+        }
+        if let Err(error) = result {
             tracing::error!("network {name} not started: {error}");
             self.registry_mut().set_journal(&name, own);
             let stop = self.registry().stop(name.as_str())?;
             self.carry_out_stop(&stop).await?;
             return Err(error);
         }
+        self.snoop();
         tracing::info!("network {name} started");
+        self.events.tell(lifecycle(name.as_str(), EventKind::Started));
         reply(&self.registry(), &name, notices)
     }
 
@@ -213,14 +254,16 @@ impl<H: Host> Verbs<H> {
 
     async fn carry_out_stop(&self, stop: &Stop) -> Result<(), VerbError> {
         let Stop { name, hand_over, undos, forget } = stop;
-        if let Some((heir, undo)) = hand_over {
+        for (heir, undo) in hand_over {
             self.registry_mut().inherit(heir, undo.clone());
             self.save_live(heir, Phase::Active)?;
         }
+        let network = self.registry().find_live(name.as_str())?.1.network.clone();
         self.save_live(name, Phase::Stopping)?;
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
+        self.snoop();
         if let Err(error) = self.sync_forwards().await {
             // Nobody is there to be reached by what is left of them, and the next change tries again.
             tracing::error!("network {name}: {error}");
@@ -229,6 +272,8 @@ impl<H: Host> Verbs<H> {
             self.forget(name).await?;
         }
         tracing::info!("network {name} stopped");
+        self.events.tell(lifecycle(name.as_str(), EventKind::Stopped));
+        self.tell_hooks(&network, Operation::Stopped).await;
         match left.into_iter().next() {
             None => Ok(()),
             Some(failure) => Err(failure.into()),
@@ -251,6 +296,7 @@ impl<H: Host> Verbs<H> {
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);
+        self.events.tell(lifecycle(name.as_str(), EventKind::Undefined));
         if !remains {
             self.forget(&name).await?;
         }

@@ -1,19 +1,23 @@
 //! Verbs about ports, and the bookkeeping when taps go.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd};
+use std::{collections::BTreeSet, ops::RangeInclusive, os::fd::OwnedFd};
 
 use dhcp::config::{Mac, PortName};
 use netd_api::{AddressSource, Addresses, PortDetails, PortInfo, Ports};
 
 use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
+    hooks::HookPort,
     model::NetworkName,
     port::Port,
     registry::{
-        PortRequest,
-        ports::{leased, seen},
+        Live, PortRequest, PortSpec, Refusal,
+        ports::{any, leased, seen},
     },
 };
+
+/// Bytes of a frame that can be asked for: headers at least, and no more than any frame has.
+const SNAPLEN: RangeInclusive<u32> = 64..=262_144;
 
 impl<H: Host> Verbs<H> {
     /// Makes a tap for a guest and puts it on the network's bridge. It forwards when this returns.
@@ -22,13 +26,27 @@ impl<H: Host> Verbs<H> {
     pub async fn add_port(&self, request: &PortRequest) -> Result<(netd_api::Port, Vec<OwnedFd>), VerbError> {
         let _turn = self.turn.lock().await;
         let spec = self.registry().add_port(request, random_mac)?;
-        let (port, queues) = self.host.open_port(&spec).await?;
-        // If it cannot be kept for the next daemon the descriptors are dropped here, and the tap with them.
-        self.store.save_port(&port)?;
+        self.call_port_hooks(&spec).await?;
+        let (port, queues) = match self.open_port(&spec).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let port = HookPort { guest: spec.guest.as_deref(), mac: spec.mac, bridge: &spec.bridge };
+                self.tell_port_hooks(spec.network.as_str(), port).await;
+                return Err(error);
+            }
+        };
         self.registry_mut().port_added(port.clone());
+        self.events.port_up(&port);
         self.publish_ports(&spec.network);
         tracing::info!("port {} of network {} for {}", port.interface, port.network, port.mac);
         Ok((view(&port), queues))
+    }
+
+    async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
+        let (port, queues) = self.host.open_port(spec).await?;
+        // If it cannot be kept for the next daemon the descriptors are dropped here, and the tap with them.
+        self.store.save_port(&port)?;
+        Ok((port, queues))
     }
 
     /// The ports of one network, or of all.
@@ -67,11 +85,40 @@ impl<H: Host> Verbs<H> {
     /// The addresses of a guest.
     pub async fn addresses(&self, guest: &str, source: AddressSource) -> Result<Addresses, VerbError> {
         let ports: Vec<Port> = self.registry().ports_of_guest(guest)?.into_iter().cloned().collect();
+        let leased = || leased(&ports, |network| self.host.leases(network));
+        let seen = async || {
+            let neighbours = self.host.neighbours().await?;
+            Ok::<_, VerbError>(seen(&ports, &neighbours, |mac| self.host.heard(mac)))
+        };
         let addresses = match source {
-            AddressSource::Lease => leased(&ports, |network| self.host.leases(network)),
-            AddressSource::Arp => seen(&ports, &self.host.neighbours().await?),
+            AddressSource::Lease => leased(),
+            AddressSource::Arp => seen().await?,
+            AddressSource::Any => any(&ports, &leased(), &seen().await?),
         };
         Ok(Addresses { addresses })
+    }
+
+    /// Hears the first bytes of every frame of a port, or of an active network's bridge: a packet socket for the caller.
+    pub fn open_capture(&self, interface: &str, snaplen: u32) -> Result<(netd_api::Capture, OwnedFd), VerbError> {
+        if !SNAPLEN.contains(&snaplen) {
+            let expected = format!("a number of bytes from {} to {}", SNAPLEN.start(), SNAPLEN.end());
+            return Err(Refusal::Argument { what: "snaplen", value: snaplen.to_string(), expected }.into());
+        }
+        let capture = self.registry().interface(interface)?;
+        let socket = self.host.open_capture(interface, snaplen)?;
+        tracing::info!("a client captures what passes {interface} of network {}", capture.network);
+        Ok((capture, socket))
+    }
+
+    /// Listens for guests' addresses on the bridges of the networks that are active, and on no others.
+    pub(super) fn snoop(&self) {
+        let bridges: Vec<(String, String)> = {
+            let registry = self.registry();
+            let bridge = |live: &Live| live.desired.bridge.name.clone();
+            let active = registry.networks().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
+            active.map(|(name, live)| (name.to_string(), bridge(live))).collect()
+        };
+        self.host.listen(&bridges);
     }
 
     pub(super) async fn forget_ports(&self, indices: &[u32]) {
@@ -86,6 +133,8 @@ impl<H: Host> Verbs<H> {
                 tracing::error!("the guards of port {} stay: {error}", port.interface);
             }
             tracing::info!("port {} of network {} is gone", port.interface, port.network);
+            self.events.port_down(&port);
+            self.tell_port_gone(&port).await;
             networks.insert(port.network);
         }
         for name in networks.iter().filter_map(|name| name.parse::<NetworkName>().ok()) {

@@ -6,6 +6,7 @@
 
 mod dhcp;
 mod dns;
+mod dnsmasq;
 mod element;
 mod error;
 mod forward;
@@ -15,6 +16,7 @@ mod limits;
 mod link;
 mod metadata;
 mod modes;
+mod namespace;
 mod place;
 mod policy;
 mod read;
@@ -24,6 +26,7 @@ mod write;
 mod tests;
 
 pub use error::{Error, Problem};
+pub use namespace::{with_namespace, without_namespace};
 pub use place::unsupported;
 
 use crate::model::Network;
@@ -42,4 +45,9 @@ pub fn parse(text: &str) -> Result<Network, Error> {
 /// Writes one `<network>`, ending in a newline.
 pub fn write(network: &Network) -> String {
     write::network(network)
+}
+
+/// A text as it stands in XML, in an element or an attribute.
+pub(crate) fn escape(text: &str) -> String {
+    write::Escaped(text).to_string()
 }

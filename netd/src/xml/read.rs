@@ -5,14 +5,14 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::{
-    dns,
+    dns, dnsmasq,
     element::{Element, document, once},
     error::{Error, Problem},
     forward, forwards, ip, link, metadata, modes, policy,
 };
 use crate::model::{Forward, MacAddr, Network, NetworkName, Policy, Subnet, printable};
 
-const KNOWN: [&str; 21] = [
+const KNOWN: [&str; 22] = [
     "name",
     "uuid",
     "title",
@@ -31,6 +31,7 @@ const KNOWN: [&str; 21] = [
     "route",
     "virtualport",
     "portgroup",
+    "dnsmasq:options",
     "netd:forwards",
     "netd:guests",
     "netd:host-access",
@@ -48,7 +49,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     let (mut name, mut uuid, mut title, mut description, mut metadata) = (None, None, None, None, None);
     let (mut forward, mut bridge, mut mac, mut mtu) = (None, None, None, None);
     let (mut domain, mut dns, mut vlan, mut bandwidth) = (None, None, None, None);
-    let (mut port, mut forwards, mut guests_talk, mut host_access) = (None, None, None, None);
+    let (mut port, mut dnsmasq, mut forwards, mut guests_talk, mut host_access) = (None, None, None, None, None);
     let (mut subnets, mut routes, mut groups) = (ip::Subnets::default(), Vec::new(), Vec::new());
     let children = root.children(&KNOWN)?;
     for &(known, child) in &children {
@@ -72,6 +73,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "virtualport" => return Err(link::no_virtualport(child)),
             "netd:guests" => once(&mut guests_talk, child, policy::guests(child)?)?,
             "netd:host-access" => once(&mut host_access, child, policy::host_access(child)?)?,
+            "dnsmasq:options" => once(&mut dnsmasq, child, dnsmasq::options(child)?)?,
             "portgroup" => groups.push((child, link::port_group(child)?)),
             _ => once(&mut forwards, child, forwards::list(child)?)?,
         }
@@ -113,6 +115,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
         port_groups: groups.into_iter().map(|(_, group)| group).collect(),
+        dnsmasq: dnsmasq.unwrap_or_default(),
         forwards,
         policy: Policy { guests_talk: guests_talk.flatten(), host_access },
     })

@@ -7,6 +7,7 @@ use super::*;
 
 mod hostile;
 mod policy;
+mod random;
 mod refused;
 
 fn golden_inputs() -> Vec<(PathBuf, String)> {

@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use rand::RngExt;
 use tokio::sync::watch;
@@ -35,10 +35,11 @@ use self::{
 use super::{
     Error, Names,
     resolver::{Limits, Resolver},
+    route::{self, Routes},
     upstream,
     zone::Zone,
 };
-use crate::config::DnsConfig;
+use crate::{config::DnsConfig, stats::Stats};
 
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -57,12 +58,14 @@ pub(super) struct Surroundings {
     behind_stub: PathBuf,
     limits: Limits,
     tcp: tcp::Patience,
+    /// Where answers are counted.
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
         let behind_stub = Path::new(BEHIND_STUB).to_owned();
-        Surroundings { behind_stub, limits: Limits::default(), tcp: tcp::Patience::default() }
+        Surroundings { behind_stub, limits: Limits::default(), tcp: tcp::Patience::default(), stats: Arc::default() }
     }
 }
 
@@ -84,14 +87,16 @@ impl Service {
             .map_err(|errno| Error::NoBridge { bridge: bridge.to_owned(), source: errno.into() })?;
         let (port, sockets) = bind_all(&config, bridge, index)?;
         let zone = Zone::new(&config, &names.borrow());
-        let resolver = Resolver::new(zone, config.forward, surroundings.limits, || rand::rng().random());
-        let core = Arc::new(Core::new(resolver));
+        let resolver = Resolver::new(zone, route::forwards(&config), surroundings.limits, || rand::rng().random());
+        let core = Arc::new(Core::new(resolver, surroundings.stats));
         let door = Arc::new(Door { bridge: bridge.to_owned(), index: AtomicU32::new(index) });
         let seats = Arc::new(Seats::new(surroundings.tcp));
-        if config.forward {
+        if route::asks_the_host(&config) {
             let follower = Follower::new(&config.resolv_conf, &surroundings.behind_stub).await;
-            set_upstreams(&core, &follower, &config.listen);
-            core.spawn(follow_lists(core.clone(), follower, config.listen.clone()));
+            set_upstreams(&core, &follower, &config);
+            core.spawn(follow_lists(core.clone(), follower, config.clone()));
+        } else {
+            set_routes(&core, Routes::new(&config, &[]));
         }
         for (udp, tcp) in sockets {
             core.spawn(udp::serve(udp, core.clone(), door.clone()));
@@ -129,18 +134,22 @@ async fn follow_names(core: Arc<Core>, mut names: watch::Receiver<Arc<Names>>, c
 }
 
 /// Hands the resolver whom to ask whenever that changes.
-async fn follow_lists(core: Arc<Core>, mut follower: Follower, own: Vec<IpAddr>) {
+async fn follow_lists(core: Arc<Core>, mut follower: Follower, config: DnsConfig) {
     while follower.changed().await {
-        set_upstreams(&core, &follower, &own);
+        set_upstreams(&core, &follower, &config);
     }
 }
 
-fn set_upstreams(core: &Arc<Core>, follower: &Follower, own: &[IpAddr]) {
+fn set_upstreams(core: &Arc<Core>, follower: &Follower, config: &DnsConfig) {
     let lists = follower.lists();
     let index = |name: &str| if_nametoindex(name).ok();
-    let upstreams = upstream::choose(&lists.listed, &lists.behind_stub, own, index);
-    tracing::debug!(?upstreams, "DNS upstreams");
-    core.change(|resolver, now, out| resolver.set_upstreams(&upstreams, now, out));
+    let listed = upstream::choose(&lists.listed, &lists.behind_stub, &config.listen, index);
+    set_routes(core, Routes::new(config, &listed));
+}
+
+fn set_routes(core: &Arc<Core>, routes: Routes) {
+    tracing::debug!(?routes, "DNS upstreams");
+    core.change(|resolver, now, out| resolver.set_routes(routes, now, out));
 }
 
 /// Port 53 on every address, or one high port on every address where something else holds 53 of any of them.
@@ -152,7 +161,7 @@ fn bind_all(config: &DnsConfig, bridge: &str, index: u32) -> Result<(u16, Vec<(U
         IpAddr::V6(address) if address.is_unicast_link_local() => SocketAddrV6::new(address, port, 0, index).into(),
         address => SocketAddr::new(address, port),
     };
-    let subnets: Arc<[Ipv4Net]> = config.subnets.clone().into();
+    let subnets: Arc<[IpNet]> = config.subnets.iter().chain(&config.reverse_upstream).copied().collect();
     let attempt = |mut port| {
         let bind = |&address: &IpAddr| bind_one(place(address, 0), &mut port, subnets.clone());
         let sockets: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();
@@ -174,7 +183,7 @@ fn bind_all(config: &DnsConfig, bridge: &str, index: u32) -> Result<(u16, Vec<(U
 fn bind_one(
     mut address: SocketAddr,
     port: &mut u16,
-    subnets: Arc<[Ipv4Net]>,
+    subnets: Arc<[IpNet]>,
 ) -> Result<(UdpPort, TcpPort), (&'static str, SocketAddr, IoError)> {
     address.set_port(*port);
     let (udp, got) = UdpPort::bind(address, subnets).map_err(|source| ("listen for UDP", address, source))?;

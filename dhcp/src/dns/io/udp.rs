@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::{
     cmsg_space, libc,
     sys::socket::{
@@ -45,12 +45,12 @@ pub(super) struct UdpPort {
     socket: UdpSocket,
     address: IpAddr,
     /// Where the guests are.
-    subnets: Arc<[Ipv4Net]>,
+    subnets: Arc<[IpNet]>,
 }
 
 impl UdpPort {
     /// Binds `address`, which may be one that is still on its way to the bridge; also says the port it got.
-    pub(super) fn bind(address: SocketAddr, subnets: Arc<[Ipv4Net]>) -> io::Result<(UdpPort, u16)> {
+    pub(super) fn bind(address: SocketAddr, subnets: Arc<[IpNet]>) -> io::Result<(UdpPort, u16)> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         match address {
             SocketAddr::V4(_) => {
@@ -125,7 +125,7 @@ impl UdpPort {
     /// socket have only an address of the host.
     fn is_host(&self, peer: IpAddr) -> bool {
         match peer {
-            IpAddr::V4(peer) if self.subnets.iter().any(|subnet| subnet.contains(&peer)) => false,
+            peer if self.subnets.iter().any(|subnet| subnet.contains(&peer)) => false,
             IpAddr::V6(peer) if peer.is_unicast_link_local() => false,
             peer => std::net::UdpSocket::bind((peer, 0)).is_ok(),
         }
