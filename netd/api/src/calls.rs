@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
 pub use crate::metadata::{GetMetadata, SetMetadata};
-use crate::{AddressSource, AdoptedPort, Forward, Lease, Protocol};
+use crate::{AddressSource, AdoptedPort, Flow, Forward, Lease, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +34,13 @@ pub enum Method {
     AdoptNetwork,
     CreatePort,
     DeletePort,
+    Explain,
     Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 25] = [
+    pub const ALL: [Method; 26] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -64,6 +65,7 @@ impl Method {
         Method::AdoptNetwork,
         Method::CreatePort,
         Method::DeletePort,
+        Method::Explain,
         Method::Monitor,
     ];
 
@@ -100,7 +102,8 @@ impl Method {
             | Method::ImportLeases
             | Method::AdoptNetwork
             | Method::CreatePort
-            | Method::DeletePort => true,
+            | Method::DeletePort
+            | Method::Explain => true,
         }
     }
 }
@@ -280,6 +283,18 @@ pub struct CreatePort {
 pub struct DeletePort {
     /// The port's interface name.
     pub interface: String,
+}
+
+/// Parameters of `Explain`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// What to follow.
+    pub flow: Flow,
+    /// A packet may be sent in the guest's name.
+    pub probe: bool,
+    /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
+    pub seconds: i64,
 }
 
 /// Parameters of `Monitor`.

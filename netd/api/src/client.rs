@@ -8,9 +8,10 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, AdoptedPort, Capture, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards, Imported, Lease, Leases, Metadata,
-    MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
-    calls::{DeleteForward, GetMetadata, SetMetadata},
+    AddressSource, Addresses, AdoptedPort, Capture, DEFAULT_SOCKET, Error, Explanation, Flow, Forms, Forward,
+    ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port,
+    PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -84,6 +85,7 @@ trait Methods {
         mac: Option<String>,
     ) -> zlink::Result<Result<PortReply, Error>>;
     async fn delete_port(&mut self, interface: String) -> zlink::Result<Result<PortReply, Error>>;
+    async fn explain(&mut self, flow: Flow, probe: bool, seconds: i64) -> zlink::Result<Result<Explanation, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -270,6 +272,12 @@ impl Client {
         leases: Vec<Lease>,
     ) -> Result<NetworkReply, ClientError> {
         flatten(self.connection.adopt_network(xml, ports, leases).await)
+    }
+
+    /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
+    pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
+        let Explain { flow, probe, seconds } = request;
+        flatten(self.connection.explain(flow, probe, seconds).await)
     }
 }
 

@@ -91,6 +91,7 @@ fn types_of(method: Method) -> String {
         Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
         Method::CreatePort => (calls::CreatePort::TYPE, PortReply::TYPE),
         Method::DeletePort => (calls::DeletePort::TYPE, PortReply::TYPE),
+        Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))

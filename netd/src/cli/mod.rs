@@ -4,8 +4,8 @@
 //! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
 
 mod args;
-mod completion;
 mod capture;
+mod completion;
 mod connect;
 mod edit;
 mod event_text;
@@ -20,6 +20,7 @@ mod net;
 mod net_port;
 mod port;
 mod table;
+mod why;
 mod xpath;
 
 #[cfg(test)]
@@ -40,7 +41,10 @@ use crate::{
     doctor,
 };
 
-use args::{Ask, CaptureArgs, Cli, DaemonArgs, DaemonRunArgs, Global, ImportArgs, Names, OutputForm, PortVerb, Verb, Watch};
+use args::{
+    Ask, CaptureArgs, Cli, DaemonArgs, DaemonRunArgs, Global, ImportArgs, Names, OutputForm, PortVerb, Verb, Watch,
+    WhyArgs,
+};
 use failure::Failure;
 
 /// What a verb that succeeded has to say.
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Verb::Man { directory } => manual::write(&directory)
             .map(|()| Output::done(String::new(), Value::Null))
             .map_err(|cause| Failure::file(&directory, &cause)),
+        Verb::Why(args) => return why(&socket, &args, form),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
         Verb::Watch(verb) => return watch(&socket, &verb, form, quiet),
@@ -218,6 +223,15 @@ fn doctor(socket: &Path, options: &Options, form: OutputForm) -> ExitCode {
     let report = |findings: Vec<_>| Output::new(text(&findings), doctor::json(&findings));
     print(&findings.map(report), form, false);
     if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The exit status is a failure if something stops the flow.
+fn why(socket: &Path, args: &WhyArgs, form: OutputForm) -> ExitCode {
+    let form = if args.json { OutputForm::Json } else { form };
+    let answer = runtime().and_then(|runtime| runtime.block_on(why::explain(socket, args)));
+    let passes = answer.as_ref().is_ok_and(|(_, passes)| *passes);
+    print(&answer.map(|(output, _)| output), form, false);
+    if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What goes to stdout and to stderr.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 use crate::model::{
-    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService, LeaseTime, MacAddr, Nat,
-    Network, Ports, Route, Subnet,
+    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService, LeaseTime,
+    MacAddr, Nat, Network, Ports, Route, Subnet,
 };
 
 /// The shortest lease the server gives, in seconds.

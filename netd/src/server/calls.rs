@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, AdoptNetwork, CreatePort, DeleteForward, DeletePort, DumpXml, GetPorts, ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks,
-        ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
+        AddForward, AddPort, AdoptNetwork, CreatePort, DeleteForward, DeletePort, DumpXml, Explain, GetPorts,
+        ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts, Method, Monitor, NewNetwork,
+        OneNetwork, OpenCapture, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -154,6 +155,7 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             reply(verbs.adopt(&xml, &ports, &leases).await)
         }
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
+        Method::Explain => reply(verbs.explain(&parameters::<Explain>(call)?).await),
     })
 }
 
