@@ -3,6 +3,8 @@
 //! It holds the lease table, and keeps the order that makes a lease safe: a decision is applied and handed over with
 //! its writes; its reply comes back out of [`Engine::settle`] only when they are on disk.
 
+mod import;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddrV4},

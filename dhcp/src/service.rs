@@ -3,6 +3,8 @@
 //! It decides nothing about packets or names; it owns the running tasks and the lease database, and hands values
 //! between them.
 
+mod import;
+
 use std::{
     collections::HashMap,
     net::Ipv4Addr,

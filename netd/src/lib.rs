@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod events;
 pub mod hooks;
 pub mod host;
+mod import;
 pub mod metrics;
 pub mod model;
 pub mod nss;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
 pub use crate::metadata::{GetMetadata, SetMetadata};
-use crate::{AddressSource, Flow, Forward, Protocol};
+use crate::{AddressSource, AdoptedPort, Flow, Forward, Lease, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,17 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    ImportLeases,
+    AdoptNetwork,
+    CreatePort,
+    DeletePort,
     Explain,
     Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 22] = [
+    pub const ALL: [Method; 26] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -57,6 +61,10 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::ImportLeases,
+        Method::AdoptNetwork,
+        Method::CreatePort,
+        Method::DeletePort,
         Method::Explain,
         Method::Monitor,
     ];
@@ -91,6 +99,10 @@ impl Method {
             | Method::OpenCapture
             | Method::AddForward
             | Method::DeleteForward
+            | Method::ImportLeases
+            | Method::AdoptNetwork
+            | Method::CreatePort
+            | Method::DeletePort
             | Method::Explain => true,
         }
     }
@@ -229,6 +241,48 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `ImportLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ImportLeases {
+    /// Name or UUID.
+    pub network: String,
+    /// The leases.
+    pub leases: Vec<Lease>,
+}
+
+/// Parameters of `AdoptNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptNetwork {
+    /// The network as it runs.
+    pub xml: String,
+    /// Taps on its bridge.
+    pub ports: Vec<AdoptedPort>,
+    /// The leases of its guests.
+    pub leases: Vec<Lease>,
+}
+
+/// Parameters of `CreatePort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePort {
+    /// Name or UUID.
+    pub network: String,
+    /// The guest's name.
+    pub guest: Option<String>,
+    /// The guest's MAC.
+    pub mac: Option<String>,
+}
+
+/// Parameters of `DeletePort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct DeletePort {
+    /// The port's interface name.
+    pub interface: String,
 }
 
 /// Parameters of `Explain`.

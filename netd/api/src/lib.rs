@@ -210,6 +210,17 @@ pub enum Protocol {
     Udp,
 }
 
+/// A tap of another manager's guest that a network is taken over with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct AdoptedPort {
+    /// The interface name of the tap on the host.
+    pub interface: String,
+    /// The MAC address of the guest's side.
+    pub mac: String,
+    /// The guest that owns it, if that is known.
+    pub guest: Option<String>,
+}
+
 /// Where `domifaddr` looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 #[serde(rename_all = "snake_case")]
@@ -376,6 +387,13 @@ pub struct ForwardReply {
     pub forward: Forward,
     /// Things the user should know though the call succeeded (the guest is not there yet, say).
     pub notices: Vec<String>,
+}
+
+/// Reply of `ImportLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Imported {
+    /// How many leases the network has now that it had not, or had otherwise.
+    pub imported: u32,
 }
 
 /// Reply of `ListForwards`.

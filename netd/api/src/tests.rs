@@ -87,6 +87,10 @@ fn types_of(method: Method) -> String {
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
+        Method::ImportLeases => (calls::ImportLeases::TYPE, Imported::TYPE),
+        Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
+        Method::CreatePort => (calls::CreatePort::TYPE, PortReply::TYPE),
+        Method::DeletePort => (calls::DeletePort::TYPE, PortReply::TYPE),
         Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };

@@ -382,6 +382,7 @@ impl Host for Fake {
                     mtu: spec.mtu,
                     queues: spec.queues,
                     guards: spec.guards,
+                    kept: spec.kept,
                 })
             })
             .await
@@ -458,6 +459,17 @@ impl Host for Fake {
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
         self.world().leases.clone()
+    }
+
+    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
+        self.remove_link(port.index);
+        Ok(())
+    }
+
+    async fn import_leases(&self, _network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {
+        let count = leases.len();
+        self.world().leases.extend(leases);
+        Ok(count)
     }
 
     async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {

@@ -80,6 +80,16 @@ pub(super) async fn delete_bridge(netlink: &Netlink, name: &str, mac: MacAddr) -
     }
 }
 
+/// Removes a tap; fine if it has gone, or if its name is another's by now.
+pub(crate) async fn delete_tap(netlink: &Netlink, name: &str, index: u32) -> Result<(), StepError> {
+    match find(netlink, name).await? {
+        Some(link) if link.kind == LinkKind::Tun && link.index == index => {
+            gone_is_fine(netlink.handle.link().del(index).execute().await)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Sets the link up.
 pub(super) async fn up(netlink: &Netlink, name: &str) -> Result<(), StepError> {
     set(netlink, LinkUnspec::new_with_name(name).up().build()).await

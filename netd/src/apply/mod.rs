@@ -4,7 +4,7 @@
 
 pub(crate) mod guards;
 mod kernel;
-mod links;
+pub(crate) mod links;
 
 #[cfg(test)]
 pub(crate) mod fake;

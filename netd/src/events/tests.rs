@@ -22,6 +22,7 @@ fn vnet0() -> Port {
         mtu: 1500,
         queues: 1,
         guards: true,
+        kept: false,
     }
 }
 

@@ -109,6 +109,7 @@ mod tests {
             mtu: 1500,
             queues: 1,
             guards: true,
+            kept: false,
         };
         let expected = r#"[
   {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
 use crate::model::{
-    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, LeaseTime, MacAddr, Nat,
-    Network, Route, Subnet,
+    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService, LeaseTime,
+    MacAddr, Nat, Network, Ports, Route, Subnet,
 };
 
 /// The shortest lease the server gives, in seconds.
@@ -105,7 +105,7 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
         sources: sources(network, name, mac),
-        isolated: network.isolated_ports == Some(true),
+        isolated: network.isolated_ports == Some(true) || network.policy.is_silent(),
         addresses,
         ports,
     }
@@ -149,7 +149,26 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
         Forward::Open | Forward::Bridged | Forward::Macvtap(_) => nat::Mode::Open,
     };
     let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc()).collect();
-    nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None }
+    nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None, policy: policy(network) }
+}
+
+fn policy(network: &Network) -> nat::Policy {
+    let ports = |ports: Ports| (ports.first(), ports.last());
+    let allowed = |service: &HostService| match *service {
+        HostService::Tcp(tcp) => {
+            let (first, last) = ports(tcp);
+            nat::Allowed::Tcp(first, last)
+        }
+        HostService::Udp(udp) => {
+            let (first, last) = ports(udp);
+            nat::Allowed::Udp(first, last)
+        }
+        HostService::Icmp => nat::Allowed::Icmp,
+    };
+    nat::Policy {
+        silent: network.policy.is_silent(),
+        host_access: network.policy.host_access.as_ref().map(|services| services.iter().map(allowed).collect()),
+    }
 }
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {

@@ -1,9 +1,11 @@
 //! Ports: a guest's plug in a network, one tap device on the bridge. Values only; `tap` makes the device.
 //!
 //! A port lives as long as someone holds its file descriptors. The daemon closes its own copies once they are handed
-//! over, and learns from the kernel when the device goes.
+//! over, and learns from the kernel when the device goes. Only a kept port outlives them: it is for programs that open a
+//! tap by its name, and goes when it is deleted.
 
 pub mod tap;
+pub(crate) mod xml;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,9 @@ pub struct Port {
     /// What the guest sends is checked.
     #[serde(default = "on")]
     pub guards: bool,
+    /// It stays though nobody holds its descriptors, until it is deleted.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 fn on() -> bool {

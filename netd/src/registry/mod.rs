@@ -12,6 +12,7 @@
 //!
 //! A redefined active network stays as it was started; the definition is what the next start takes.
 
+mod adopt;
 pub(crate) mod forwards;
 pub mod metadata;
 pub(crate) mod ports;
@@ -87,6 +88,8 @@ pub struct Start {
     pub desired: Desired,
     /// The way there.
     pub steps: Vec<Step>,
+    /// What is there already and ours from then on: undone when the network stops, not when starting it fails.
+    pub already: Vec<Step>,
     /// What the user should know.
     pub notices: Vec<String>,
 }
@@ -235,7 +238,7 @@ impl Registry {
             )),
             _ => None,
         }));
-        Ok(Start { network: network.live(), definition, desired, steps, notices })
+        Ok(Start { network: network.live(), definition, desired, steps, already: Vec::new(), notices })
     }
 
     /// What a network is made of, with the ports that wait for it.
@@ -353,6 +356,15 @@ impl Registry {
     /// The network is off the host now.
     pub fn stopped(&mut self, name: &NetworkName) {
         self.change(name, |entry| entry.live = None);
+    }
+
+    /// The live network has these things to undo and no others.
+    pub fn set_journal(&mut self, name: &NetworkName, journal: Vec<Undo>) {
+        self.change(name, |entry| {
+            if let Some(live) = entry.live.as_mut() {
+                live.journal = journal;
+            }
+        });
     }
 
     /// The live network has one thing more to undo.

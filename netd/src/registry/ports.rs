@@ -52,6 +52,8 @@ pub struct PortSpec {
     pub guards: bool,
     /// What IPv4 addresses it may use beside its own, if it is guarded.
     pub sources: Sources,
+    /// It stays until it is deleted.
+    pub kept: bool,
 }
 
 impl Registry {
@@ -91,7 +93,15 @@ impl Registry {
             isolated: live.desired.isolated,
             guards: request.guards.unwrap_or(true),
             sources: live.desired.sources.clone(),
+            kept: false,
         })
+    }
+
+    /// The port that may be deleted: one that is kept. Others go when their guests' programs end.
+    pub fn delete_port(&self, interface: &str) -> Result<&Port, Refusal> {
+        let port = self.ports.values().find(|port| port.interface == interface);
+        let port = port.ok_or_else(|| Refusal::NoPort(interface.to_owned()))?;
+        if port.kept { Ok(port) } else { Err(Refusal::PortInUse(interface.to_owned())) }
     }
 
     fn refuse_mac(&self, mac: MacAddr, live: &Live) -> Result<(), Refusal> {

@@ -51,6 +51,14 @@ pub enum Refusal {
     /// Another program's interface has the bridge's name.
     #[error("internal error: bridge name '{0}' already in use.")]
     BridgeInUse(String),
+    /// A network that another manager runs is not there as its XML says.
+    #[error("operation failed: cannot take over network '{network}': {why}")]
+    NotThere {
+        /// The network.
+        network: String,
+        /// What is not as it says.
+        why: String,
+    },
     /// No name `virbrN` is left.
     #[error("internal error: Bridge generation exceeded max id {0}")]
     NoBridgeName(u32),
@@ -73,6 +81,9 @@ pub enum Refusal {
     /// The network has something that is not carried out yet.
     #[error("unsupported configuration: {0}")]
     NotYet(#[from] NotYet),
+    /// A port that lives as long as its guest's program.
+    #[error("Requested operation is not valid: port {0} lives as long as the program that has it open")]
+    PortInUse(String),
     /// A port's MAC is another port's.
     #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
     MacInUse {
@@ -147,6 +158,7 @@ impl Refusal {
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
+            | Refusal::PortInUse(_)
             | Refusal::NotRunning
             | Refusal::TransientConfig
             | Refusal::NoMetadata
@@ -154,6 +166,7 @@ impl Refusal {
             | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
+            | Refusal::NotThere { .. }
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)
@@ -172,6 +185,7 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {

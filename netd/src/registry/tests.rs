@@ -310,6 +310,7 @@ fn a_port_needs_an_active_network_a_free_mac_and_a_sane_number_of_queues() {
         mtu: spec.mtu,
         queues: 2,
         guards: true,
+        kept: false,
     });
     assert_eq!(
         refused(registry.add_port(&request(Some("52:54:00:00:00:42"), 1), || mac(7))),

@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, Explain, GetPorts, ListAddresses, ListForwards, ListLeases,
-        ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
+        AddForward, AddPort, AdoptNetwork, CreatePort, DeleteForward, DeletePort, DumpXml, Explain, GetPorts,
+        ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts, Method, Monitor, NewNetwork,
+        OneNetwork, OpenCapture, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -136,6 +137,23 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         }
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
+        Method::ImportLeases => {
+            let ImportLeases { network, leases } = parameters(call)?;
+            reply(verbs.import_leases(&network, &leases).await)
+        }
+        Method::CreatePort => {
+            let CreatePort { network, guest, mac } = parameters(call)?;
+            let request = PortRequest { network, guest, mac, queues: 1, guards: None };
+            reply(verbs.create_port(&request).await.map(|port| PortReply { port }))
+        }
+        Method::DeletePort => {
+            let DeletePort { interface } = parameters(call)?;
+            reply(verbs.delete_port(&interface).await.map(|port| PortReply { port }))
+        }
+        Method::AdoptNetwork => {
+            let AdoptNetwork { xml, ports, leases } = parameters(call)?;
+            reply(verbs.adopt(&xml, &ports, &leases).await)
+        }
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
         Method::Explain => reply(verbs.explain(&parameters::<Explain>(call)?).await),
     })

@@ -5,7 +5,7 @@ use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomi
 use nat::guards::Sources;
 
 use crate::{
-    apply::{Executor, Kernel, StepError, guards::Wanted},
+    apply::{Executor, Kernel, StepError, guards::Wanted, links},
     hooks::{HookError, Operation},
     host::Neighbour,
     metrics::Traffic,
@@ -56,6 +56,8 @@ const CAPTURE_BUFFER: libc::c_int = 8 << 20;
 pub trait Host: Executor {
     /// Makes a tap on the bridge, up and forwarding. Returns it with one descriptor per queue.
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
+    /// Removes a kept port's tap; the kernel tells of its end as of any other's.
+    fn delete_port(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Makes our table anew with these networks and forwards; removes it if there are no networks.
     fn replace_firewall(
         &self,
@@ -87,6 +89,12 @@ pub trait Host: Executor {
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>);
     /// The leases of a network.
     fn leases(&self, network: &str) -> Vec<dhcp::Lease>;
+    /// Gives a network leases of another server. Returns how many were taken.
+    fn import_leases(
+        &self,
+        network: &str,
+        leases: Vec<dhcp::Lease>,
+    ) -> impl Future<Output = Result<usize, dhcp::Error>> + Send;
     /// Drops every lease of a network.
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
     /// Listens for guests' addresses on these networks' bridges, and on no others.
@@ -139,6 +147,14 @@ impl Host for Kernel {
             }
             return Err(failed(cause));
         }
+        if spec.kept
+            && let Err(cause) = port::tap::keep(&tap)
+        {
+            if let Err(left) = self.guards.remove(&tap.name, index).await {
+                tracing::error!("the guards of {} stay: {left}", tap.name);
+            }
+            return Err(cause.into());
+        }
         let port = Port {
             interface: tap.name,
             index,
@@ -148,8 +164,13 @@ impl Host for Kernel {
             mtu: spec.mtu,
             queues: spec.queues,
             guards: spec.guards,
+            kept: spec.kept,
         };
         Ok((port, tap.queues))
+    }
+
+    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
+        links::delete_tap(&self.netlink, &port.interface, port.index).await
     }
 
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
@@ -203,6 +224,10 @@ impl Host for Kernel {
 
     fn leases(&self, network: &str) -> Vec<dhcp::Lease> {
         self.services.leases(network)
+    }
+
+    async fn import_leases(&self, network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {
+        self.services.import(network, leases).await
     }
 
     async fn forget(&self, network: &str) -> Result<(), dhcp::Error> {

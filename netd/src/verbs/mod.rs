@@ -8,6 +8,7 @@
 //! Verbs that change something take turns; those that only look never wait for them. A verb that fails leaves the host
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
+mod adopt;
 mod beside;
 mod error;
 mod facts;
@@ -16,6 +17,7 @@ mod heal;
 mod hooks;
 mod host;
 mod insistence;
+mod kept_ports;
 mod metadata;
 mod ports;
 mod recover;
@@ -174,7 +176,7 @@ impl<H: Host> Verbs<H> {
     }
 
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
-        let Start { network, definition, mut desired, steps, notices } = start;
+        let Start { network, definition, mut desired, steps, already, notices } = start;
         let name = network.name.clone();
         self.call_hooks(&network, Operation::Start).await?;
         if let Some(definition) = definition {
@@ -209,10 +211,11 @@ impl<H: Host> Verbs<H> {
             desired.firewall = firewall;
         }
         record.phase = Phase::Active;
-        record.journal = crate::plan::unwind(&done);
+        record.journal = crate::plan::unwind(already.iter().chain(&done));
+        let own = crate::plan::unwind(&done);
         if let Err(error) = self.store.save_record(&record) {
             // Unrecorded, it would be nobody's after a crash.
-            let undos = crate::plan::teardown(&record.journal, others);
+            let undos = crate::plan::teardown(&own, others);
             let left = apply::take_back(&self.host, &undos).await;
             self.settle(&name, &left)?;
             self.tell_hooks(&network, Operation::Stopped).await;
@@ -225,6 +228,7 @@ impl<H: Host> Verbs<H> {
         }
         if let Err(error) = result {
             tracing::error!("network {name} not started: {error}");
+            self.registry_mut().set_journal(&name, own);
             let stop = self.registry().stop(name.as_str())?;
             self.carry_out_stop(&stop).await?;
             return Err(error);

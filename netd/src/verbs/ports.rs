@@ -152,7 +152,7 @@ impl<H: Host> Verbs<H> {
     }
 }
 
-fn view(port: &Port) -> netd_api::Port {
+pub(super) fn view(port: &Port) -> netd_api::Port {
     netd_api::Port {
         interface: port.interface.clone(),
         network: port.network.clone(),

@@ -16,6 +16,7 @@ fn question() -> Question {
             mtu: 1500,
             queues: 1,
             guards: true,
+            kept: false,
         },
         bridge: Some("virbr0".into()),
         isolated: false,

@@ -18,6 +18,7 @@ mod metadata;
 mod modes;
 mod namespace;
 mod place;
+mod policy;
 mod read;
 mod write;
 

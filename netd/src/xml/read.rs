@@ -8,11 +8,11 @@ use super::{
     dns, dnsmasq,
     element::{Element, document, once},
     error::{Error, Problem},
-    forward, forwards, ip, link, metadata, modes,
+    forward, forwards, ip, link, metadata, modes, policy,
 };
-use crate::model::{Forward, MacAddr, Network, NetworkName, Subnet, printable};
+use crate::model::{Forward, MacAddr, Network, NetworkName, Policy, Subnet, printable};
 
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "name",
     "uuid",
     "title",
@@ -33,6 +33,8 @@ const KNOWN: [&str; 20] = [
     "portgroup",
     "dnsmasq:options",
     "netd:forwards",
+    "netd:guests",
+    "netd:host-access",
 ];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
@@ -47,7 +49,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     let (mut name, mut uuid, mut title, mut description, mut metadata) = (None, None, None, None, None);
     let (mut forward, mut bridge, mut mac, mut mtu) = (None, None, None, None);
     let (mut domain, mut dns, mut vlan, mut bandwidth) = (None, None, None, None);
-    let (mut port, mut dnsmasq, mut forwards) = (None, None, None);
+    let (mut port, mut dnsmasq, mut forwards, mut guests_talk, mut host_access) = (None, None, None, None, None);
     let (mut subnets, mut routes, mut groups) = (ip::Subnets::default(), Vec::new(), Vec::new());
     let children = root.children(&KNOWN)?;
     for &(known, child) in &children {
@@ -69,6 +71,8 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "ip" => subnets.add(child, ip::subnet(child)?)?,
             "route" => routes.push((child, ip::route(child)?)),
             "virtualport" => return Err(link::no_virtualport(child)),
+            "netd:guests" => once(&mut guests_talk, child, policy::guests(child)?)?,
+            "netd:host-access" => once(&mut host_access, child, policy::host_access(child)?)?,
             "dnsmasq:options" => once(&mut dnsmasq, child, dnsmasq::options(child)?)?,
             "portgroup" => groups.push((child, link::port_group(child)?)),
             _ => once(&mut forwards, child, forwards::list(child)?)?,
@@ -113,6 +117,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         port_groups: groups.into_iter().map(|(_, group)| group).collect(),
         dnsmasq: dnsmasq.unwrap_or_default(),
         forwards,
+        policy: Policy { guests_talk: guests_talk.flatten(), host_access },
     })
 }
 

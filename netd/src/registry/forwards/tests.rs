@@ -68,6 +68,7 @@ fn plug(registry: &mut Registry, mac: u8, guest: &str) {
         mtu: 1500,
         queues: 1,
         guards: true,
+        kept: false,
     });
 }
 

@@ -425,7 +425,7 @@ fn names_nobody_knows() {
             "\n<brige name='x'/>",
             "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, title, description, \
              metadata, forward, bridge, mtu, mac, domain, dns, vlan, bandwidth, port, ip, route, virtualport, portgroup, \
-             dnsmasq:options, netd:forwards",
+             dnsmasq:options, netd:forwards, netd:guests, netd:host-access",
         ),
         ("<mtu sise='9'/>", "XML error: line 2: <mtu>: unknown attribute 'sise'; it can have size"),
         ("<mtu size='900'><x/></mtu>", "XML error: line 2: <mtu>: unknown element <x>; it can have none"),
