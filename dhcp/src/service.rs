@@ -19,6 +19,7 @@ use crate::{
     io::{self, clock},
     network::Network,
     row::{Row, Write},
+    stats::Counts,
     store::{Job, Store, WriteFailed},
     v4::policy::Policy,
     watch::LeaseWatch,
@@ -185,7 +186,7 @@ impl Services {
 
         let dns = match dns {
             Some(dns) => Some(
-                dns::serve(dns, &bridge, site.network.names())
+                dns::serve(dns, &bridge, site.network.names(), site.network.stats.clone())
                     .await
                     .map_err(|cause| Error::Dns { network: name.clone(), cause })?,
             ),
@@ -237,6 +238,11 @@ impl Services {
         let Some(site) = self.known(network) else { return Vec::new() };
         let rows = site.network.engine().leases(clock::now());
         rows.into_iter().map(Lease::from).collect()
+    }
+
+    /// What the servers of one network have done since this process started; none if it never had any.
+    pub fn counts(&self, network: &str) -> Option<Counts> {
+        Some(self.known(network)?.network.stats.read())
     }
 
     /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.

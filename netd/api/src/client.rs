@@ -8,9 +8,10 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards, Leases, Metadata,
-    MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
-    calls::{DeleteForward, GetMetadata, SetMetadata},
+    AddressSource, Addresses, Capture, DEFAULT_SOCKET, Error, Explanation, Flow, Forms, Forward, ForwardReply,
+    Forwards, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports,
+    Protocol, SOCKET_VARIABLE, Xml,
+    calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -54,6 +55,12 @@ trait Methods {
     ) -> zlink::Result<(Result<PortReply, Error>, Vec<OwnedFd>)>;
     async fn list_addresses(&mut self, guest: String, source: AddressSource)
     -> zlink::Result<Result<Addresses, Error>>;
+    #[zlink(return_fds)]
+    async fn open_capture(
+        &mut self,
+        interface: String,
+        snaplen: u32,
+    ) -> zlink::Result<(Result<Capture, Error>, Vec<OwnedFd>)>;
     async fn list_forwards(&mut self, network: Option<String>) -> zlink::Result<Result<Forwards, Error>>;
     async fn add_forward(&mut self, forward: Forward) -> zlink::Result<Result<ForwardReply, Error>>;
     async fn delete_forward(
@@ -64,6 +71,7 @@ trait Methods {
         last_port: u32,
         address: Option<String>,
     ) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn explain(&mut self, flow: Flow, probe: bool, seconds: i64) -> zlink::Result<Result<Explanation, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -190,6 +198,17 @@ impl Client {
         flatten(self.connection.list_addresses(guest.to_owned(), source).await)
     }
 
+    /// Hears everything on a port, or on an active network's bridge, by its interface name: the first `snaplen` bytes of
+    /// each frame, from the packet socket that is returned; closed on exec.
+    pub async fn open_capture(&mut self, interface: &str, snaplen: u32) -> Result<(Capture, OwnedFd), ClientError> {
+        let (reply, fds) =
+            self.connection.open_capture(interface.to_owned(), snaplen).await.map_err(ClientError::Transport)?;
+        let reply = reply?;
+        let fd = fds.first().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData));
+        let fd = fd.and_then(OwnedFd::try_clone).map_err(|cause| ClientError::Transport(cause.into()))?;
+        Ok((reply, fd))
+    }
+
     /// The port forwards of one network, or of all.
     pub async fn list_forwards(&mut self, network: Option<String>) -> Result<Forwards, ClientError> {
         flatten(self.connection.list_forwards(network).await)
@@ -209,6 +228,12 @@ impl Client {
     pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
         let DeleteForward { network, protocol, first_port, last_port, address } = forward;
         flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
+    }
+
+    /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
+    pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
+        let Explain { flow, probe, seconds } = request;
+        flatten(self.connection.explain(flow, probe, seconds).await)
     }
 }
 

@@ -135,6 +135,40 @@ pub struct Address {
     pub address: String,
     /// The prefix length; 0 where the source knows none.
     pub prefix: u8,
+    /// How it is known.
+    pub source: AddressOrigin,
+    /// Seconds since it was last seen in use; absent for a lease that was never seen in use.
+    pub age_seconds: Option<u64>,
+}
+
+/// How an address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum AddressOrigin {
+    /// We leased it.
+    Lease,
+    /// The kernel's neighbour table has it.
+    Neighbour,
+    /// The guest said so in ARP.
+    Arp,
+    /// The guest said so in IPv6 neighbour discovery.
+    Nd,
+    /// Another DHCP server gave it, or the guest named it to one.
+    Dhcp,
+}
+
+impl AddressOrigin {
+    /// The word for it in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            AddressOrigin::Lease => "lease",
+            AddressOrigin::Neighbour => "neighbour",
+            AddressOrigin::Arp => "arp",
+            AddressOrigin::Nd => "nd",
+            AddressOrigin::Dhcp => "dhcp",
+        }
+    }
 }
 
 /// A port of the host, or several in a row, that leads to guests of a network.
@@ -184,8 +218,10 @@ pub enum AddressSource {
     /// The lease table.
     #[default]
     Lease,
-    /// The kernel's neighbour table.
+    /// The kernel's neighbour table, and what the guest was heard to say on the bridge.
     Arp,
+    /// All of these: leases first, then what was seen last.
+    Any,
 }
 
 /// What went wrong, coarse enough for a program to act on. The kinds follow libvirt's error codes.
@@ -321,6 +357,18 @@ pub struct Addresses {
     pub addresses: Vec<Address>,
 }
 
+/// Reply of `OpenCapture`. One file descriptor travels with it: a packet socket (packet(7)) that hears every frame of the
+/// interface in both directions, and of no other.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Capture {
+    /// The interface.
+    pub interface: String,
+    /// The network it belongs to.
+    pub network: String,
+    /// The guest, if it is the port of one with a name.
+    pub guest: Option<String>,
+}
+
 /// Reply of `AddForward` and `DeleteForward`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 pub struct ForwardReply {
@@ -335,4 +383,71 @@ pub struct ForwardReply {
 pub struct Forwards {
     /// The forwards, by network, in the order they were added.
     pub forwards: Vec<Forward>,
+}
+
+/// A flow of a guest, for `Explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Flow {
+    /// The guest's name, or the interface name of its port.
+    pub guest: String,
+    /// The IP address it goes to.
+    pub address: String,
+    /// What it is; echo requests if absent.
+    pub protocol: Option<Protocol>,
+    /// The port it goes to, with a protocol.
+    pub port: Option<i64>,
+    /// The guest's address; what is known of it if absent.
+    pub source: Option<String>,
+}
+
+/// Whose packet was traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Traced {
+    /// One that was sent in the guest's name.
+    Probe,
+    /// The guest's own.
+    Guest,
+    /// None came.
+    Nothing,
+}
+
+/// What a stage came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum StageVerdict {
+    /// The flow gets through.
+    Pass,
+    /// It is not known whether it does.
+    Warn,
+    /// It is stopped here.
+    Fail,
+}
+
+/// One stage of a flow's way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Stage {
+    /// A word for programs, the same in every release.
+    pub check: String,
+    /// What was looked for, to be read behind "Checking".
+    pub title: String,
+    /// What came of it.
+    pub verdict: StageVerdict,
+    /// Why; for a pass what is worth knowing besides.
+    pub says: Option<String>,
+    /// The command that mends it, or shows more where no command can.
+    pub mend: Option<String>,
+}
+
+/// Reply of `Explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Explanation {
+    /// The guest's port that the flow leaves by.
+    pub interface: String,
+    /// Whose packet was traced.
+    pub traced: Traced,
+    /// In the order in which the flow meets them, as far as it got.
+    pub stages: Vec<Stage>,
 }

@@ -83,9 +83,11 @@ fn types_of(method: Method) -> String {
         Method::GetPorts => (calls::GetPorts::TYPE, PortDetails::TYPE),
         Method::AddPort => (calls::AddPort::TYPE, PortReply::TYPE),
         Method::ListAddresses => (calls::ListAddresses::TYPE, Addresses::TYPE),
+        Method::OpenCapture => (calls::OpenCapture::TYPE, Capture::TYPE),
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
+        Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))

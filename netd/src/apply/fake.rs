@@ -2,7 +2,7 @@
 //! and outlives the daemon that uses it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard},
@@ -12,12 +12,15 @@ use super::{Executor, Outcome, StepError};
 use crate::{
     hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
-    model::{Ports, Protocol},
+    metrics::Traffic,
+    model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
-    plan::{Bridge, Step, Undo},
+    plan::{self, Bridge, Step, Undo},
     port::{self, Port},
     registry::PortSpec,
-    verbs::{Host, PortError},
+    snoop::Seen,
+    verbs::{CaptureError, Host, PortError},
+    why::{self, WhyError},
 };
 
 /// A handle on the host; clones are the same host.
@@ -36,6 +39,8 @@ pub(crate) struct World {
     pub(crate) leases: Vec<dhcp::Lease>,
     /// Networks whose servers run: in the daemon's process.
     pub(crate) services: BTreeSet<String>,
+    /// Where guests' addresses are listened for: network and bridge.
+    pub(crate) listening: Vec<(String, String)>,
     /// Where DNS is served.
     pub(crate) dns_port: u16,
     /// The hooks that ran, each with how many networks were served and how many taps there were.
@@ -45,6 +50,8 @@ pub(crate) struct World {
     /// The operation at which hooks fail.
     pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
+    /// The time, since some moment.
+    pub(crate) elapsed: std::time::Duration,
     pub(crate) trouble: Option<Trouble>,
     next_index: u32,
 }
@@ -119,7 +126,9 @@ impl Fake {
 
     /// The same, with what is to go wrong still to come.
     pub(crate) fn end_daemon(&self) {
-        self.world().services.clear();
+        let mut world = self.world();
+        world.services.clear();
+        world.listening.clear();
     }
 
     /// The machine starts anew: nothing of anybody's networks is left.
@@ -455,7 +464,46 @@ impl Host for Fake {
         Ok(())
     }
 
+    fn listen(&self, networks: &[(String, String)]) {
+        self.world().listening = networks.to_vec();
+    }
+
+    fn heard(&self, _mac: MacAddr) -> Vec<Seen> {
+        Vec::new()
+    }
+
+    fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
+        unreachable!("a host made of values has no frames")
+    }
+
+    async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
+        Ok(HashMap::new())
+    }
+
+    fn server_counts(&self, _network: &str) -> Option<dhcp::Counts> {
+        None
+    }
+
+    async fn table_rewrites(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         Ok(Vec::new())
+    }
+
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String> {
+        let world = self.world();
+        let differs = |(path, _): &&(String, &'static str)| path == plan::FORWARDING && !world.host.forwarding;
+        wanted.iter().filter(differs).map(|(path, _)| path.clone()).collect()
+    }
+
+    fn now(&self) -> std::time::Instant {
+        static BEGUN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        *BEGUN + self.world().elapsed
+    }
+
+    async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {
+        Err(WhyError::Listen(io::Error::other("nobody can be heard here")))
     }
 }

@@ -1,10 +1,18 @@
 //! Every verb and flag of `netd`, in the one place from which help comes. Names and flags are virsh's.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::forward::{HostPorts, Target};
+use super::{
+    forward::{HostPorts, Target},
+    why::Destination,
+};
+use crate::capture::WHOLE_FRAME;
 
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
@@ -38,14 +46,18 @@ pub(super) enum OutputForm {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run the daemon in the foreground.
-    Daemon(DaemonArgs),
+    Daemon(DaemonRunArgs),
     /// Check whether this host is fit for networks, and say what mends it.
     #[command(after_help = "\
 Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
 if a check fails; warnings leave it 0. The directories are those of the daemon.")]
     Doctor(DaemonArgs),
+    /// Follow one flow of a guest through the host, and say what stops it.
+    Why(WhyArgs),
     #[command(flatten)]
     Ask(Ask),
+    /// Write what passes a guest's ports to a pcapng file.
+    Capture(CaptureArgs),
     #[command(flatten)]
     Watch(Watch),
     /// Use a port.
@@ -224,6 +236,29 @@ impl FileArg {
     }
 }
 
+/// What the daemon is run with.
+#[derive(Args, Debug)]
+pub(super) struct DaemonRunArgs {
+    #[command(flatten)]
+    pub(super) places: DaemonArgs,
+    /// Serve metrics over TCP too, on a loopback address; they are always to be had from metrics.sock in the runtime
+    /// directory.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+/// Metrics name guests and tell what they do, and nobody has to say who they are to read them.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected an address and a port, like 127.0.0.1:9177")?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "metrics are served to this host only: {} is no loopback address; let a proxy serve 127.0.0.1 to others",
+            address.ip()
+        ));
+    }
+    Ok(address)
+}
+
 /// Where the daemon has its files.
 #[derive(Args, Debug)]
 pub(super) struct DaemonArgs {
@@ -240,7 +275,7 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub(super) resolv_conf: PathBuf,
     /// Where libvirt's NSS modules find guests' names: /var/lib/libvirt/dnsmasq, unless they were built otherwise
-    /// [default: dnsmasq in the state directory, where they do not look].
+    /// [default: dnsmasq in the runtime directory, where they do not look].
     #[arg(long, value_name = "DIR")]
     pub(super) nss_dir: Option<PathBuf>,
 }
@@ -411,9 +446,10 @@ pub(super) struct DomifaddrArgs {
     /// Repeat the name and MAC address for every address.
     #[arg(long)]
     pub(super) full: bool,
-    /// Where to look: the DHCP leases, or the host's neighbour table.
-    #[arg(long, value_enum, default_value = "lease", hide_default_value = true)]
-    pub(super) source: Source,
+    /// Where to look: the DHCP leases, what the guest was seen to use, or both [default: leases; what was seen if the
+    /// guest has none].
+    #[arg(long, value_enum)]
+    pub(super) source: Option<Source>,
 }
 
 impl DomifaddrArgs {
@@ -428,8 +464,14 @@ impl DomifaddrArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Source {
+    /// The DHCP leases.
     Lease,
+    /// The host's neighbour table, and what the guest was heard to say in ARP, neighbour discovery and DHCP.
     Arp,
+    /// A guest agent; guests here have none.
+    Agent,
+    /// Leases, then what was seen, with its age.
+    Any,
 }
 
 #[derive(Args, Debug)]
@@ -449,11 +491,13 @@ pub(super) struct PortInfoArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
-127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
+127.0.0.1 included, but for ::1. A target may be an address of the network, and in IPv6 has to be; several share the
+connections.
 
   netd forward-add default tcp/2222 vm1:22
   netd forward-add default tcp/80 web1:8080,web2:8080
-  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7")]
+  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7
+  netd forward-add blue tcp/443 [fd00:1::10]:8443")]
 pub(super) struct ForwardAddArgs {
     /// The network the guests are on.
     #[arg(value_name = "NETWORK")]
@@ -464,7 +508,7 @@ pub(super) struct ForwardAddArgs {
     /// Where it leads; the port is the host's unless another is given.
     #[arg(value_name = "GUEST[:PORT]", required = true, value_delimiter = ',', num_args = 1)]
     pub(super) targets: Vec<Target>,
-    /// At this address of the host only.
+    /// At this address of the host only. Without it: at every one of the targets' family.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }
@@ -477,7 +521,7 @@ pub(super) struct ForwardDeleteArgs {
     /// The host's port, or a range, as it was added.
     #[arg(value_name = "PROTO/PORT[-PORT]")]
     pub(super) ports: HostPorts,
-    /// The one at this address of the host.
+    /// The one at this address of the host; 0.0.0.0 is every IPv4 address, :: every IPv6 one.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }
@@ -487,6 +531,76 @@ pub(super) struct ForwardListArgs {
     /// Those of one network.
     #[arg(value_name = "NETWORK")]
     pub(super) network: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It ends with Ctrl-C, and the file is whole then. A guest's or a network's ports that come later are captured too. The
+file says which interface each packet passed and which way (in: from the guest), and whose addresses are whose.
+
+  netd capture vm1 -w - | tcpdump -n -r -
+  netd capture default -w default.pcapng --ring 64")]
+pub(super) struct CaptureArgs {
+    /// A guest, else a network (all of its ports), else a port's or a bridge's interface.
+    #[arg(value_name = "GUEST|NETWORK|INTERFACE")]
+    pub(super) what: String,
+    /// Where to write; `-` is standard output.
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Keep only the newest packets, so much of them, in memory; they are written at the end.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) ring: Option<u32>,
+    /// End after so many packets.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub(super) seconds: Option<u64>,
+    /// Bytes of each packet to keep.
+    #[arg(long, value_name = "BYTES", default_value_t = WHOLE_FRAME, hide_default_value = true,
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(WHOLE_FRAME)))]
+    pub(super) snaplen: u32,
+}
+
+impl CaptureArgs {
+    /// Whether standard output is written to.
+    pub(super) fn to_stdout(&self) -> bool {
+        self.file == Path::new("-")
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A probe in the guest's name (a TCP SYN, an empty datagram, an echo request) goes in by the guest's own tap and is
+followed with nftables' trace until it leaves the host, and its answer until it is back at the guest. It does reach its
+target. It shows what the host does, not how the guest is set up; --no-probe waits for a packet of the guest's own.
+The answer says which of them was traced. The exit status is 1 if something stops the flow.
+
+  netd why vm1 1.1.1.1:443
+  netd why vm1 192.168.122.1:53/udp
+  netd why vm1 192.168.122.7 --from 192.168.122.50")]
+pub(super) struct WhyArgs {
+    /// The guest's name, or the interface of its port.
+    #[arg(value_name = "GUEST|INTERFACE")]
+    pub(super) guest: String,
+    /// Where the flow goes: TCP to a port unless /udp is said, an echo request without a port.
+    #[arg(value_name = "ADDRESS[:PORT[/tcp|udp]]")]
+    pub(super) destination: Destination,
+    /// An echo request: what an address without a port means anyway.
+    #[arg(long)]
+    pub(super) icmp: bool,
+    /// The guest's address [default: that of its lease].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) from: Option<IpAddr>,
+    /// Send nothing: wait for the guest's own packet.
+    #[arg(long)]
+    pub(super) no_probe: bool,
+    /// How long to wait for the guest's own packet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=600))]
+    pub(super) wait: u16,
+    /// For programs.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

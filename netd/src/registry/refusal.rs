@@ -190,7 +190,9 @@ impl Refusal {
                 Some(format!("'netd forward-list {other}' shows where it leads; delete that, or choose another port"))
             }
             Refusal::NoForward { network, .. } => Some(format!("'netd forward-list {network}' shows what it forwards")),
-            Refusal::WhichForward { .. } => Some("say at which with --address".into()),
+            Refusal::WhichForward { .. } => {
+                Some("say at which with --address; 0.0.0.0 is every IPv4 address, :: every IPv6 one".into())
+            }
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }

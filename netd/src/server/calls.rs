@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
-        ListPorts, Method, Monitor, NewNetwork, OneNetwork, SetAutostart,
+        AddForward, AddPort, DeleteForward, DumpXml, Explain, GetPorts, ListAddresses, ListForwards, ListLeases,
+        ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -127,9 +127,17 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let ListAddresses { guest, source } = parameters(call)?;
             reply(verbs.addresses(&guest, source).await)
         }
+        Method::OpenCapture => {
+            let OpenCapture { interface, snaplen } = parameters(call)?;
+            match verbs.open_capture(&interface, snaplen) {
+                Ok((capture, fd)) => with_fds(reply(Ok(capture)), vec![fd]),
+                Err(error) => Answer::Refused(error.into()),
+            }
+        }
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
+        Method::Explain => reply(verbs.explain(&parameters::<Explain>(call)?).await),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use netd_api::ErrorKind;
 
-use super::PortError;
+use super::{CaptureError, PortError};
 use crate::{
     apply::{ApplyError, StepError, UndoError},
     hooks::{HookError, How},
@@ -10,6 +10,7 @@ use crate::{
     port::tap::TapError,
     registry::Refusal,
     store::StoreError,
+    why::WhyError,
     xml,
 };
 
@@ -34,12 +35,18 @@ pub enum VerbError {
     /// A port could not be made.
     #[error("internal error: {0}")]
     Port(Box<PortError>),
+    /// An interface could not be heard.
+    #[error("internal error: {0}")]
+    Capture(#[from] CaptureError),
     /// One of the user's hooks said no.
     #[error(transparent)]
     Hook(#[from] HookError),
     /// The disk did not do as asked.
     #[error("internal error: {0}")]
     Store(#[from] StoreError),
+    /// A flow could not be followed.
+    #[error("internal error: {0}")]
+    Why(#[from] WhyError),
 }
 
 impl From<Refusal> for VerbError {

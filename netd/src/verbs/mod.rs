@@ -9,13 +9,16 @@
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
 mod error;
+mod facts;
 mod forwards;
 mod heal;
 mod hooks;
 mod host;
+mod insistence;
 mod metadata;
 mod ports;
 mod recover;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +29,7 @@ use netd_api::{EventKind, Leases, NetworkReply, Networks};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use error::VerbError;
-pub use host::{Host, PortError};
+pub use host::{CaptureError, Host, PortError};
 
 use crate::{
     apply,
@@ -50,6 +53,9 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    heals: facts::Heals,
+    /// How IPv4 and IPv6 forwarding were fought over.
+    forwarding: std::sync::Mutex<[insistence::Insistence; 2]>,
     events: Bus,
 }
 
@@ -62,6 +68,8 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            heals: facts::Heals::default(),
+            forwarding: std::sync::Mutex::default(),
             events,
         })
     }
@@ -88,6 +96,13 @@ impl<H: Host> Verbs<H> {
     /// The names of the active networks.
     pub(crate) fn active_networks(&self) -> Vec<String> {
         self.active().iter().map(NetworkName::to_string).collect()
+    }
+
+    /// The bridges of the active networks.
+    pub(crate) fn active_bridges(&self) -> Vec<String> {
+        let registry = self.registry();
+        let live = registry.networks().filter_map(|(_, entry)| entry.live.as_ref());
+        live.map(|live| live.desired.bridge.name.clone()).collect()
     }
 
     /// What the host's resolver is to know of an active network.
@@ -213,6 +228,7 @@ impl<H: Host> Verbs<H> {
             self.carry_out_stop(&stop).await?;
             return Err(error);
         }
+        self.snoop();
         tracing::info!("network {name} started");
         self.events.tell(lifecycle(name.as_str(), EventKind::Started));
         reply(&self.registry(), &name, notices)
@@ -255,6 +271,7 @@ impl<H: Host> Verbs<H> {
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
+        self.snoop();
         if let Err(error) = self.sync_forwards().await {
             // Nobody is there to be reached by what is left of them, and the next change tries again.
             tracing::error!("network {name}: {error}");

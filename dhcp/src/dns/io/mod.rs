@@ -39,7 +39,7 @@ use super::{
     upstream,
     zone::Zone,
 };
-use crate::config::DnsConfig;
+use crate::{config::DnsConfig, stats::Stats};
 
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -58,12 +58,14 @@ pub(super) struct Surroundings {
     behind_stub: PathBuf,
     limits: Limits,
     tcp: tcp::Patience,
+    /// Where answers are counted.
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
         let behind_stub = Path::new(BEHIND_STUB).to_owned();
-        Surroundings { behind_stub, limits: Limits::default(), tcp: tcp::Patience::default() }
+        Surroundings { behind_stub, limits: Limits::default(), tcp: tcp::Patience::default(), stats: Arc::default() }
     }
 }
 
@@ -86,7 +88,7 @@ impl Service {
         let (port, sockets) = bind_all(&config, bridge, index)?;
         let zone = Zone::new(&config, &names.borrow());
         let resolver = Resolver::new(zone, route::forwards(&config), surroundings.limits, || rand::rng().random());
-        let core = Arc::new(Core::new(resolver));
+        let core = Arc::new(Core::new(resolver, surroundings.stats));
         let door = Arc::new(Door { bridge: bridge.to_owned(), index: AtomicU32::new(index) });
         let seats = Arc::new(Seats::new(surroundings.tcp));
         if route::asks_the_host(&config) {

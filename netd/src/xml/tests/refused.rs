@@ -660,7 +660,7 @@ fn port_forwards_that_cannot_be() {
         ),
         (
             "<netd:forward proto='tcp' port='80' address='::1'><netd:to guest='a'/></netd:forward>",
-            "<netd:forward>: '::1' is an IPv6 address, and networks have only IPv4 so far",
+            "<netd:forward>: connections to ::1 cannot be forwarded: the kernel takes no answers to it from a network",
         ),
         ("<netd:forward proto='tcp' port='80'><netd:to/></netd:forward>", "<netd:to>: missing a 'guest' or an 'ip'"),
         (
