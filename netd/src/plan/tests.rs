@@ -1,5 +1,7 @@
 //! Plans: what they contain, in what order, and that a plan carried out leaves nothing to plan.
 
+mod golden;
+
 use std::path::Path;
 
 use nat::guards::{Sources, Sources4};
