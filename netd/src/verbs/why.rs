@@ -75,6 +75,10 @@ impl<H: Host> Verbs<H> {
             bridge: live.map(|desired| desired.bridge.name.clone()),
             isolated,
             source: source.or(chosen.map(|(_, address)| *address).filter(of_family)),
+            known: own
+                .iter()
+                .find(|(on, address)| *on == port.interface && of_family(address))
+                .map(|(_, found)| *found),
             target,
             protocol,
             peer,

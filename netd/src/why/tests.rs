@@ -21,6 +21,7 @@ fn question() -> Question {
         bridge: Some("virbr0".into()),
         isolated: false,
         source: Some([192, 168, 122, 45].into()),
+        known: Some([192, 168, 122, 45].into()),
         target: [1, 1, 1, 1].into(),
         protocol: Protocol::Tcp(443),
         peer: None,
