@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
 pub use crate::metadata::{GetMetadata, SetMetadata};
-use crate::{AddressSource, Forward, Protocol};
+use crate::{AddressSource, Flow, Forward, Protocol};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,13 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    Explain,
     Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 21] = [
+    pub const ALL: [Method; 22] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -56,6 +57,7 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::Explain,
         Method::Monitor,
     ];
 
@@ -88,7 +90,8 @@ impl Method {
             // Changes nothing, but what others say is not for everyone.
             | Method::OpenCapture
             | Method::AddForward
-            | Method::DeleteForward => true,
+            | Method::DeleteForward
+            | Method::Explain => true,
         }
     }
 }
@@ -226,6 +229,18 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `Explain`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// What to follow.
+    pub flow: Flow,
+    /// A packet may be sent in the guest's name.
+    pub probe: bool,
+    /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
+    pub seconds: i64,
 }
 
 /// Parameters of `Monitor`.

@@ -8,9 +8,10 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, Capture, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards, Leases, Metadata,
-    MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
-    calls::{DeleteForward, GetMetadata, SetMetadata},
+    AddressSource, Addresses, Capture, DEFAULT_SOCKET, Error, Explanation, Flow, Forms, Forward, ForwardReply,
+    Forwards, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports,
+    Protocol, SOCKET_VARIABLE, Xml,
+    calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -70,6 +71,7 @@ trait Methods {
         last_port: u32,
         address: Option<String>,
     ) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn explain(&mut self, flow: Flow, probe: bool, seconds: i64) -> zlink::Result<Result<Explanation, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -226,6 +228,12 @@ impl Client {
     pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
         let DeleteForward { network, protocol, first_port, last_port, address } = forward;
         flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
+    }
+
+    /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
+    pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
+        let Explain { flow, probe, seconds } = request;
+        flatten(self.connection.explain(flow, probe, seconds).await)
     }
 }
 

@@ -87,6 +87,7 @@ fn types_of(method: Method) -> String {
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
+        Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))

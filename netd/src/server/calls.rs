@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
-        ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
+        AddForward, AddPort, DeleteForward, DumpXml, Explain, GetPorts, ListAddresses, ListForwards, ListLeases,
+        ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -137,6 +137,7 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
+        Method::Explain => reply(verbs.explain(&parameters::<Explain>(call)?).await),
     })
 }
 
