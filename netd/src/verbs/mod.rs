@@ -8,6 +8,7 @@
 //! Verbs that change something take turns; those that only look never wait for them. A verb that fails leaves the host
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
+mod beside;
 mod error;
 mod facts;
 mod forwards;
