@@ -62,7 +62,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "forward" => once(&mut forward, child, (child, forward::forward(child)?))?,
             "bridge" => once(&mut bridge, child, link::bridge(child)?)?,
             "mac" => once(&mut mac, child, mac_address(child)?)?,
-            "mtu" => once(&mut mtu, child, self::mtu(child)?)?,
+            "mtu" => once(&mut mtu, child, (child, self::mtu(child)?))?,
             "domain" => once(&mut domain, child, dns::domain(child)?)?,
             "dns" => once(&mut dns, child, dns::dns(child)?)?,
             "vlan" => once(&mut vlan, child, link::vlan(child)?)?,
@@ -87,6 +87,12 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     }
     link::check_port_groups(&groups)?;
     let subnets = subnets.into_list();
+    if let Some((element, size)) = mtu.filter(|(_, size)| *size < LEAST_MTU_OF_IPV6)
+        && subnets.iter().any(|subnet| subnet.ipv6().is_some())
+    {
+        let expected = "at least 1280, which IPv6 needs (RFC 8200 §5), and the network has an IPv6 address";
+        return Err(element.bad("size", &size.to_string(), expected));
+    }
     let forward = match forward {
         Some((element, forward)) => {
             check_forward(element, &forward, &name, &subnets)?;
@@ -106,7 +112,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         forward,
         bridge,
         mac,
-        mtu,
+        mtu: mtu.map(|(_, size)| size),
         domain,
         dns: dns.unwrap_or_default(),
         vlan,
@@ -163,6 +169,9 @@ fn mac_address(element: Element<'_>) -> Result<MacAddr, Error> {
     let address = element.need("address", "the attribute 'address'")?;
     MacAddr::from_str(address).map_err(|e| element.error(e))
 }
+
+/// With less the kernel has no IPv6 on an interface.
+const LEAST_MTU_OF_IPV6: u32 = 1280;
 
 fn mtu(element: Element<'_>) -> Result<u32, Error> {
     element.only(&["size"])?;

@@ -460,6 +460,11 @@ fn values_that_are_not_of_their_form() {
             "XML error: line 2: <mac>: '01:00:5e:00:00:01' is a multicast MAC address",
         ),
         (
+            "<ip family='ipv6' address='fd00::1'/>\n<mtu size='1279'/>",
+            "XML error: line 3: <mtu>: size is '1279', which is not at least 1280, which IPv6 needs (RFC 8200 §5), and the \
+             network has an IPv6 address",
+        ),
+        (
             "<mtu size='67'/>",
             "XML error: line 2: <mtu>: size is '67', which is not a number of bytes between 68 and 65521",
         ),
