@@ -28,6 +28,7 @@ use tokio::{
 
 use crate::{
     apply::{Guards, Kernel},
+    beside,
     events::{self, Bus, Heard, LeaseFront, Listener},
     hooks::Hooks,
     metrics::serve::Pages,
@@ -74,6 +75,8 @@ pub struct Options {
     pub metrics: Option<SocketAddr>,
     /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the runtime directory if absent.
     pub nss_dir: Option<PathBuf>,
+    /// A file like /etc/hosts to keep guests' names in; none unless asked for.
+    pub hosts_file: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -85,6 +88,7 @@ impl Default for Options {
             resolv_conf: "/etc/resolv.conf".into(),
             metrics: None,
             nss_dir: None,
+            hosts_file: None,
         }
     }
 }
@@ -162,6 +166,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let front = LeaseFront::new(guards.clone(), bus.clone());
     let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), Arc::new(front)).await?;
     let (moves, names) = (bus.listen(), bus.listen());
+    let (others, hosts) = (bus.listen(), bus.listen());
     let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
@@ -193,7 +198,11 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
         tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
+        tokio::spawn(beside::bus::keep(others, Arc::clone(&verbs))),
     ];
+    if let Some(path) = options.hosts_file.clone() {
+        tasks.push(tokio::spawn(beside::hosts::keep(hosts, Arc::clone(&verbs), path)));
+    }
     if let Some(listener) = metrics_over_tcp {
         tasks.push(tokio::spawn(pages.serve_tcp(listener)));
     }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod beside;
 mod capture;
 pub mod check;
 pub mod cli;

@@ -28,12 +28,6 @@ const LIST: &[(&str, Test, &str)] = &[
         "this version of netd does not tell guests what to boot from the network",
     ),
     (
-        "domain@register",
-        |n| n.domain.as_ref().is_some_and(|d| d.register.is_some()),
-        "this version of netd does not tell the host's resolver of a domain",
-    ),
-    ("bridge@zone", |n| n.bridge.zone.is_some(), "this version of netd does not put bridges in firewalld zones"),
-    (
         "bridge@macTableManager",
         |n| n.bridge.mac_table == Some(MacTableManager::Static),
         "this version of netd leaves the bridge's MAC table to the kernel",
@@ -68,8 +62,6 @@ mod tests {
         "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
         "<ip address='10.0.0.1'><tftp root='/'/></ip>",
         "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
-        "<domain name='a' localOnly='yes' register='yes'/>",
-        "<bridge zone='a'/>",
         "<bridge macTableManager='libvirt'/>",
         "<forward mode='bridge'/><bridge name='br0'/>",
         "<forward mode='private' dev='eth0'/>",

@@ -356,6 +356,9 @@ pub(super) struct DaemonArgs {
     /// [default: dnsmasq in the runtime directory, where they do not look].
     #[arg(long, value_name = "DIR")]
     pub(super) nss_dir: Option<PathBuf>,
+    /// Keep guests' names in a marked block of this file, /etc/hosts for one [default: in none].
+    #[arg(long, value_name = "FILE")]
+    pub(super) hosts_file: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Copy, Debug, Default)]

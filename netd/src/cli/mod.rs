@@ -194,8 +194,8 @@ fn watch(socket: &Path, verb: &Watch, form: OutputForm, quiet: bool) -> ExitCode
 }
 
 fn options(args: DaemonArgs) -> Options {
-    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir } = args;
-    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, metrics: None }
+    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, hosts_file } = args;
+    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, metrics: None, hosts_file }
 }
 
 /// What it captured is its output; there is nothing else to print but an error.

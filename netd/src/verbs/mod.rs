@@ -9,6 +9,7 @@
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
 mod adopt;
+mod beside;
 mod error;
 mod facts;
 mod forwards;

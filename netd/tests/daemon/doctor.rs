@@ -260,7 +260,7 @@ fn strict_ruleset(port_53_is_taken: bool) {
 }
 
 /// Binds a UDP socket in the space; this test's process is then its holder.
-fn bind(space: &Space, address: &str) -> UdpSocket {
+pub(crate) fn bind(space: &Space, address: &str) -> UdpSocket {
     thread::scope(|scope| {
         let inside = || {
             let namespace = fs::File::open(Path::new("/run/netns").join(space.name())).unwrap();

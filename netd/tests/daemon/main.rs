@@ -1,6 +1,7 @@
 //! The daemon on a real kernel, each test in a network namespace of its own: it leaves nothing behind, survives being
 //! killed, and says what is wrong. Needs root, `ip` and `nft`; fails without.
 
+mod beside;
 mod doctor;
 mod events;
 mod forwards;
