@@ -105,6 +105,10 @@ fn a_network_that_libvirt_runs_is_taken_over_without_cutting_its_guests() -> Res
     let served = dnsmasq(&netd.host)?;
     ensure!(!served.is_empty(), "libvirt's dnsmasq does not run");
     let bridge = netd.host.ip("-o link show dev virbr0")?;
+    // dnsmasq's helper writes a lease down a little after the client has it.
+    wait::until_true("libvirt lists the lease", PATIENCE, || {
+        Ok(libvirt::virsh(&netd.host, &["net-dhcp-leases", "default"])?.contains(MAC))
+    })?;
     let planned = netd.ok(&["import", "--from-libvirt", "--adopt", "--dry-run"])?;
     assert!(planned.contains("bridge virbr0 would be taken over with vnet0 of vm1; 1 leases"), "{planned}");
     assert_eq!(dnsmasq(&netd.host)?, served, "a dry run ended dnsmasq");
