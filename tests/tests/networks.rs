@@ -3,7 +3,11 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
-use tests::{daemon::Daemon, space::{Space, told}, xml};
+use tests::{
+    daemon::Daemon,
+    space::{Space, told},
+    xml,
+};
 
 /// The lines of a table without the blanks around its cells.
 fn cells(text: &str) -> Vec<Vec<&str>> {
