@@ -13,8 +13,10 @@ mod forwards;
 pub mod guards;
 mod intent;
 mod ruleset;
+mod text;
 
-pub use apply::{Error, add, change_forwards, delete_table, rehearse, remove, replace};
+pub use apply::{Error, add, change, change_forwards, delete_table, rehearse, remove, replace};
 pub use forwards::{Forward, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use ruleset::TABLE;
+pub use text::difference;
