@@ -151,6 +151,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(leases, Arc::clone(&verbs))),
+        tokio::spawn(expire(Arc::clone(&verbs))),
     ];
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
@@ -201,6 +202,25 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
 async fn follow(mut leases: watch::Receiver<()>, verbs: Arc<Verbs<Kernel>>) {
     while leases.changed().await.is_ok() {
         verbs.follow_guests().await;
+    }
+}
+
+/// What was changed and is not confirmed in time.
+async fn expire(verbs: Arc<Verbs<Kernel>>) {
+    let mut changed = verbs.deadlines();
+    loop {
+        match verbs.expire_changes().await {
+            // A machine that sleeps passes the time too: it is looked at again at least this often.
+            Some(seconds) => {
+                let wake = Duration::from_secs(seconds.clamp(1, 30));
+                tokio::select! {
+                    () = tokio::time::sleep(wake) => {}
+                    _ = changed.changed() => {}
+                }
+            }
+            None if changed.changed().await.is_ok() => {}
+            None => return,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod change;
 pub mod check;
 pub mod cli;
 pub mod daemon;

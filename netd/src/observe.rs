@@ -109,6 +109,13 @@ impl Netlink {
     }
 }
 
+/// Seconds since the machine booted, suspended or not: no program sets this clock.
+pub fn uptime() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    // The kernel has had this clock since 2.6.39.
+    time.map_or(0, |time| time.tv_sec().unsigned_abs())
+}
+
 async fn collect<M, T>(
     what: &'static str,
     dump: impl Stream<Item = Result<M, rtnetlink::Error>>,

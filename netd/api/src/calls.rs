@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
-use crate::{AddressSource, Forward, Protocol};
+use crate::{AddressSource, Forward, Protocol, Update};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +26,14 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    ApplyNetwork,
+    UpdateNetwork,
+    ConfirmChange,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 17] = [
+    pub const ALL: [Method; 20] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -48,6 +51,9 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::ApplyNetwork,
+        Method::UpdateNetwork,
+        Method::ConfirmChange,
     ];
 
     /// The name in the interface.
@@ -74,7 +80,10 @@ impl Method {
             | Method::SetAutostart
             | Method::AddPort
             | Method::AddForward
-            | Method::DeleteForward => true,
+            | Method::DeleteForward
+            | Method::ApplyNetwork
+            | Method::UpdateNetwork
+            | Method::ConfirmChange => true,
         }
     }
 }
@@ -202,4 +211,32 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `ApplyNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyNetwork {
+    /// The network's XML, as it should be.
+    pub xml: String,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Take the change back after so many seconds, 1 to 86400, unless it is confirmed.
+    pub confirm: Option<u32>,
+}
+
+/// Parameters of `UpdateNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateNetwork {
+    /// What to change.
+    pub update: Update,
+}
+
+/// Parameters of `ConfirmChange`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmChange {
+    /// Name or UUID; may be absent where only one change waits.
+    pub network: Option<String>,
 }

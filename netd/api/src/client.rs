@@ -8,8 +8,9 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, NetworkReply, Networks,
-    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml, calls::DeleteForward,
+    AddressSource, Addresses, ChangeReply, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases,
+    NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
+    calls::DeleteForward,
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -47,6 +48,14 @@ trait Methods {
         last_port: u32,
         address: Option<String>,
     ) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn apply_network(
+        &mut self,
+        xml: String,
+        dry_run: bool,
+        confirm: Option<u32>,
+    ) -> zlink::Result<Result<ChangeReply, Error>>;
+    async fn update_network(&mut self, update: Update) -> zlink::Result<Result<ChangeReply, Error>>;
+    async fn confirm_change(&mut self, network: Option<String>) -> zlink::Result<Result<NetworkReply, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -175,6 +184,28 @@ impl Client {
     pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
         let DeleteForward { network, protocol, first_port, last_port, address } = forward;
         flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
+    }
+}
+
+impl Client {
+    /// Has this network, defined and active: changes what there is under its guests, or defines and starts it.
+    pub async fn apply_network(
+        &mut self,
+        xml: String,
+        dry_run: bool,
+        confirm: Option<u32>,
+    ) -> Result<ChangeReply, ClientError> {
+        flatten(self.connection.apply_network(xml, dry_run, confirm).await)
+    }
+
+    /// Edits one section of a network.
+    pub async fn update_network(&mut self, update: Update) -> Result<ChangeReply, ClientError> {
+        flatten(self.connection.update_network(update).await)
+    }
+
+    /// Keeps a change that waits to be confirmed: of this network, or the only one.
+    pub async fn confirm_change(&mut self, network: Option<String>) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.confirm_change(network).await)
     }
 }
 

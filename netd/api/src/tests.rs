@@ -84,6 +84,9 @@ fn types_of(method: Method) -> String {
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
+        Method::ApplyNetwork => (calls::ApplyNetwork::TYPE, ChangeReply::TYPE),
+        Method::UpdateNetwork => (calls::UpdateNetwork::TYPE, ChangeReply::TYPE),
+        Method::ConfirmChange => (calls::ConfirmChange::TYPE, NetworkReply::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))
 }

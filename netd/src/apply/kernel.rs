@@ -2,7 +2,7 @@
 
 use std::{fs, io, sync::Arc};
 
-use super::{Executor, Guards, Outcome, StepError, links};
+use super::{Executor, Guards, Outcome, StepError, links, live};
 use crate::{
     host::HostState,
     model::MacAddr,
@@ -70,6 +70,7 @@ impl Executor for Kernel {
             Step::GuardPorts { network, bridge, sources } => {
                 self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
             }
+            Step::Live(step) => return live::run(self, step).await,
             Step::IsolatePort { index, isolated } => links::isolate(netlink, *index, *isolated).await?,
             Step::AttachPort { bridge, index } => {
                 links::attach(netlink, bridge, *index).await?;

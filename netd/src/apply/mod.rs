@@ -5,6 +5,7 @@
 pub(crate) mod guards;
 mod kernel;
 mod links;
+mod live;
 
 #[cfg(test)]
 pub(crate) mod fake;

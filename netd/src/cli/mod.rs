@@ -1,9 +1,10 @@
 //! The command line: words → verb → print → exit code. It decides nothing; the daemon does.
 //!
-//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net`, `port` and `forward` ask the daemon.
+//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net`, `change`, `port` and `forward` ask the daemon.
 //! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
 
 mod args;
+mod change;
 mod connect;
 mod edit;
 mod failure;
@@ -142,6 +143,9 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetName(network) => net::name(socket, network).await,
         Ask::NetUuid(network) => net::uuid(socket, network).await,
         Ask::NetEdit(network) => edit::network(socket, network).await,
+        Ask::NetApply(args) => change::apply(socket, args).await,
+        Ask::Confirm(args) => change::confirm(socket, args).await,
+        Ask::NetUpdate(args) => change::update(socket, args).await,
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::Domifaddr(args) => port::domifaddr(socket, args).await,
         Ask::PortList(args) => port::list(socket, args).await,

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use desired::{Bridge, Desired, StaticRoute, desired};
 
 use crate::{
+    change::LiveStep,
     host::{HostState, Link, LinkKind},
     model::MacAddr,
 };
@@ -92,6 +93,8 @@ pub enum Step {
         /// The tap's index: its name may be another's by now.
         index: u32,
     },
+    /// Changes something of a network that runs.
+    Live(LiveStep),
 }
 
 /// How one step is taken back. Each is done or found done: doing it twice, or after only a part of the step, is fine.
@@ -206,15 +209,19 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
 
 fn has_settings(link: &Link, bridge: &Bridge) -> bool {
     let LinkKind::Bridge { stp, forward_delay } = link.kind else { return false };
-    // With STP on the kernel takes 2 s for anything less and 30 s for anything more (802.1D).
-    let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
     stp == bridge.stp
-        && (!stp || forward_delay == delay)
+        && (!stp || forward_delay == kernel_delay(bridge.delay))
         && link.mac == Some(bridge.mac)
         && bridge.mtu.is_none_or(|mtu| link.mtu == mtu)
 }
 
-fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
+/// A forward delay of this many seconds as the kernel has it, in hundredths of a second. With STP on it takes 2 s for
+/// anything less and 30 s for anything more (802.1D).
+pub(crate) fn kernel_delay(delay: u32) -> u32 {
+    delay.saturating_mul(100).clamp(200, 3000)
+}
+
+pub(crate) fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
     link.is_some_and(|link| {
         host.routes.iter().any(|route| {
             route.destination == wanted.destination
@@ -248,6 +255,8 @@ impl Step {
             | Step::GuardPorts { .. }
             | Step::IsolatePort { .. }
             | Step::AttachPort { .. } => None,
+            // The way back is a plan of its own.
+            Step::Live(_) => None,
         }
     }
 
@@ -257,6 +266,10 @@ impl Step {
         match (self, port) {
             (Step::AddFirewall(network), Some(port)) => {
                 Step::AddFirewall(nat::Network { dns_redirect: redirect(port, addresses), ..network })
+            }
+            (Step::Live(LiveStep::SetFirewall { network, before, after }), Some(port)) => {
+                let network = nat::Network { dns_redirect: redirect(port, addresses), ..network };
+                Step::Live(LiveStep::SetFirewall { network, before, after })
             }
             (step, _) => step,
         }
@@ -346,6 +359,7 @@ impl fmt::Display for Step {
                 write!(f, "{what} the tap with index {index}")
             }
             Step::AttachPort { bridge, index } => write!(f, "put the tap with index {index} on {bridge}"),
+            Step::Live(step) => write!(f, "{step}"),
         }
     }
 }

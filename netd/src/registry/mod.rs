@@ -12,6 +12,7 @@
 //!
 //! A redefined active network stays as it was started; the definition is what the next start takes.
 
+pub(crate) mod change;
 pub(crate) mod forwards;
 pub(crate) mod ports;
 mod refusal;
@@ -28,6 +29,7 @@ use std::{
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+pub use change::{Affect, Apply, Change, LiveChange};
 pub use forwards::ForwardChange;
 pub use ports::{PortRequest, PortSpec};
 pub use refusal::Refusal;
@@ -38,6 +40,7 @@ use crate::{
     model::{BridgeName, MacAddr, Network, NetworkName},
     plan::{self, Desired, InPlace, Others, Step, Undo},
     port::Port,
+    store::Before,
 };
 
 /// libvirt's limit for the N in `virbrN`.
@@ -50,6 +53,8 @@ pub struct Registry {
     ports: BTreeMap<u32, Port>,
     /// The MACs of ports that are gone.
     unplugged: BTreeSet<MacAddr>,
+    /// Changes that are made and may be taken back.
+    unconfirmed: BTreeMap<NetworkName, Before>,
     resolv_conf: PathBuf,
 }
 
@@ -110,6 +115,7 @@ impl Registry {
             networks: BTreeMap::new(),
             ports: BTreeMap::new(),
             unplugged: BTreeSet::new(),
+            unconfirmed: BTreeMap::new(),
             resolv_conf: resolv_conf.to_owned(),
         }
     }
@@ -327,6 +333,7 @@ impl Registry {
 
     /// The network is off the host now.
     pub fn stopped(&mut self, name: &NetworkName) {
+        self.unconfirmed.remove(name);
         self.change(name, |entry| entry.live = None);
     }
 

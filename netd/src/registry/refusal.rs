@@ -4,6 +4,7 @@ use ipnet::Ipv4Net;
 use netd_api::ErrorKind;
 
 use crate::{
+    change::EditError,
     check::Conflict,
     model::{ForwardError, HostPort, MacAddr},
     xml,
@@ -98,6 +99,40 @@ pub enum Refusal {
         /// The network.
         network: String,
     },
+    /// An edit of one section that cannot be made.
+    #[error("{0}")]
+    Edit(EditError),
+    /// An edit of what is live, where nothing is.
+    #[error("Requested operation is not valid: network is not running")]
+    NotRunning(String),
+    /// An edit of a definition, where there is none.
+    #[error("Requested operation is not valid: cannot change persistent config of a transient network")]
+    TransientConfig,
+    /// The bridge cannot be called another name while ports are on it.
+    #[error(
+        "Requested operation is not valid: the bridge of network '{network}' is {bridge} and cannot become {wanted} while \
+         the network is active: the kernel renames no bridge that is up"
+    )]
+    BridgeRename {
+        /// The network.
+        network: String,
+        /// The bridge.
+        bridge: String,
+        /// The other name.
+        wanted: String,
+    },
+    /// A change is made and neither confirmed nor taken back.
+    #[error("Requested operation is not valid: the last change of network '{0}' is not confirmed")]
+    Unconfirmed(String),
+    /// Nothing to confirm.
+    #[error("Requested operation is not valid: no change{} waits to be confirmed", of_network(.0.as_deref()))]
+    NothingToConfirm(Option<String>),
+    /// More than one change to confirm, and none named.
+    #[error("invalid argument: changes of several networks wait to be confirmed: {}", .0.join(", "))]
+    ConfirmWhich(Vec<String>),
+    /// A start is not something to be taken back in time.
+    #[error("Requested operation is not valid: network '{0}' is not active, so there is nothing to go back to")]
+    ConfirmStart(String),
     /// An argument is not of its form.
     #[error("invalid argument: {what} '{value}' is not {expected}")]
     Argument {
@@ -117,6 +152,10 @@ fn by_what(interface: Option<&str>, by: &Ipv4Net) -> String {
     }
 }
 
+fn of_network(name: Option<&str>) -> String {
+    name.map(|name| format!(" of network '{name}'")).unwrap_or_default()
+}
+
 impl Refusal {
     /// What a program should take it for.
     pub fn kind(&self) -> ErrorKind {
@@ -127,7 +166,13 @@ impl Refusal {
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
             | Refusal::TransientAutostart
-            | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
+            | Refusal::TransientUndefine
+            | Refusal::NotRunning(_)
+            | Refusal::TransientConfig
+            | Refusal::BridgeRename { .. }
+            | Refusal::Unconfirmed(_)
+            | Refusal::NothingToConfirm(_)
+            | Refusal::ConfirmStart(_) => ErrorKind::OperationInvalid,
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
             | Refusal::NoBridgeName(_)
@@ -139,7 +184,16 @@ impl Refusal {
             | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::Xml(_) => ErrorKind::Xml,
-            Refusal::Argument { .. } | Refusal::Forward(_) => ErrorKind::InvalidArg,
+            Refusal::Edit(EditError::Invalid(_)) => ErrorKind::OperationInvalid,
+            Refusal::Edit(EditError::Element { .. }) => ErrorKind::Xml,
+            Refusal::Edit(EditError::Xml(error) | EditError::Consequence(error)) if error.is_unsupported() => {
+                ErrorKind::ConfigUnsupported
+            }
+            Refusal::Edit(EditError::Xml(_) | EditError::Consequence(_)) => ErrorKind::Xml,
+            Refusal::Edit(EditError::Section(_))
+            | Refusal::Argument { .. }
+            | Refusal::Forward(_)
+            | Refusal::ConfirmWhich(_) => ErrorKind::InvalidArg,
         }
     }
 
@@ -148,7 +202,19 @@ impl Refusal {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
-            Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
+            Refusal::Edit(error) => error.hint(),
+            Refusal::BridgeRename { network, .. } => Some(format!(
+                "change the definition with 'netd net-define' and restart the network: 'netd net-destroy {network}', \
+                 'netd net-start {network}'"
+            )),
+            Refusal::Unconfirmed(name) => {
+                Some(format!("'netd confirm {name}' keeps it; in time it is taken back by itself"))
+            }
+            Refusal::ConfirmStart(_) => Some("apply it without --confirm".into()),
+            Refusal::ConfirmWhich(_) => Some("name the network".into()),
+            Refusal::NotRunning(name) | Refusal::NotActive(name) => {
+                Some(format!("start it with 'netd net-start {name}'"))
+            }
             Refusal::TransientAutostart | Refusal::TransientUndefine => {
                 Some("a transient network has no definition; make one with 'netd net-define'".into())
             }
@@ -169,6 +235,12 @@ impl Refusal {
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }
+    }
+}
+
+impl From<EditError> for Refusal {
+    fn from(error: EditError) -> Self {
+        Refusal::Edit(error)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 
 use netd_api::{
-    Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
+    Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Update, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, GetPorts, ListAddresses, ListForwards, ListLeases, ListNetworks,
-        ListPorts, Method, NewNetwork, OneNetwork, SetAutostart,
+        AddForward, AddPort, ApplyNetwork, ConfirmChange, DeleteForward, DumpXml, GetPorts, ListAddresses,
+        ListForwards, ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork, SetAutostart, UpdateNetwork,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,8 +15,9 @@ use zlink::varlink_service;
 
 use super::{Access, RawCall};
 use crate::{
-    registry::PortRequest,
-    verbs::{Host, VerbError, Verbs},
+    change::Edit,
+    registry::{Affect, PortRequest},
+    verbs::{Host, How, VerbError, Verbs},
 };
 
 /// varlink's own interface, which every service has.
@@ -115,6 +116,17 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
+        Method::ApplyNetwork => {
+            let ApplyNetwork { xml, dry_run, confirm } = parameters(call)?;
+            reply(verbs.apply_network(&xml, How { dry_run, confirm }).await)
+        }
+        Method::UpdateNetwork => {
+            let UpdateNetwork { update } = parameters(call)?;
+            let Update { network, command, section, xml, parent_index, live, config } = update;
+            let edit = Edit { command: command.into(), section: &section, xml: &xml, parent_index };
+            reply(verbs.update_network(&network, edit, Affect { live, config }).await)
+        }
+        Method::ConfirmChange => reply(verbs.confirm(parameters::<ConfirmChange>(call)?.network.as_deref()).await),
     })
 }
 

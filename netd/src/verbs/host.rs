@@ -9,7 +9,7 @@ use crate::{
     host::Neighbour,
     model::{Ports, Protocol},
     observe::{
-        ObserveError,
+        self, ObserveError,
         listeners::{self, Listener},
         rules::{self, Family},
     },
@@ -72,6 +72,10 @@ pub trait Host: Executor {
     fn leases(&self, network: &str) -> Vec<dhcp::Lease>;
     /// Drops every lease of a network.
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
+    /// Drops the leases of a network that are outside its subnet.
+    fn drop_strays(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
+    /// Seconds since the machine booted, suspended or not.
+    fn uptime(&self) -> u64;
     /// The host's neighbours.
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
 }
@@ -161,6 +165,14 @@ impl Host for Kernel {
 
     async fn forget(&self, network: &str) -> Result<(), dhcp::Error> {
         self.services.forget(network).await
+    }
+
+    async fn drop_strays(&self, network: &str) -> Result<(), dhcp::Error> {
+        self.services.drop_strays(network).await
+    }
+
+    fn uptime(&self) -> u64 {
+        observe::uptime()
     }
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {

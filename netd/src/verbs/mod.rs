@@ -8,6 +8,7 @@
 //! Verbs that change something take turns; those that only look never wait for them. A verb that fails leaves the host
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
+mod change;
 mod error;
 mod forwards;
 mod heal;
@@ -21,8 +22,9 @@ mod tests;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use netd_api::{Leases, NetworkReply, Networks};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
+pub use change::How;
 pub use error::VerbError;
 pub use host::{Host, PortError};
 
@@ -45,6 +47,8 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    /// Rung when a change is made that must be confirmed, or is confirmed.
+    deadlines: watch::Sender<()>,
 }
 
 impl<H: Host> Verbs<H> {
@@ -56,6 +60,7 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            deadlines: watch::Sender::default(),
         })
     }
 
@@ -98,6 +103,7 @@ impl<H: Host> Verbs<H> {
     pub async fn define(&self, text: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
+        self.registry().refuse_unconfirmed(&network.name)?;
         let host = self.host.observe().await?;
         let network = self.registry().define(network, &host, random_mac())?;
         self.save_definition(&network)?;
@@ -143,6 +149,7 @@ impl<H: Host> Verbs<H> {
             phase: Phase::Starting,
             xml: xml::write(&network),
             journal: crate::plan::unwind(&steps),
+            before: None,
         };
         self.store.save_record(&record)?;
         self.publish_ports(&name);
@@ -234,7 +241,13 @@ impl<H: Host> Verbs<H> {
         let record = {
             let registry = self.registry();
             let (_, live) = registry.find_live(name.as_str())?;
-            Record { name: name.to_string(), phase, xml: xml::write(&live.network), journal: live.journal.clone() }
+            Record {
+                name: name.to_string(),
+                phase,
+                xml: xml::write(&live.network),
+                journal: live.journal.clone(),
+                before: registry.before(name).cloned(),
+            }
         };
         Ok(self.store.save_record(&record)?)
     }
@@ -243,6 +256,7 @@ impl<H: Host> Verbs<H> {
     pub async fn undefine(&self, key: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let (name, remains) = self.registry().undefine(key)?;
+        self.registry().refuse_unconfirmed(&name)?;
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);
