@@ -4,7 +4,7 @@
 CARGO ?= cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup setup-bench build image demo test check lint unit bench clean
+.PHONY: help setup setup-bench build image demo test check lint unit soak bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,9 @@ demo: image ## daemon, two guests, leases, names, a page from "the Internet", cl
 
 test: image ## all tests: pure, in namespaces, and with real guests (in the lab where KVM can't run them)
 	$(CARGO) test --release --workspace --no-fail-fast
+
+soak: ## 100,000 random sequences of operations, kills and failures beside a model (half an hour)
+	NETD_SEQUENCES=100000 $(CARGO) test --release -p netd --lib verbs::tests::random
 
 unit:
 	$(CARGO) test --release --workspace --exclude tests --quiet

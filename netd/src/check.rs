@@ -1,7 +1,9 @@
 //! Rules between networks. Pure: all problems, not the first.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use uuid::Uuid;
+
+pub mod not_yet;
 
 use crate::model::{BridgeName, HostPort, MacAddr, Network, NetworkName, Taken};
 
@@ -36,9 +38,9 @@ pub enum Conflict {
     #[error("internal error: Network is already in use: subnet {subnet} overlaps {others} of network '{other}'")]
     Subnet {
         /// The new network's subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// The other's.
-        others: Ipv4Net,
+        others: IpNet,
         /// The other network.
         other: NetworkName,
     },
@@ -81,7 +83,10 @@ pub fn conflicts(new: &Network, others: &[Network]) -> Vec<Conflict> {
             (false, true) => conflicts.push(Conflict::Uuid { uuid: new.uuid, other: other.name.clone() }),
             (false, false) => {}
         }
-        if let Some(bridge) = new.bridge.name.as_ref().filter(|name| other.bridge.name.as_ref() == Some(name)) {
+        // A bridge that is the host's can be had by many.
+        let both_make_one = new.forward.has_own_bridge() && other.forward.has_own_bridge();
+        let same = |name: &&BridgeName| both_make_one && other.bridge.name.as_ref() == Some(*name);
+        if let Some(bridge) = new.bridge.name.as_ref().filter(same) {
             conflicts.push(Conflict::Bridge { bridge: bridge.clone(), other: other.name.clone() });
         }
         for subnet in new.subnets.iter().map(|s| s.address.trunc()) {

@@ -159,12 +159,13 @@ fn files_are_defined_created_and_refused() {
         let transient = d.file("temp.xml", "<network><name>temp</name></network>");
         assert_eq!(d.verb(&["net-create", &transient]), said(&format!("Network temp created from {transient}\n")));
         assert_eq!(d.verb(&["net-list", "--transient", "--name"]), said("temp\n"));
-        let bad = d.file("bad.xml", "<network><name>bad</name>\n<bandwidth/></network>");
+        let bad = d.file("bad.xml", "<network><name>bad</name>\n<virtualport type='midonet'/></network>");
         assert_eq!(
             d.verb(&["net-define", &bad]),
             failed(&format!(
                 "error: Failed to define network from {bad}\n\
-                 error: unsupported configuration: line 2: <network>: element <bandwidth> is not supported yet\n"
+                 error: unsupported configuration: line 2: <virtualport>: type 'midonet' needs MidoNet, which netd does \
+                 not use\n"
             ))
         );
         assert_eq!(

@@ -19,8 +19,9 @@ use crate::{
     wait::{self},
 };
 
-/// How long a guest may take for anything: under the lab's software CPU a boot takes 20 s and a busy machine doubles it.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a guest may take for anything: under the lab's software CPU a boot takes 20 s, on a busy machine several times
+/// that.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A guest; killed when dropped. Its console is printed unless it ended well.
 #[derive(Debug)]

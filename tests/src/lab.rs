@@ -4,7 +4,7 @@
 //! own root file system: read-only, with a tmpfs over /etc, /lib, /home, /opt, /srv, /usr, /var and /tmp. The
 //! command's output is streamed, its exit status is ours.
 //!
-//! The lab freezes now and then as a whole. So it says every two seconds that it lives; after fifteen seconds of
+//! The lab has frozen now and then as a whole. So it says every two seconds that it lives; after fifteen seconds of
 //! silence it is ended, by process group, and the caller may start another: [`run`] does so once and says it did.
 //! It never decides whether a test passed: that is the command's exit status.
 //!
@@ -47,12 +47,16 @@ const SIGN: &str = "@lab ";
 const MODULES: &str = "crc32c_generic kvm-amd tun bridge veth dummy vhost_net nf_tables nft_chain_nat nft_masq \
                        nft_ct nft_reject_inet nft_redir nft_fib_inet af_packet";
 
-/// Has every virtual CPU interrupted by its local timer all the time, whether it is due or not.
+/// What keeps the lab alive; tests/README.md has the counts.
 ///
-/// A guess, not proven (tests/README.md has the counts): leaving a guest, a CPU's thread in QEMU clears a bit of the word
-/// in which another thread sets "interrupt pending", without a lock, so that an interrupt may be forgotten. A CPU that then
-/// waits for a timer it has set once would wait for ever. A timer that fires by itself says it again 4 ms later.
-const TICK: [&str; 3] = ["nohz=off", "highres=off", "lapic=notscdeadline"];
+/// `npt=0` has KVM keep shadow page tables in place of nested paging. With nested paging in QEMU's software CPU, guests died
+/// of triple faults, and the lab's own kernel panicked right after it had left a guest.
+///
+/// The rest has every virtual CPU interrupted by its local timer all the time, whether it is due or not: leaving a guest, a
+/// CPU's thread in QEMU clears a bit of the word in which another thread sets "interrupt pending", without a lock, so that
+/// an interrupt may be forgotten (a guess). A CPU that then waits for a timer it has set once would wait for ever; a timer
+/// that fires by itself says it again 4 ms later.
+const STEADY: [&str; 4] = ["kvm_amd.npt=0", "nohz=off", "highres=off", "lapic=notscdeadline"];
 
 /// What to run in the lab and within which bounds.
 #[derive(Clone, Debug)]
@@ -172,7 +176,7 @@ impl Lab {
         let mut options = vec!["-cpu max,+svm".to_owned()];
         options.extend(job.qemu.iter().cloned());
         command.arg(format!("--qemu-opts={}", options.join(" ")));
-        for word in TICK {
+        for word in STEADY {
             command.args(["--append", word]);
         }
         command.arg("--").arg(script(job)?);

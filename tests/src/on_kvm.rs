@@ -10,7 +10,15 @@
 //!                 test b ─┴─► OnceLock ─► lab ─►───┴─ test b … FAILED + its output
 //! ```
 
-use std::{any::type_name, collections::BTreeMap, env, io::Write, process::Command, sync::OnceLock, time::Duration};
+use std::{
+    any::type_name,
+    collections::BTreeMap,
+    env,
+    io::Write,
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -24,8 +32,9 @@ use crate::{
 /// two ended early in their boot and one hung. Each lost try is told.
 const TRIES: u32 = 3;
 
-/// How many labs one test file may use up.
+/// How many labs one test file may use up, and for how long it may start new ones.
 const LABS: usize = 8;
+const STARTS: Duration = Duration::from_secs(30 * 60);
 
 /// The end of all patience for one lab with all tests of a file.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -110,11 +119,12 @@ fn run_in_lab() -> Result<Results> {
     say(&format!("KVM cannot run guests here: {} tests go to the lab", wanted.len()));
     let mut results = Results::default();
     let mut tries: BTreeMap<&String, u32> = BTreeMap::new();
+    let begun = Instant::now();
     for _ in 0..LABS {
         let is_open =
             |name: &&String| results.tests.get(*name) != Some(&true) && tries.get(name).is_none_or(|n| *n < TRIES);
         let open: Vec<&String> = wanted.iter().filter(is_open).collect();
-        if open.is_empty() {
+        if open.is_empty() || begun.elapsed() > STARTS {
             break;
         }
         results.tests.retain(|_, passed| *passed);

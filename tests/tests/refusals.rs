@@ -56,9 +56,10 @@ fn broken_xml_is_refused_with_its_line() -> Result<()> {
 
 #[test]
 fn an_unknown_element_is_refused_by_name_and_line() -> Result<()> {
-    let text = xml::network("bad", "bad0", "<forward mode='nat'/>", 121, "  <bandwidth>\n  </bandwidth>\n");
-    let line = format!("line {}", text.lines().position(|line| line.contains("bandwidth")).context("a line")? + 1);
-    refuses_network(&text, &["bandwidth", &line])
+    let text =
+        xml::network("bad", "bad0", "<forward mode='nat'/>", 121, "  <virtualport type='midonet'>\n  </virtualport>\n");
+    let line = format!("line {}", text.lines().position(|line| line.contains("virtualport")).context("a line")? + 1);
+    refuses_network(&text, &["midonet", &line])
 }
 
 #[test]

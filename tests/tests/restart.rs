@@ -1,12 +1,13 @@
 //! A daemon that is killed loses nothing, and the next one finds things as they are.
 
-use std::{thread, time::Duration};
+use std::{io::Read, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 use tests::{
     daemon::Daemon,
     internet::{Internet, PAGE, WEB},
-    space::Space,
+    space::{Running, Space},
     station::Station,
     wait::{self, PATIENCE},
     xml,
@@ -62,6 +63,38 @@ fn what_happens_while_no_daemon_runs_is_seen_by_the_next_one() -> Result<()> {
     })?;
     assert!(stays.reaches("192.168.130.1")?);
     drop(stays);
+    netd.finish()
+}
+
+#[test]
+fn a_daemon_killed_beside_a_hundred_networks_takes_all_of_them_over_and_no_packet_is_lost() -> Result<()> {
+    let host = Space::new("hundred")?;
+    let _internet = Internet::connect(&host)?;
+    let mut netd = Daemon::on(host)?;
+    netd.ok(&["net-start", "default"])?;
+    for number in 1..100 {
+        netd.create(&xml::nat(&format!("n{number}"), &format!("br{number}"), 130 + number))?;
+    }
+    let vm1 = Station::plug(&netd, "default", "vm1")?;
+    vm1.lease()?;
+    let ping = vm1
+        .space
+        .command(tests::paths::tool("ping")?)
+        .args(["-n", "-q", "-i", "0.02", &WEB.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut ping = Running(ping);
+    for _ in 0..3 {
+        netd.kill()?;
+        netd.start()?;
+        assert_eq!(netd.ok(&["net-list", "--name"])?.split_whitespace().count(), 100);
+    }
+    ping.signal(Signal::SIGINT);
+    let mut summary = String::new();
+    ping.0.stdout.take().context("its output")?.read_to_string(&mut summary)?;
+    ping.0.wait()?;
+    assert!(summary.contains(" 0% packet loss"), "{summary}");
+    drop(vm1);
     netd.finish()
 }
 

@@ -73,6 +73,15 @@ pub(crate) struct Traces {
     served: BTreeMap<String, dhcp::config::NetworkConfig>,
 }
 
+impl Traces {
+    /// The same with other taps: guests have those, not the networks.
+    pub(crate) fn with_taps_of(mut self, fake: &Fake) -> Self {
+        let world = fake.world();
+        self.host.links.extend(world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).cloned());
+        self
+    }
+}
+
 impl Fake {
     pub(crate) fn new() -> Self {
         let lo = link(1, "lo", LinkKind::Other);
@@ -107,12 +116,25 @@ impl Fake {
         }
     }
 
-    /// The daemon's process ends, however it was: what lived in it is gone.
+    /// The daemon's process ends, however it was: what lived in it is gone. What was to go wrong goes wrong no more.
     pub(crate) fn kill_daemon(&self) {
+        self.end_daemon();
+        self.world().trouble = None;
+    }
+
+    /// The same, with what is to go wrong still to come.
+    pub(crate) fn end_daemon(&self) {
         let mut world = self.world();
         world.services.clear();
         world.served.clear();
-        world.trouble = None;
+    }
+
+    /// The machine starts anew: nothing of anybody's networks is left.
+    pub(crate) fn reboot(&self) {
+        let fresh = Fake::new();
+        let mut world = self.world();
+        let (calls, trouble) = (world.calls, world.trouble);
+        *world = World { calls, trouble, ..fresh.world().clone() };
     }
 
     /// A tap goes, as when its guest does.

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use roxmltree::{Document, Node};
 
-use crate::{model::Network, xml};
+use crate::{check::not_yet, model::Network, xml};
 
 use table::{Keys, Section, Words};
 
@@ -118,7 +118,11 @@ impl Edit<'_> {
         let before = xml::tree(&text).map_err(EditError::Consequence)?;
         let change = Splice::new(section, self, name, &before, element)?;
         let (edited, start) = change.apply(&text);
-        xml::parse(&edited).map_err(|error| {
+        let read = xml::parse(&edited).and_then(|network| match not_yet::refuse(&network) {
+            Ok(()) => Ok(network),
+            Err(what) => Err(xml::unsupported(&edited, &what)),
+        });
+        read.map_err(|error| {
             let own = line_breaks(&edited[..start]) + 1;
             let lines = line_breaks(&change.with) + 1;
             match error.line.checked_sub(own) {
@@ -145,7 +149,7 @@ impl<'a> Piece<'a> {
         let skipped = line_breaks(&text[..text.len() - rest.len()]);
         if rest.trim().is_empty() {
             let problem = xml::Problem::Syntax("the document is empty".to_owned());
-            return Err(xml::Error { line: 1, element: String::new(), problem }.into());
+            return Err(xml::Error { line: 1, element: String::new(), problem: Box::new(problem) }.into());
         }
         Ok(Piece(rest, skipped))
     }
@@ -160,8 +164,11 @@ impl<'a> Piece<'a> {
 
 fn only_element<'a>(document: &'a Document<'a>) -> Result<Node<'a, 'a>, EditError> {
     let mut elements = document.root_element().children().filter(Node::is_element);
-    let syntax =
-        |problem: &str| xml::Error { line: 1, element: String::new(), problem: xml::Problem::Syntax(problem.into()) };
+    let syntax = |problem: &str| xml::Error {
+        line: 1,
+        element: String::new(),
+        problem: Box::new(xml::Problem::Syntax(problem.into())),
+    };
     match (elements.next(), elements.next()) {
         (Some(element), None) => Ok(element),
         (None, _) => Err(syntax("there is no element").into()),

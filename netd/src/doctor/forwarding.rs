@@ -36,7 +36,7 @@ pub(super) fn ip_forward(on: &Seen<bool>, networks: &Seen<Vec<Known>>) -> Findin
 }
 
 fn routes(network: &Network) -> bool {
-    !matches!(network.forward, Forward::Isolated) && !network.subnets.is_empty()
+    !matches!(network.forward, Forward::Isolated) && network.ipv4().next().is_some()
 }
 
 /// One finding, or one for each uplink where strict filtering loses packets. With a single uplink answers can only come
@@ -91,11 +91,7 @@ fn uplinks<'a>(host: &'a HostState, networks: &'a Seen<Vec<Known>>) -> Vec<&'a s
         .iter()
         .filter(|route| route.destination.prefix_len() < SHORTEST_SPECIFIC_PREFIX)
         .filter_map(|route| host.link_name(route.link?));
-    let by_name = networks.iter().flatten().filter_map(|known| match &known.network.forward {
-        Forward::Nat(nat) => nat.dev.as_deref(),
-        Forward::Route { dev } => dev.as_deref(),
-        Forward::Isolated | Forward::Open => None,
-    });
+    let by_name = networks.iter().flatten().filter_map(|known| known.network.forward.dev());
     let mut uplinks: Vec<&str> = by_default.chain(by_name).collect();
     uplinks.sort_unstable();
     uplinks.dedup();

@@ -29,7 +29,7 @@ pub(super) fn subnets(networks: &Seen<Vec<Known>>, host: &Seen<HostState>) -> Ve
     for known in networks {
         // What a started network has of its own is on its bridge; before that nothing of it is anywhere.
         let own: Vec<&str> = known.bridge().filter(|_| known.active != Some(false)).into_iter().collect();
-        let taken = known.network.subnets.iter().map(|subnet| subnet.address.trunc());
+        let taken = known.network.ipv4().map(|address| address.trunc());
         for (subnet, user) in taken.filter_map(|subnet| Some((subnet, host.in_use(subnet, &own)?))) {
             let by = match user.interface {
                 Some(interface) => format!("{} on interface {interface}", user.by),
@@ -89,7 +89,7 @@ fn free(host: &HostState, networks: &[Known]) -> Option<Ipv4Net> {
         .filter_map(|third| Ipv4Net::new(std::net::Ipv4Addr::new(192, 168, third, 0), 24).ok())
         .find(|&candidate| {
             let defined =
-                networks.iter().flat_map(|known| &known.network.subnets).any(|s| overlap(s.address, candidate));
+                networks.iter().flat_map(|known| known.network.ipv4()).any(|address| overlap(address, candidate));
             !defined && host.in_use(candidate, &[]).is_none()
         })
 }

@@ -23,7 +23,7 @@ fn holders(listeners: &[Listener], port: u16, networks: &Seen<Vec<Known>>) -> Ve
         .iter()
         .flatten()
         .flat_map(|known| &known.network.subnets)
-        .map(|subnet| IpAddr::V4(subnet.address.addr()))
+        .map(|subnet| subnet.address.addr())
         .collect();
     let mut holders: Vec<String> = listeners
         .iter()

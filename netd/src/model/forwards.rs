@@ -127,6 +127,9 @@ pub enum ForwardError {
     /// The network's guests are to be reached by nobody.
     #[error("an isolated network has no port forwards; give it a <forward mode='nat'/> or another mode")]
     Isolated,
+    /// The network's guests have addresses of somebody else's network.
+    #[error("a network without a bridge of its own has no port forwards: its guests can be reached as they are")]
+    NotOurs,
     /// The network has no addresses.
     #[error("port forwards need a network with an <ip> address")]
     NoSubnet,
@@ -173,22 +176,25 @@ impl PortForward {
 
     /// Whether it can be on a network of this mode with these subnets.
     pub fn fits(&self, mode: &Forward, subnets: &[Subnet]) -> Result<(), ForwardError> {
-        if *mode == Forward::Isolated {
-            return Err(ForwardError::Isolated);
+        match mode {
+            Forward::Isolated => return Err(ForwardError::Isolated),
+            Forward::Bridged | Forward::Macvtap(_) => return Err(ForwardError::NotOurs),
+            Forward::Nat(_) | Forward::Route { .. } | Forward::Open => {}
         }
+        let subnets: Vec<ipnet::Ipv4Net> = subnets.iter().filter_map(Subnet::ipv4).collect();
         if subnets.is_empty() {
             return Err(ForwardError::NoSubnet);
         }
         for target in &self.targets {
             let To::Address(address) = target.to else { continue };
-            if subnets.iter().any(|subnet| subnet.address.addr() == address) {
+            if subnets.iter().any(|subnet| subnet.addr() == address) {
                 return Err(ForwardError::Own(address));
             }
             let is_host = |net: ipnet::Ipv4Net| {
                 net.contains(&address)
                     && (net.prefix_len() > 30 || (address != net.network() && address != net.broadcast()))
             };
-            if !subnets.iter().any(|subnet| is_host(subnet.address.trunc())) {
+            if !subnets.iter().any(|subnet| is_host(subnet.trunc())) {
                 return Err(ForwardError::Elsewhere(address));
             }
         }

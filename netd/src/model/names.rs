@@ -27,6 +27,9 @@ pub enum NameError {
     /// `.` or `..`.
     #[error("'{0}' cannot be a name")]
     Reserved(String),
+    /// No number in a pattern.
+    #[error("'{0}' has no %d for a number")]
+    Template(String),
     /// Not six bytes of hex.
     #[error("'{0}' is not a MAC address of the form 52:54:00:12:34:56")]
     Mac(String),
@@ -77,6 +80,43 @@ impl FromStr for BridgeName {
     fn from_str(name: &str) -> Result<Self, NameError> {
         check(name, 15, |c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'))?;
         Ok(BridgeName(name.to_owned()))
+    }
+}
+
+/// A pattern for interface names: what is before and after a number, as in `lab%d`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeTemplate {
+    before: String,
+    after: String,
+}
+
+impl BridgeTemplate {
+    /// Whether a text is meant as a pattern.
+    pub fn is_one(name: &str) -> bool {
+        name.contains("%d")
+    }
+
+    /// The name with this number; `None` where that makes it too long.
+    pub fn name(&self, number: u32) -> Option<BridgeName> {
+        format!("{}{number}{}", self.before, self.after).parse().ok()
+    }
+}
+
+impl FromStr for BridgeTemplate {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (before, after) = text.split_once("%d").ok_or_else(|| NameError::Template(printable(text)))?;
+        let template = BridgeTemplate { before: before.to_owned(), after: after.to_owned() };
+        // the shortest name it stands for
+        format!("{before}0{after}").parse::<BridgeName>()?;
+        Ok(template)
+    }
+}
+
+impl fmt::Display for BridgeTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%d{}", self.before, self.after)
     }
 }
 

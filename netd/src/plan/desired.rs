@@ -3,12 +3,12 @@
 use std::{net::IpAddr, path::Path};
 
 use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use nat::guards::Sources;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use crate::model::{Dhcp, Forward, LeaseTime, MacAddr, Nat, Network, Subnet};
+use crate::model::{Dhcp, DhcpHost, DhcpRange, Forward, LeaseTime, MacAddr, Nat, Network, Route};
 
 /// The shortest lease the server gives, in seconds.
 const SHORTEST_LEASE: u32 = 120;
@@ -66,14 +66,13 @@ pub struct StaticRoute {
 
 /// What `network` is made of when active, on the bridge `name` with `mac`, asking the resolvers in `resolv_conf`.
 pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, ports: Vec<u32>) -> Desired {
-    let addresses: Vec<Ipv4Net> = network.subnets.iter().map(|subnet| subnet.address).collect();
+    let addresses: Vec<Ipv4Net> = network.ipv4().collect();
     let routes = network
         .routes
         .iter()
-        .map(|route| StaticRoute {
-            destination: route.destination.trunc(),
-            gateway: route.gateway,
-            metric: route.metric,
+        .filter_map(|route| {
+            let (destination, gateway) = ipv4_route(route)?;
+            Some(StaticRoute { destination, gateway, metric: route.metric })
         })
         .collect();
     let bridge =
@@ -98,8 +97,8 @@ fn sources(network: &Network, bridge: &str) -> Sources {
     }
     Sources::Network {
         bridge: bridge.to_owned(),
-        subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
-        host: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
+        subnets: network.ipv4().map(|address| address.trunc()).collect(),
+        host: network.ipv4().map(|address| address.addr()).collect(),
     }
 }
 
@@ -112,54 +111,65 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
             ports: nat.ports.unwrap_or(Nat::DEFAULT_PORTS),
         },
         Forward::Route { dev } => nat::Mode::Route { dev: dev.clone() },
-        Forward::Open => nat::Mode::Open,
+        // where the bridge is not ours, nothing is
+        Forward::Open | Forward::Bridged | Forward::Macvtap(_) => nat::Mode::Open,
     };
-    let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc()).collect();
+    let subnets = network.ipv4().map(|address| address.trunc()).collect();
     nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None }
 }
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {
-    let dhcp4 = network.subnets.iter().find_map(|subnet| subnet.dhcp.as_ref().map(|dhcp| dhcp4(network, subnet, dhcp)));
+    let dhcp4 = network.subnets.iter().find_map(|subnet| Some(dhcp4(network, subnet.ipv4()?, subnet.dhcp.as_ref()?)));
     let dns = (network.dns.enable && !network.subnets.is_empty()).then(|| DnsConfig {
-        listen: network.subnets.iter().map(|subnet| IpAddr::V4(subnet.address.addr())).collect(),
-        subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
+        listen: network.ipv4().map(|address| IpAddr::V4(address.addr())).collect(),
+        subnets: network.ipv4().map(|address| address.trunc()).collect(),
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         local_only: network.domain.as_ref().is_some_and(|domain| domain.local_only),
-        hosts: network.dns.hosts.iter().map(|host| (IpAddr::V4(host.ip), host.names.clone())).collect(),
+        hosts: network.dns.hosts.iter().map(|host| (host.ip, host.names.clone())).collect(),
         forward: !matches!(network.forward, Forward::Isolated),
         resolv_conf: resolv_conf.to_owned(),
     });
     NetworkConfig { network: network.name.as_str().to_owned(), bridge: bridge.to_owned(), dhcp4, dns }
 }
 
-fn dhcp4(network: &Network, subnet: &Subnet, dhcp: &Dhcp) -> Dhcp4Config {
-    let server = subnet.address;
+fn ipv4_route(route: &Route) -> Option<(Ipv4Net, Ipv4Addr)> {
+    match (route.destination, route.gateway) {
+        (IpNet::V4(destination), IpAddr::V4(gateway)) => Some((destination.trunc(), gateway)),
+        _ => None,
+    }
+}
+
+fn dhcp4(network: &Network, server: Ipv4Net, dhcp: &Dhcp) -> Dhcp4Config {
     Dhcp4Config {
         server,
-        ranges: dhcp
-            .ranges
-            .iter()
-            .map(|range| Range4 {
-                start: range.start,
-                end: range.end,
-                lease: range.lease.map(lease_time).unwrap_or_default(),
-            })
-            .collect(),
-        hosts: dhcp
-            .hosts
-            .iter()
-            .map(|host| Reservation4 {
-                mac: host.mac.map(|mac| Mac(mac.0)),
-                name: host.name.clone(),
-                address: host.ip,
-                lease: host.lease.map(lease_time),
-            })
-            .collect(),
+        ranges: dhcp.ranges.iter().filter_map(range4).collect(),
+        hosts: dhcp.hosts.iter().map(reservation4).collect(),
         router: (!matches!(network.forward, Forward::Isolated)).then(|| server.addr()),
         dns: if network.dns.enable { vec![server.addr()] } else { Vec::new() },
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         mtu: network.mtu.and_then(|mtu| u16::try_from(mtu).ok()),
-        routes: network.routes.iter().map(|route| (route.destination.trunc(), route.gateway)).collect(),
+        routes: network.routes.iter().filter_map(ipv4_route).collect(),
+    }
+}
+
+fn range4(range: &DhcpRange) -> Option<Range4> {
+    let (IpAddr::V4(start), IpAddr::V4(end)) = (range.start, range.end) else { return None };
+    Some(Range4 { start, end, lease: range.lease.map(lease_time).unwrap_or_default() })
+}
+
+fn reservation4(host: &DhcpHost) -> Reservation4 {
+    Reservation4 {
+        mac: host.mac.map(|mac| Mac(mac.0)),
+        name: host.name.clone(),
+        address: host.ip.and_then(ipv4),
+        lease: host.lease.map(lease_time),
+    }
+}
+
+fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
     }
 }
 

@@ -142,7 +142,8 @@ impl Registry {
         let known = subnets(&from);
         for subnet in subnets(&to).into_iter().filter(|subnet| !known.contains(subnet)) {
             if let Some(user) = host.in_use(subnet, &[bridge]) {
-                return Err(Refusal::SubnetInUse { subnet, by: user.by, interface: user.interface });
+                let (subnet, by) = (subnet.into(), user.by.into());
+                return Err(Refusal::SubnetInUse { subnet, by, interface: user.interface });
             }
         }
         self.refuse_live_conflicts(&network)?;

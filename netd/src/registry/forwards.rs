@@ -125,12 +125,12 @@ impl Registry {
                     address: at.address,
                     ports: (at.ports.first(), at.ports.last()),
                     bridge: live.desired.bridge.name.clone(),
-                    subnets: live.network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
+                    subnets: live.network.ipv4().map(|address| address.trunc()).collect(),
                     targets: forward
                         .targets()
                         .iter()
                         .filter_map(|target| Some((guests.address(&target.to)?, target.port)))
-                        .filter(|(address, _)| live.network.subnets.iter().any(|s| s.address.contains(address)))
+                        .filter(|(address, _)| live.network.ipv4().any(|subnet| subnet.contains(address)))
                         .collect(),
                 });
             }

@@ -35,9 +35,9 @@ pub use ports::{PortRequest, PortSpec};
 pub use refusal::Refusal;
 
 use crate::{
-    check::{Conflict, conflicts},
+    check::{Conflict, conflicts, not_yet},
     host::HostState,
-    model::{BridgeName, MacAddr, Network, NetworkName},
+    model::{BridgeName, BridgeTemplate, MacAddr, Network, NetworkName},
     plan::{self, Desired, InPlace, Others, Step, Undo},
     port::Port,
     store::Before,
@@ -176,6 +176,7 @@ impl Registry {
 
     /// A definition completed (MAC, bridge name) and found to fit beside the others. `fresh` is a MAC nobody has.
     pub fn define(&self, network: Network, host: &HostState, fresh: MacAddr) -> Result<Network, Refusal> {
+        not_yet::refuse(&network)?;
         self.refuse_conflicts(&network, Conflict::forbids_definition)?;
         let before = self.networks.get(&network.name).and_then(Entry::network);
         self.complete(network, before, host, fresh)
@@ -188,10 +189,11 @@ impl Registry {
             return Err(Refusal::AlreadyActive(name.to_string()));
         }
         let definition = entry.definition.as_ref().ok_or_else(|| Refusal::NoNetwork(key.to_owned()))?;
+        not_yet::refuse(definition)?;
         let mut network = self.complete(definition.clone(), Some(definition), host, fresh)?;
         let mut notices = Vec::new();
         if shipped::is_unchanged(&network) {
-            let free = self.free_bridge(&network.name, host).ok();
+            let free = self.free_bridge(&network.name, None, host).ok();
             let (moved, said) =
                 shipped::make_way(&network, host, |subnet| self.is_undefined_elsewhere(&network, subnet), free)
                     .ok_or_else(|| Refusal::NoSubnet(name.to_string()))?;
@@ -203,6 +205,7 @@ impl Registry {
 
     /// What it takes to start a network that has no definition, or whose definition is another.
     pub fn create(&self, network: Network, host: &HostState, fresh: MacAddr) -> Result<Start, Refusal> {
+        not_yet::refuse(&network)?;
         self.refuse_conflicts(&network, Conflict::forbids_definition)?;
         if self.networks.get(&network.name).is_some_and(|entry| entry.live.is_some()) {
             return Err(Refusal::AlreadyActiveAs(network.name.to_string()));
@@ -224,7 +227,11 @@ impl Registry {
         }
         for &subnet in &desired.addresses {
             if let Some(user) = host.in_use(subnet, &[]) {
-                return Err(Refusal::SubnetInUse { subnet: subnet.trunc(), by: user.by, interface: user.interface });
+                return Err(Refusal::SubnetInUse {
+                    subnet: subnet.trunc().into(),
+                    by: user.by.into(),
+                    interface: user.interface,
+                });
             }
         }
         self.refuse_live_conflicts(&network)?;
@@ -363,34 +370,41 @@ impl Registry {
         host: &HostState,
         fresh: MacAddr,
     ) -> Result<Network, Refusal> {
+        if !network.forward.has_own_bridge() {
+            return Ok(network);
+        }
         network.mac = network.mac.or_else(|| before.and_then(|before| before.mac)).or(Some(fresh));
+        let template = network.bridge.template.take();
         if network.bridge.name.is_none() {
-            network.bridge.name = match before.and_then(|before| before.bridge.name.clone()) {
+            let before = before.filter(|_| template.is_none()).and_then(|before| before.bridge.name.clone());
+            network.bridge.name = match before {
                 Some(name) => Some(name),
-                None => Some(self.free_bridge(&network.name, host)?),
+                None => Some(self.free_bridge(&network.name, template.as_ref(), host)?),
             };
         }
         Ok(network)
     }
 
-    /// The first `virbrN` that no interface and no other network has.
-    fn free_bridge(&self, own: &NetworkName, host: &HostState) -> Result<BridgeName, Refusal> {
-        let taken = |name: &str| {
-            host.link(name).is_some()
-                || self.others_than(own).any(|other| other.bridge.name.as_ref().is_some_and(|b| b.as_str() == name))
+    /// The first name of a template, else of `virbrN`, that no interface and no other network has.
+    fn free_bridge(
+        &self,
+        own: &NetworkName,
+        template: Option<&BridgeTemplate>,
+        host: &HostState,
+    ) -> Result<BridgeName, Refusal> {
+        let taken = |name: &BridgeName| {
+            host.link(name.as_str()).is_some()
+                || self.others_than(own).any(|other| other.bridge.name.as_ref() == Some(name))
         };
-        (0..=MOST_BRIDGES)
-            .map(|number| format!("virbr{number}"))
-            .find(|name| !taken(name))
-            .and_then(|name| name.parse().ok())
-            .ok_or(Refusal::NoBridgeName(MOST_BRIDGES))
+        let name = |number| match template {
+            Some(template) => template.name(number),
+            None => format!("virbr{number}").parse().ok(),
+        };
+        (0..=MOST_BRIDGES).filter_map(name).find(|name| !taken(name)).ok_or(Refusal::NoBridgeName(MOST_BRIDGES))
     }
 
     fn is_undefined_elsewhere(&self, own: &Network, subnet: Ipv4Net) -> bool {
-        !self
-            .others_than(&own.name)
-            .flat_map(|other| &other.subnets)
-            .any(|other| crate::host::overlap(other.address.trunc(), subnet))
+        !self.others_than(&own.name).flat_map(Network::ipv4).any(|other| crate::host::overlap(other.trunc(), subnet))
     }
 
     /// Definitions and live forms of every other network.

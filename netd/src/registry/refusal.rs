@@ -1,11 +1,11 @@
 //! Why a request was refused, in libvirt's words where libvirt has them. Nothing was done.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netd_api::ErrorKind;
 
 use crate::{
     change::EditError,
-    check::Conflict,
+    check::{Conflict, not_yet::NotYet},
     model::{ForwardError, HostPort, MacAddr},
     xml,
 };
@@ -50,9 +50,9 @@ pub enum Refusal {
     #[error("internal error: Network is already in use by {}", by_what(interface.as_deref(), by))]
     SubnetInUse {
         /// The network's subnet.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// What overlaps it.
-        by: Ipv4Net,
+        by: IpNet,
         /// The interface that is on.
         interface: Option<String>,
     },
@@ -62,6 +62,9 @@ pub enum Refusal {
     /// The text is not a network we can have.
     #[error("{0}")]
     Xml(#[from] xml::Error),
+    /// The network has something that is not carried out yet.
+    #[error("unsupported configuration: {0}")]
+    NotYet(#[from] NotYet),
     /// A port's MAC is another port's.
     #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
     MacInUse {
@@ -145,7 +148,7 @@ pub enum Refusal {
     },
 }
 
-fn by_what(interface: Option<&str>, by: &Ipv4Net) -> String {
+fn by_what(interface: Option<&str>, by: &IpNet) -> String {
     match interface {
         Some(interface) => format!("interface {interface}"),
         None => format!("route {by}"),
@@ -157,6 +160,15 @@ fn of_network(name: Option<&str>) -> String {
 }
 
 impl Refusal {
+    /// The same, with the line where the text has what it is about.
+    #[must_use]
+    pub fn in_text(self, text: &str) -> Self {
+        match self {
+            Refusal::NotYet(what) => Refusal::Xml(xml::unsupported(text, &what)),
+            other => other,
+        }
+    }
+
     /// What a program should take it for.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -183,6 +195,7 @@ impl Refusal {
             | Refusal::MacInUse { .. }
             | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
+            Refusal::NotYet(_) => ErrorKind::ConfigUnsupported,
             Refusal::Xml(_) => ErrorKind::Xml,
             Refusal::Edit(EditError::Invalid(_)) => ErrorKind::OperationInvalid,
             Refusal::Edit(EditError::Element { .. }) => ErrorKind::Xml,

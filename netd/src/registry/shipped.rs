@@ -2,9 +2,9 @@
 //!
 //! Only a definition that nobody has changed makes way; a user's own choice is never replaced.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     host::HostState,
@@ -27,7 +27,7 @@ pub fn network() -> Result<Network, xml::Error> {
 /// third byte, the bridge's name).
 pub fn is_unchanged(candidate: &Network) -> bool {
     let Ok(mut shipped) = network() else { return false };
-    let Some([_, _, third, _]) = candidate.subnets.first().map(|subnet| subnet.address.addr().octets()) else {
+    let Some([_, _, third, _]) = candidate.ipv4().next().map(|address| address.addr().octets()) else {
         return false;
     };
     renumber(&mut shipped, third);
@@ -44,12 +44,15 @@ pub fn is_unchanged(candidate: &Network) -> bool {
 
 /// The same network on 192.168.`third`.0/24.
 fn renumber(network: &mut Network, third: u8) {
-    let moved = |address: Ipv4Addr| {
-        let [a, b, _, d] = address.octets();
-        Ipv4Addr::new(a, b, third, d)
+    let moved = |address: IpAddr| match address {
+        IpAddr::V4(address) => {
+            let [a, b, _, d] = address.octets();
+            Ipv4Addr::new(a, b, third, d).into()
+        }
+        IpAddr::V6(_) => address,
     };
     for subnet in &mut network.subnets {
-        if let Ok(address) = Ipv4Net::new(moved(subnet.address.addr()), subnet.address.prefix_len()) {
+        if let Ok(address) = IpNet::new(moved(subnet.address.addr()), subnet.address.prefix_len()) {
             subnet.address = address;
         }
         for range in subnet.dhcp.iter_mut().flat_map(|dhcp| &mut dhcp.ranges) {
@@ -71,19 +74,16 @@ pub fn make_way(
 ) -> Option<(Network, Vec<String>)> {
     let mut moved = network.clone();
     let mut notices = Vec::new();
-    let old = network.subnets.first()?.address.trunc();
+    let old = network.ipv4().next()?.trunc();
     if let Some(user) = host.in_use(old, &[]) {
         let [_, _, now, _] = old.addr().octets();
         let free = (now..=254).chain(0..now).find(|&third| {
             let mut candidate = network.clone();
             renumber(&mut candidate, third);
-            candidate
-                .subnets
-                .iter()
-                .all(|subnet| host.in_use(subnet.address, &[]).is_none() && subnet_is_free(subnet.address.trunc()))
+            candidate.ipv4().all(|address| host.in_use(address, &[]).is_none() && subnet_is_free(address.trunc()))
         })?;
         renumber(&mut moved, free);
-        let new = moved.subnets.first()?.address.trunc();
+        let new = moved.ipv4().next()?.trunc();
         let by = user.interface.map_or_else(
             || format!("the route {}", user.by),
             |interface| format!("interface {interface} ({})", user.by),

@@ -59,7 +59,8 @@ impl<H: Host> Verbs<H> {
         }
         let (network, has_uuid) = (xml::parse(text)?, xml::has_uuid(text));
         let host = self.host.observe().await?;
-        let apply = self.registry().apply(network, has_uuid, &host, random_mac())?;
+        let apply =
+            self.registry().apply(network, has_uuid, &host, random_mac()).map_err(|refusal| refusal.in_text(text))?;
         match apply {
             Apply::Start(network) if how.confirm.is_some() => {
                 Err(Refusal::ConfirmStart(network.name.to_string()).into())

@@ -105,7 +105,8 @@ impl<H: Host> Verbs<H> {
         let network = xml::parse(text)?;
         self.registry().refuse_unconfirmed(&network.name)?;
         let host = self.host.observe().await?;
-        let network = self.registry().define(network, &host, random_mac())?;
+        let defined = self.registry().define(network, &host, random_mac());
+        let network = defined.map_err(|refusal| refusal.in_text(text))?;
         self.save_definition(&network)?;
         let name = network.name.clone();
         self.registry_mut().defined(network);
@@ -117,7 +118,7 @@ impl<H: Host> Verbs<H> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
         let host = self.host.observe().await?;
-        let start = self.registry().create(network, &host, random_mac())?;
+        let start = self.registry().create(network, &host, random_mac()).map_err(|refusal| refusal.in_text(text))?;
         self.carry_out_start(start).await
     }
 

@@ -1,5 +1,7 @@
 //! The verbs on a host made of values and a disk that is real: killed anywhere, the next daemon ends in a clean state.
 
+mod random;
+
 use std::{path::Path, sync::Arc};
 
 use futures_util::FutureExt;
@@ -21,10 +23,14 @@ pub(super) fn directory() -> TempDir {
 
 /// A daemon on this host, as it is after it has started. `None` if it was killed while starting.
 pub(super) fn daemon(fake: &Fake, directory: &TempDir) -> Option<Arc<Verbs<Fake>>> {
+    Some(start_daemon(fake, directory)?.unwrap())
+}
+
+/// The same, on a host where it may not be able to start.
+fn start_daemon(fake: &Fake, directory: &TempDir) -> Option<Result<Arc<Verbs<Fake>>, VerbError>> {
     let (store, first) = Store::open(&directory.path().join("config"), &directory.path().join("runtime")).unwrap();
     let verbs = Verbs::new(fake.clone(), store, Registry::new(Path::new("/etc/resolv.conf")));
-    verbs.recover(first).now_or_never()?.unwrap();
-    Some(verbs)
+    Some(verbs.recover(first).now_or_never()?.map(|()| verbs))
 }
 
 /// Everything is immediate on a host made of values; what is not will never be.

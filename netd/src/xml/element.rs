@@ -1,6 +1,11 @@
 //! An XML element as `read` sees it: names checked against two lists, values parsed, errors with the line.
 
-use std::{fmt::Display, net::Ipv4Addr, str::FromStr};
+use std::{
+    borrow::Cow,
+    fmt::Display,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -15,7 +20,7 @@ const NODES_LIMIT: u32 = 100_000;
 
 /// The text as a tree. No document type, and so no entities, are read.
 pub(super) fn document(text: &str) -> Result<Document<'_>, Error> {
-    let error = |line, problem| Error { line, element: String::new(), problem };
+    let error = |line, problem| Error { line, element: String::new(), problem: Box::new(problem) };
     limits::check(text).map_err(|(line, problem)| error(line, problem))?;
     let options = ParsingOptions { nodes_limit: NODES_LIMIT, ..ParsingOptions::default() };
     Document::parse_with_options(text, options).map_err(|cause| {
@@ -27,7 +32,7 @@ pub(super) fn document(text: &str) -> Result<Document<'_>, Error> {
             roxmltree::Error::UnexpectedEndOfStream | roxmltree::Error::UnclosedRootNode => {
                 let end = text.trim_end();
                 let problem = Problem::Syntax("the text ends in the middle of an element".to_owned());
-                Error { line: limits::line_at(text, end.len()), element: last_tag(end), problem }
+                Error { line: limits::line_at(text, end.len()), element: last_tag(end), problem: Box::new(problem) }
             }
             cause => {
                 let said = cause.to_string().replace(&format!(" at {pos}"), "");
@@ -36,7 +41,7 @@ pub(super) fn document(text: &str) -> Result<Document<'_>, Error> {
                 let column =
                     text[before..].char_indices().nth((pos.col as usize).saturating_sub(1)).map_or(0, |(at, _)| at);
                 let element = last_tag(&text[..before + column]);
-                Error { line: pos.row, element, problem: Problem::Syntax(printable(&said)) }
+                Error { line: pos.row, element, problem: Box::new(Problem::Syntax(printable(&said))) }
             }
         }
     })
@@ -60,6 +65,11 @@ impl<'a> Element<'a> {
         Element(document.root_element())
     }
 
+    /// One of the tree's elements.
+    pub(super) fn of(node: Node<'a, 'a>) -> Self {
+        Element(node)
+    }
+
     /// The name as it is written, with its prefix if it has one.
     pub(super) fn name(self) -> &'a str {
         let range = self.0.range();
@@ -68,59 +78,57 @@ impl<'a> Element<'a> {
         &tag[..end]
     }
 
-    /// Whether it is in the name space of our own elements, whatever the prefix.
-    pub(super) fn is_ours(self) -> bool {
-        self.0.tag_name().namespace() == Some(super::NAMESPACE)
+    /// The name that lists of known elements have for it: with the usual prefix of a name space we know, whichever the
+    /// text has. `None` in any other name space.
+    fn known_name(self) -> Option<Cow<'a, str>> {
+        match self.0.tag_name().namespace() {
+            None => Some(Cow::Borrowed(self.name())),
+            Some(super::NAMESPACE) => Some(Cow::Owned(format!("netd:{}", self.0.tag_name().name()))),
+            Some(super::DNSMASQ_NAMESPACE) => Some(Cow::Owned(format!("dnsmasq:{}", self.0.tag_name().name()))),
+            Some(_) => None,
+        }
     }
 
     /// The error `problem`, here.
     pub(super) fn error(self, problem: impl Into<Problem>) -> Error {
-        Error { line: self.line(), element: printable(self.name()), problem: problem.into() }
+        Error { line: self.line(), element: printable(self.name()), problem: Box::new(problem.into()) }
     }
 
     fn line(self) -> u32 {
         self.0.document().text_pos_at(self.0.range().start).row
     }
 
-    /// Refuses every attribute that is not `known`; those `later` are named as not supported yet.
-    pub(super) fn attributes(self, known: &[&'static str], later: &[&str]) -> Result<(), Error> {
+    /// Refuses every attribute that is not `known`.
+    pub(super) fn attributes(self, known: &[&'static str]) -> Result<(), Error> {
         for attribute in self.0.attributes() {
-            let name = attribute.name();
-            if attribute.namespace().is_none() && known.contains(&name) {
+            if attribute.namespace().is_none() && known.contains(&attribute.name()) {
                 continue;
             }
             let line = self.0.document().text_pos_at(attribute.range().start).row;
-            let problem = if attribute.namespace().is_some() || later.contains(&name) {
-                Problem::NotSupportedYet(format!("attribute '{}'", printable(name)))
-            } else {
-                Problem::UnknownAttribute { name: printable(name), expected: known.to_vec() }
-            };
+            let name = self.0.document().input_text().get(attribute.range_qname()).unwrap_or_default();
+            let problem = Problem::UnknownAttribute { name: printable(name), expected: known.to_vec() };
             return Err(Error { line, ..self.error(problem) });
         }
         Ok(())
     }
 
-    /// The child elements. Refuses every one that is not `known`; those `later` are named as not supported yet. Elements
-    /// of our own name space are known by the prefix `netd:`, whichever the text has.
-    pub(super) fn children(self, known: &[&'static str], later: &[&str]) -> Result<Vec<Element<'a>>, Error> {
+    /// The child elements, each with the one of the `known` names it has; any other is refused. Names with a prefix
+    /// stand for a name space we know, whichever prefix the text has for it.
+    pub(super) fn children(self, known: &[&'static str]) -> Result<Vec<(&'static str, Element<'a>)>, Error> {
         let mut children = Vec::new();
         for node in self.0.children() {
             if node.is_element() {
                 let child = Element(node);
-                let name = child.name();
-                let (ours, foreign) = (child.is_ours(), node.tag_name().namespace().is_some());
-                let of_ours = |known: &&str| known.strip_prefix("netd:") == Some(node.tag_name().name());
-                if (ours && known.iter().any(of_ours)) || (!foreign && known.contains(&name)) {
-                    children.push(child);
-                } else {
-                    let name = printable(name);
-                    let problem = if (foreign && !ours) || later.contains(&name.as_str()) {
-                        Problem::NotSupportedYet(format!("element <{name}>"))
-                    } else {
-                        Problem::UnknownElement { name, expected: known.to_vec() }
-                    };
+                let Some(name) = child.known_name() else {
+                    let name = printable(child.name());
+                    let problem = Problem::Unsupported(format!("<{name}> is of a name space that netd does not know"));
                     return Err(Error { line: child.line(), ..self.error(problem) });
-                }
+                };
+                let Some(known) = known.iter().find(|known| **known == name) else {
+                    let problem = Problem::UnknownElement { name: printable(child.name()), expected: known.to_vec() };
+                    return Err(Error { line: child.line(), ..self.error(problem) });
+                };
+                children.push((*known, child));
             } else if node.is_text() && !node.text().unwrap_or_default().trim().is_empty() {
                 let text = printable(node.text().unwrap_or_default());
                 return Err(self.error(Problem::Text(text)));
@@ -129,9 +137,20 @@ impl<'a> Element<'a> {
         Ok(children)
     }
 
+    /// Refuses everything in it but these attributes.
+    pub(super) fn only(self, attributes: &[&'static str]) -> Result<(), Error> {
+        self.attributes(attributes)?;
+        self.children(&[]).map(drop)
+    }
+
+    /// The node itself, for what is kept as it was written.
+    pub(super) fn node(self) -> Node<'a, 'a> {
+        self.0
+    }
+
     /// The text of an element that has nothing else, attributes included.
     pub(super) fn text(self) -> Result<String, Error> {
-        self.attributes(&[], &[])?;
+        self.attributes(&[])?;
         let mut all = String::new();
         for node in self.0.children() {
             if node.is_element() {
@@ -196,12 +215,22 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// An IPv4 address. One of IPv6 is refused as not supported yet.
+    /// An address of either family.
+    pub(super) fn ip(self, attribute: &str, value: &str) -> Result<IpAddr, Error> {
+        value.parse().map_err(|_| self.bad(attribute, value, "an address like 192.168.122.1 or fd00::1"))
+    }
+
+    /// An IPv4 address.
     pub(super) fn ipv4(self, attribute: &str, value: &str) -> Result<Ipv4Addr, Error> {
-        if value.parse::<std::net::Ipv6Addr>().is_ok() {
-            return Err(self.error(Problem::NotSupportedYet(format!("the IPv6 address {value}"))));
-        }
         value.parse().map_err(|_| self.bad(attribute, value, "an IPv4 address like 192.168.122.1"))
+    }
+
+    /// An address of the same family as `like`.
+    pub(super) fn ip_like(self, attribute: &str, value: &str, like: IpAddr) -> Result<IpAddr, Error> {
+        let expected =
+            if like.is_ipv4() { "an IPv4 address like 192.168.122.1" } else { "an IPv6 address like fd00::1" };
+        let address = value.parse::<IpAddr>().ok().filter(|address| address.is_ipv4() == like.is_ipv4());
+        address.ok_or_else(|| self.bad(attribute, value, expected))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Why a text is not a network we can have: line, element, sentence.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::model::{ForwardError, NameError};
 
@@ -15,13 +15,13 @@ pub struct Error {
     /// The element it is about, without its brackets; empty where the text is not even XML.
     pub element: String,
     /// What is wrong.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 impl Error {
     /// libvirt knows what the text asks for and this version of netd does not do it.
     pub fn is_unsupported(&self) -> bool {
-        matches!(self.problem, Problem::NotSupportedYet(_))
+        matches!(*self.problem, Problem::Unsupported(_))
     }
 }
 
@@ -45,9 +45,9 @@ pub enum Problem {
     /// The outermost element is another one.
     #[error("expecting root element of 'network', not '{0}'")]
     Root(String),
-    /// An element, attribute or value that libvirt has and we do not have yet.
-    #[error("{0} is not supported yet")]
-    NotSupportedYet(String),
+    /// Something that libvirt or another program knows and netd does not do: a whole sentence that says so.
+    #[error("{0}")]
+    Unsupported(String),
     /// An element nobody knows.
     #[error("unknown element <{name}>; it can have {}", List(expected))]
     UnknownElement {
@@ -71,8 +71,8 @@ pub enum Problem {
     #[error("there can be only one")]
     Duplicate,
     /// A second `<ip>` with `<dhcp>` (libvirt's sentence).
-    #[error("Multiple IPv4 dhcp sections found -- dhcp is supported only for a single IPv4 address on each network")]
-    SecondDhcp,
+    #[error("Multiple {0} dhcp sections found -- dhcp is supported only for a single {0} address on each network")]
+    SecondDhcp(&'static str),
     /// Something that must be there and is not.
     #[error("missing {0}")]
     Missing(&'static str),
@@ -98,6 +98,14 @@ pub enum Problem {
     /// Things that do not go together.
     #[error("{0}")]
     Together(&'static str),
+    /// An element that networks of this forward mode do not have.
+    #[error("a network with forward mode '{mode}' cannot have it: {why}")]
+    Mode {
+        /// The mode.
+        mode: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
     /// Two things that must differ.
     #[error("{what} '{value}' is there twice")]
     Repeated {
@@ -108,19 +116,19 @@ pub enum Problem {
     },
     /// First address after the last (libvirt's sentence).
     #[error("range {0} - {1} is reversed")]
-    ReversedRange(Ipv4Addr, Ipv4Addr),
+    ReversedRange(IpAddr, IpAddr),
     /// An address pool outside its subnet (libvirt's sentence).
     #[error("range {0} - {1} is not entirely within network {2}")]
-    RangeOutside(Ipv4Addr, Ipv4Addr, Ipv4Net),
+    RangeOutside(IpAddr, IpAddr, IpNet),
     /// A pool with an address that no guest can have.
     #[error("range {start} - {end} contains {address}, which is {role}: {hint}")]
     RangeContains {
         /// First address of the pool.
-        start: Ipv4Addr,
+        start: IpAddr,
         /// Last address of the pool.
-        end: Ipv4Addr,
+        end: IpAddr,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Why no guest can have it.
         role: &'static str,
         /// The next move.
@@ -128,28 +136,28 @@ pub enum Problem {
     },
     /// Two pools with an address in common.
     #[error("range {0} - {1} overlaps range {2} - {3}")]
-    RangesOverlap(Ipv4Addr, Ipv4Addr, Ipv4Addr, Ipv4Addr),
+    RangesOverlap(IpAddr, IpAddr, IpAddr, IpAddr),
     /// A reservation no guest can have.
     #[error("address {address} {why} {subnet}")]
     Reservation {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// What is wrong with it, a phrase that ends before the subnet.
         why: &'static str,
         /// The subnet of the `<ip>`.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// An address the host cannot have on a bridge.
     #[error("the host cannot have the address {address}: it is {role}")]
     HostAddress {
         /// The address with its prefix.
-        address: Ipv4Net,
+        address: IpNet,
         /// What it is instead.
         role: &'static str,
     },
     /// Two `<ip>` of one network with addresses in common.
     #[error("subnet {0} overlaps subnet {1} of the same network")]
-    SubnetsOverlap(Ipv4Net, Ipv4Net),
+    SubnetsOverlap(IpNet, IpNet),
     /// A lease shorter than dnsmasq and libvirt allow (libvirt's limit).
     #[error("the lease is {0} s, and the shortest is 120 s")]
     ShortLease(u64),
@@ -166,10 +174,10 @@ pub enum Problem {
     },
     /// A gateway that is on none of the network's subnets.
     #[error("gateway {0} is on no <ip> subnet of this network")]
-    UnreachableGateway(Ipv4Addr),
+    UnreachableGateway(IpAddr),
     /// A destination with bits set beyond its prefix.
     #[error("destination {0} is not a network address: write {1}")]
-    RouteHostBits(Ipv4Net, Ipv4Addr),
+    RouteHostBits(IpNet, IpAddr),
 }
 
 struct List<'a>(&'a [&'static str]);

@@ -9,9 +9,9 @@ use crate::model::{Forward, HostPort, PortForward, Ports, Subnet, Taken, Target,
 
 /// Reads `<netd:forwards>`; whether the forwards fit the network is checked when all of it is known.
 pub(super) fn list<'a>(element: Element<'a>) -> Result<Vec<(Element<'a>, PortForward)>, Error> {
-    element.attributes(&[], &[])?;
+    element.attributes(&[])?;
     let mut forwards = Vec::new();
-    for child in element.children(&["netd:forward"], &[])? {
+    for (_, child) in element.children(&["netd:forward"])? {
         forwards.push((child, forward(child)?));
     }
     Ok(forwards)
@@ -36,7 +36,7 @@ pub(super) fn check(
 }
 
 fn forward(element: Element<'_>) -> Result<PortForward, Error> {
-    element.attributes(&["proto", "port", "address"], &[])?;
+    element.attributes(&["proto", "port", "address"])?;
     let at = HostPort {
         protocol: element
             .need("proto", "the attribute 'proto'")?
@@ -49,15 +49,14 @@ fn forward(element: Element<'_>) -> Result<PortForward, Error> {
             .transpose()?,
     };
     let mut targets = Vec::new();
-    for child in element.children(&["netd:to"], &[])? {
+    for (_, child) in element.children(&["netd:to"])? {
         targets.push(target(child, at.ports)?);
     }
     PortForward::new(at, targets).map_err(|cause| element.error(cause))
 }
 
 fn target(element: Element<'_>, host: Ports) -> Result<Target, Error> {
-    element.attributes(&["guest", "ip", "port"], &[])?;
-    element.children(&[], &[])?;
+    element.only(&["guest", "ip", "port"])?;
     let to = match (element.get("guest"), element.get("ip")) {
         (Some(guest), None) => To::Guest(guest.to_owned()),
         (None, Some(ip)) => To::Address(forward_address(ip).map_err(|cause| element.error(cause))?),

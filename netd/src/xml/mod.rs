@@ -4,11 +4,18 @@
 //! all rules that can be checked on one network alone. Writing is libvirt's order and indent, byte for byte the same
 //! for the same model. Neither touches the host.
 
+mod dhcp;
+mod dns;
 mod element;
 mod error;
+mod forward;
 mod forwards;
 mod ip;
 mod limits;
+mod link;
+mod metadata;
+mod modes;
+mod place;
 mod read;
 mod write;
 
@@ -16,11 +23,15 @@ mod write;
 mod tests;
 
 pub use error::{Error, Problem};
+pub use place::unsupported;
 
 use crate::model::Network;
 
 /// The name space of the elements that libvirt does not have; in libvirt's sense of one, a name and nothing to fetch.
 pub const NAMESPACE: &str = "urn:netd:network:1";
+
+/// The name space of libvirt's way to hand options to dnsmasq.
+pub const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
 
 /// Reads one `<network>`.
 pub fn parse(text: &str) -> Result<Network, Error> {

@@ -1,21 +1,38 @@
-//! From the tree to the model: everything but `<ip>` and `<route>`, which are in `ip`.
+//! From the tree to the model: the network itself and its plain elements. Each subject reads its own.
 
-use std::{collections::HashSet, str::FromStr};
+use std::str::FromStr;
 
 use uuid::Uuid;
 
 use super::{
+    dns,
     element::{Element, document, once},
     error::{Error, Problem},
-    forwards, ip,
+    forward, forwards, ip, link, metadata, modes,
 };
-use crate::model::{
-    Bridge, BridgeName, Dns, DnsHost, Domain, Forward, MacAddr, Nat, Network, NetworkName, Subnet, printable,
-};
+use crate::model::{Forward, MacAddr, Network, NetworkName, Subnet, printable};
 
-const KNOWN: [&str; 12] =
-    ["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "dns", "port", "ip", "route", "netd:forwards"];
-const LATER: [&str; 7] = ["title", "description", "metadata", "virtualport", "portgroup", "bandwidth", "vlan"];
+const KNOWN: [&str; 19] = [
+    "name",
+    "uuid",
+    "title",
+    "description",
+    "metadata",
+    "forward",
+    "bridge",
+    "mtu",
+    "mac",
+    "domain",
+    "dns",
+    "vlan",
+    "bandwidth",
+    "port",
+    "ip",
+    "route",
+    "virtualport",
+    "portgroup",
+    "netd:forwards",
+];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
     let document = document(text)?;
@@ -24,31 +41,45 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         return Err(root.error(Problem::Root(printable(root.name()))));
     }
     // `connections` is how many guests are plugged in: live XML has it, and it means nothing in a definition.
-    root.attributes(&["connections"], &["ipv6", "trustGuestRxFilters"])?;
+    root.attributes(&["ipv6", "trustGuestRxFilters", "connections"])?;
 
-    let (mut name, mut uuid, mut forward, mut bridge, mut mac) = (None, None, None, None, None);
-    let (mut mtu, mut domain, mut dns, mut port, mut forwards) = (None, None, None, None, None);
-    let (mut subnets, mut routes) = (ip::Subnets::default(), Vec::new());
-    for child in root.children(&KNOWN, &LATER)? {
-        match child.name() {
-            _ if child.is_ours() => once(&mut forwards, child, forwards::list(child)?)?,
+    let (mut name, mut uuid, mut title, mut description, mut metadata) = (None, None, None, None, None);
+    let (mut forward, mut bridge, mut mac, mut mtu) = (None, None, None, None);
+    let (mut domain, mut dns, mut vlan, mut bandwidth) = (None, None, None, None);
+    let (mut port, mut forwards) = (None, None);
+    let (mut subnets, mut routes, mut groups) = (ip::Subnets::default(), Vec::new(), Vec::new());
+    let children = root.children(&KNOWN)?;
+    for &(known, child) in &children {
+        match known {
             "name" => once(&mut name, child, self::name(child)?)?,
             "uuid" => once(&mut uuid, child, self::uuid(child)?)?,
-            "forward" => once(&mut forward, child, (child, self::forward(child)?))?,
-            "bridge" => once(&mut bridge, child, self::bridge(child)?)?,
+            "title" => once(&mut title, child, self::title(child)?)?,
+            "description" => once(&mut description, child, child.text()?)?,
+            "metadata" => once(&mut metadata, child, metadata::metadata(child)?)?,
+            "forward" => once(&mut forward, child, (child, forward::forward(child)?))?,
+            "bridge" => once(&mut bridge, child, link::bridge(child)?)?,
             "mac" => once(&mut mac, child, mac_address(child)?)?,
             "mtu" => once(&mut mtu, child, self::mtu(child)?)?,
-            "domain" => once(&mut domain, child, self::domain(child)?)?,
-            "dns" => once(&mut dns, child, self::dns(child)?)?,
+            "domain" => once(&mut domain, child, dns::domain(child)?)?,
+            "dns" => once(&mut dns, child, dns::dns(child)?)?,
+            "vlan" => once(&mut vlan, child, link::vlan(child)?)?,
+            "bandwidth" => once(&mut bandwidth, child, link::bandwidth(child, false)?)?,
             "port" => once(&mut port, child, self::port(child)?)?,
             "ip" => subnets.add(child, ip::subnet(child)?)?,
-            _ => routes.push((child, ip::route(child)?)),
+            "route" => routes.push((child, ip::route(child)?)),
+            "virtualport" => return Err(link::no_virtualport(child)),
+            "portgroup" => groups.push((child, link::port_group(child)?)),
+            _ => once(&mut forwards, child, forwards::list(child)?)?,
         }
     }
     let name = name.ok_or_else(|| root.error(Problem::Missing("name information")))?;
+    let bridge = bridge.unwrap_or_default();
+    let mode = forward.as_ref().map_or(&Forward::Isolated, |(_, forward)| forward);
+    modes::check(root, &children, mode, &bridge, &groups)?;
     for (element, route) in &routes {
         subnets.check_gateway(*element, route)?;
     }
+    link::check_port_groups(&groups)?;
     let subnets = subnets.into_list();
     let forward = match forward {
         Some((element, forward)) => {
@@ -61,22 +92,29 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     Ok(Network {
         name,
         uuid: uuid.unwrap_or_else(Uuid::new_v4),
+        title,
+        description,
+        metadata: metadata.unwrap_or_default(),
+        ipv6: root.yes_no("ipv6")?,
+        trust_guest_rx_filters: root.yes_no("trustGuestRxFilters")?,
         forward,
-        bridge: bridge.unwrap_or_default(),
+        bridge,
         mac,
         mtu,
         domain,
         dns: dns.unwrap_or_default(),
+        vlan,
+        bandwidth,
         isolated_ports: port.flatten(),
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
+        port_groups: groups.into_iter().map(|(_, group)| group).collect(),
         forwards,
     })
 }
 
 fn port(element: Element<'_>) -> Result<Option<bool>, Error> {
-    element.attributes(&["isolated"], &[])?;
-    element.children(&[], &[])?;
+    element.only(&["isolated"])?;
     element.yes_no("isolated")
 }
 
@@ -96,175 +134,31 @@ fn uuid(element: Element<'_>) -> Result<Uuid, Error> {
     })
 }
 
-fn forward(element: Element<'_>) -> Result<Forward, Error> {
-    element.attributes(&["mode", "dev"], &["managed"])?;
-    let mode = element.get("mode").unwrap_or("nat");
-    let mut dev = element.get("dev").map(|dev| interface_name(element, dev)).transpose()?;
-    let mut nat = None;
-    let mut interface = None;
-    for child in element.children(&["nat", "interface"], &["address", "pf", "driver"])? {
-        if child.name() == "nat" {
-            once(&mut nat, child, (child, self::nat(child)?))?;
-        } else {
-            // live XML repeats `dev` as an element
-            child.attributes(&["dev", "connections"], &[])?;
-            child.children(&[], &[])?;
-            let name = interface_name(child, child.need("dev", "the attribute 'dev'")?)?;
-            once(&mut interface, child, (child, name))?;
-        }
+fn title(element: Element<'_>) -> Result<String, Error> {
+    let text = element.text()?;
+    if text.contains(['\n', '\r']) {
+        return Err(element.error(Problem::Together("the title can't contain newlines")));
     }
-    if let Some((child, name)) = interface {
-        if dev.as_ref().is_some_and(|dev| *dev != name) {
-            return Err(child.error(Problem::Together("the interface differs from the 'dev' of <forward>")));
-        }
-        dev = Some(name);
-    }
-    if mode != "nat"
-        && let Some((child, _)) = nat
-    {
-        return Err(child.error(Problem::Together("only <forward mode='nat'> can have it")));
-    }
-    let no_dev = |forward| match dev {
-        Some(_) => Err(element.error(Problem::Together("only the modes nat and route can have a 'dev'"))),
-        None => Ok(forward),
-    };
-    match mode {
-        "nat" => Ok(Forward::Nat(Nat { dev, ..nat.map(|(_, nat)| nat).unwrap_or_default() })),
-        "route" => Ok(Forward::Route { dev }),
-        "open" => no_dev(Forward::Open),
-        "none" => no_dev(Forward::Isolated),
-        "bridge" | "private" | "vepa" | "passthrough" | "hostdev" => {
-            Err(element.error(Problem::NotSupportedYet(format!("mode '{mode}'"))))
-        }
-        _ => Err(element.error(Problem::ForwardMode(printable(mode)))),
-    }
-}
-
-fn nat(element: Element<'_>) -> Result<Nat, Error> {
-    element.attributes(&[], &["ipv6"])?;
-    let (mut addresses, mut ports) = (None, None);
-    for child in element.children(&["address", "port"], &[])? {
-        child.attributes(&["start", "end"], &[])?;
-        child.children(&[], &[])?;
-        let start = child.need("start", "the attribute 'start'")?;
-        let end = child.need("end", "the attribute 'end'")?;
-        if child.name() == "address" {
-            let (start, end) = (child.ipv4("start", start)?, child.ipv4("end", end)?);
-            if start > end {
-                return Err(child.error(Problem::ReversedRange(start, end)));
-            }
-            once(&mut addresses, child, (start, end))?;
-        } else {
-            let port = |attribute, value| child.number(attribute, value, (1, u16::MAX), "a port between 1 and 65535");
-            let (start, end) = (port("start", start)?, port("end", end)?);
-            if start > end {
-                return Err(child.error(Problem::Together("the first port is greater than the last")));
-            }
-            once(&mut ports, child, (start, end))?;
-        }
-    }
-    Ok(Nat { dev: None, addresses, ports })
+    Ok(text)
 }
 
 /// Forwarding needs addresses to forward for.
 fn check_forward(element: Element<'_>, forward: &Forward, name: &NetworkName, subnets: &[Subnet]) -> Result<(), Error> {
-    let mode = match forward {
-        Forward::Nat(_) => "nat",
-        Forward::Route { .. } => "route",
-        Forward::Open | Forward::Isolated => return Ok(()),
-    };
-    if subnets.is_empty() {
-        return Err(element.error(Problem::NoAddress { mode, network: name.to_string() }));
+    if subnets.is_empty() && matches!(forward, Forward::Nat(_) | Forward::Route { .. }) {
+        return Err(element.error(Problem::NoAddress { mode: forward.mode(), network: name.to_string() }));
     }
     Ok(())
 }
 
-fn bridge(element: Element<'_>) -> Result<Bridge, Error> {
-    element.attributes(&["name", "stp", "delay"], &["zone", "macTableManager"])?;
-    element.children(&[], &[])?;
-    let name = match element.get("name") {
-        // libvirt's template for "choose one", as an empty name is
-        None | Some("" | "virbr%d") => None,
-        Some(name) => Some(BridgeName::from_str(name).map_err(|e| element.error(e))?),
-    };
-    let delay = element.get("delay").map(|delay| element.number("delay", delay, (0, 30), "0 to 30 seconds"));
-    Ok(Bridge {
-        name,
-        stp: element.switch("stp", ("on", "off"), "on or off")?.unwrap_or(false),
-        delay: delay.transpose()?.unwrap_or(0),
-    })
-}
-
 fn mac_address(element: Element<'_>) -> Result<MacAddr, Error> {
-    element.attributes(&["address"], &[])?;
-    element.children(&[], &[])?;
+    element.only(&["address"])?;
     let address = element.need("address", "the attribute 'address'")?;
     MacAddr::from_str(address).map_err(|e| element.error(e))
 }
 
 fn mtu(element: Element<'_>) -> Result<u32, Error> {
-    element.attributes(&["size"], &[])?;
-    element.children(&[], &[])?;
+    element.only(&["size"])?;
     let size = element.need("size", "the attribute 'size'")?;
     // 68: RFC 791 §3.2. 65521: the kernel's limit for a tap, 65535 less the Ethernet header.
     element.number("size", size, (68, 65521), "a number of bytes between 68 and 65521")
-}
-
-fn domain(element: Element<'_>) -> Result<Domain, Error> {
-    element.attributes(&["name", "localOnly"], &["register"])?;
-    element.children(&[], &[])?;
-    let name = element.need("name", "the attribute 'name'")?;
-    let name = domain_name(element, "name", name)?;
-    Ok(Domain { name, local_only: element.yes_no("localOnly")?.unwrap_or(false) })
-}
-
-fn dns(element: Element<'_>) -> Result<Dns, Error> {
-    element.attributes(&["enable"], &["forwardPlainNames"])?;
-    let enable = element.yes_no("enable")?.unwrap_or(true);
-    let mut hosts = Vec::new();
-    for child in element.children(&["host"], &["forwarder", "txt", "srv"])? {
-        if !enable {
-            return Err(child.error(Problem::Together("records need <dns enable='yes'>")));
-        }
-        hosts.push(dns_host(child)?);
-    }
-    Ok(Dns { enable, hosts })
-}
-
-fn dns_host(element: Element<'_>) -> Result<DnsHost, Error> {
-    element.attributes(&["ip"], &[])?;
-    let ip = element.ipv4("ip", element.need("ip", "the attribute 'ip'")?)?;
-    let (mut names, mut seen) = (Vec::new(), HashSet::new());
-    for child in element.children(&["hostname"], &[])? {
-        let name = domain_name(child, "the text", &child.text()?)?;
-        if !seen.insert(name.to_ascii_lowercase()) {
-            return Err(child.error(Problem::Repeated { what: "the name", value: name }));
-        }
-        names.push(name);
-    }
-    if names.is_empty() {
-        return Err(element.error(Problem::Missing("a <hostname>")));
-    }
-    Ok(DnsHost { ip, names })
-}
-
-/// What can be a network interface of the host, and can stand in a firewall rule.
-fn interface_name(element: Element<'_>, name: &str) -> Result<String, Error> {
-    Ok(BridgeName::from_str(name).map_err(|e| element.error(e))?.to_string())
-}
-
-/// A domain name (RFC 1035 §2.3.1 and §2.3.4, with digits first and `_` allowed as everybody does); no final dot.
-pub(super) fn domain_name(element: Element<'_>, what: &str, name: &str) -> Result<String, Error> {
-    let plain = name.strip_suffix('.').unwrap_or(name);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if plain.len() > 253 || !plain.split('.').all(label) {
-        let expected = "a domain name of letters, digits and '-', such as lab.example";
-        return Err(element.bad(what, name, expected));
-    }
-    Ok(plain.to_owned())
 }

@@ -1,26 +1,31 @@
-//! From the model to text: libvirt's order, two-space indent, single quotes.
+//! From the model to text: libvirt's order, two-space indent, single quotes. Each subject writes its own elements.
 
 use std::fmt::{self, Write};
 
-use super::forwards;
-use crate::model::{Dhcp, Dns, Forward, LeaseTime, LeaseUnit, Network, Route, Subnet};
+use super::{dns, forward, forwards, ip, link, metadata};
+use crate::model::Network;
 
 pub(super) fn network(network: &Network) -> String {
     let mut out = Out { text: String::new(), depth: 0 };
     let namespace = (!network.forwards.is_empty()).then(|| super::NAMESPACE.to_owned());
-    out.open("network", &[("xmlns:netd", namespace)]);
-    out.leaf("name", network.name.as_str());
-    out.leaf("uuid", &network.uuid.to_string());
-    forward(&mut out, &network.forward);
-    let bridge = &network.bridge;
-    out.empty(
-        "bridge",
+    out.open(
+        "network",
         &[
-            ("name", text(bridge.name.as_ref())),
-            ("stp", Some(if bridge.stp { "on" } else { "off" }.to_owned())),
-            ("delay", text(Some(bridge.delay))),
+            ("xmlns:netd", namespace),
+            ("ipv6", yes_no(network.ipv6)),
+            ("trustGuestRxFilters", yes_no(network.trust_guest_rx_filters)),
         ],
     );
+    out.leaf("name", network.name.as_str());
+    out.leaf("uuid", &network.uuid.to_string());
+    for (name, text) in [("title", &network.title), ("description", &network.description)] {
+        if let Some(text) = text {
+            out.leaf(name, text);
+        }
+    }
+    metadata::write(&mut out, &network.metadata);
+    forward::write(&mut out, &network.forward);
+    link::write_bridge(&mut out, &network.bridge, &network.forward);
     if network.mtu.is_some() {
         out.empty("mtu", &[("size", text(network.mtu))]);
     }
@@ -28,134 +33,39 @@ pub(super) fn network(network: &Network) -> String {
         out.empty("mac", &[("address", text(network.mac))]);
     }
     if let Some(domain) = &network.domain {
-        let local_only = domain.local_only.then(|| "yes".to_owned());
-        out.empty("domain", &[("name", Some(domain.name.clone())), ("localOnly", local_only)]);
+        dns::write_domain(&mut out, domain);
     }
-    dns(&mut out, &network.dns);
-    if let Some(isolated) = network.isolated_ports {
-        out.empty("port", &[("isolated", Some(if isolated { "yes" } else { "no" }.to_owned()))]);
+    dns::write(&mut out, &network.dns);
+    if let Some(vlan) = &network.vlan {
+        link::write_vlan(&mut out, vlan);
+    }
+    if let Some(bandwidth) = &network.bandwidth {
+        link::write_bandwidth(&mut out, bandwidth);
+    }
+    if network.isolated_ports.is_some() {
+        out.empty("port", &[("isolated", yes_no(network.isolated_ports))]);
     }
     for subnet in &network.subnets {
-        ip(&mut out, subnet);
+        ip::write(&mut out, subnet);
     }
     for route in &network.routes {
-        self::route(&mut out, route);
+        ip::write_route(&mut out, route);
+    }
+    for group in &network.port_groups {
+        link::write_port_group(&mut out, group);
     }
     forwards::write(&mut out, &network.forwards);
     out.close("network");
     out.text
 }
 
-fn forward(out: &mut Out, forward: &Forward) {
-    let (mode, dev) = match forward {
-        Forward::Isolated => return,
-        Forward::Nat(nat) => ("nat", nat.dev.clone()),
-        Forward::Route { dev } => ("route", dev.clone()),
-        Forward::Open => ("open", None),
-    };
-    let (addresses, ports) = match forward {
-        Forward::Nat(nat) => (nat.addresses, nat.ports),
-        _ => (None, None),
-    };
-    let attributes = [("dev", dev.clone()), ("mode", Some(mode.to_owned()))];
-    if dev.is_none() && addresses.is_none() && ports.is_none() {
-        return out.empty("forward", &attributes);
-    }
-    out.open("forward", &attributes);
-    if addresses.is_some() || ports.is_some() {
-        out.open("nat", &[]);
-        if let Some((start, end)) = addresses {
-            out.empty("address", &[("start", text(Some(start))), ("end", text(Some(end)))]);
-        }
-        if let Some((start, end)) = ports {
-            out.empty("port", &[("start", text(Some(start))), ("end", text(Some(end)))]);
-        }
-        out.close("nat");
-    }
-    if dev.is_some() {
-        out.empty("interface", &[("dev", dev)]);
-    }
-    out.close("forward");
-}
-
-fn dns(out: &mut Out, dns: &Dns) {
-    let enable = (!dns.enable).then(|| "no".to_owned());
-    if dns.hosts.is_empty() {
-        if enable.is_some() {
-            out.empty("dns", &[("enable", enable)]);
-        }
-        return;
-    }
-    out.open("dns", &[("enable", enable)]);
-    for host in &dns.hosts {
-        out.open("host", &[("ip", text(Some(host.ip)))]);
-        for name in &host.names {
-            out.leaf("hostname", name);
-        }
-        out.close("host");
-    }
-    out.close("dns");
-}
-
-fn ip(out: &mut Out, subnet: &Subnet) {
-    let [netmask, prefix] = mask(subnet.address, subnet.written_as_netmask);
-    let attributes = [("address", text(Some(subnet.address.addr()))), netmask, prefix];
-    let Some(dhcp) = &subnet.dhcp else { return out.empty("ip", &attributes) };
-    out.open("ip", &attributes);
-    self::dhcp(out, dhcp);
-    out.close("ip");
-}
-
-fn dhcp(out: &mut Out, dhcp: &Dhcp) {
-    if dhcp.ranges.is_empty() && dhcp.hosts.is_empty() {
-        return out.empty("dhcp", &[]);
-    }
-    out.open("dhcp", &[]);
-    for range in &dhcp.ranges {
-        let attributes = [("start", text(Some(range.start))), ("end", text(Some(range.end)))];
-        with_lease(out, "range", &attributes, range.lease);
-    }
-    for host in &dhcp.hosts {
-        let attributes = [("mac", text(host.mac)), ("name", host.name.clone()), ("ip", text(host.ip))];
-        with_lease(out, "host", &attributes, host.lease);
-    }
-    out.close("dhcp");
-}
-
-fn with_lease(out: &mut Out, name: &str, attributes: &[Attribute<'_>], lease: Option<LeaseTime>) {
-    let Some(lease) = lease else { return out.empty(name, attributes) };
-    let unit = match lease.unit {
-        LeaseUnit::Seconds => "seconds",
-        LeaseUnit::Minutes => "minutes",
-        LeaseUnit::Hours => "hours",
-    };
-    // 0 has no unit
-    let unit = (lease.expiry != 0).then(|| unit.to_owned());
-    out.open(name, attributes);
-    out.empty("lease", &[("expiry", text(Some(lease.expiry))), ("unit", unit)]);
-    out.close(name);
-}
-
-fn route(out: &mut Out, route: &Route) {
-    let [netmask, prefix] = mask(route.destination, route.written_as_netmask);
-    out.empty(
-        "route",
-        &[
-            ("address", text(Some(route.destination.addr()))),
-            netmask,
-            prefix,
-            ("gateway", text(Some(route.gateway))),
-            ("metric", text(route.metric)),
-        ],
-    );
-}
-
-fn mask(net: ipnet::Ipv4Net, as_netmask: bool) -> [Attribute<'static>; 2] {
-    [("netmask", text(as_netmask.then(|| net.netmask()))), ("prefix", text((!as_netmask).then(|| net.prefix_len())))]
-}
-
 /// An attribute's name and value; without a value it is not written.
 pub(super) type Attribute<'a> = (&'a str, Option<String>);
+
+/// `yes` or `no`, if there is a value.
+pub(super) fn yes_no(value: Option<bool>) -> Option<String> {
+    text(value.map(|value| if value { "yes" } else { "no" }))
+}
 
 pub(super) fn text(value: Option<impl fmt::Display>) -> Option<String> {
     value.map(|value| value.to_string())
@@ -182,15 +92,20 @@ impl Out {
         self.tag(name, attributes, "/>\n");
     }
 
-    fn leaf(&mut self, name: &str, text: &str) {
+    pub(super) fn leaf(&mut self, name: &str, text: &str) {
         self.push(format_args!("{:indent$}<{name}>{}</{name}>\n", "", Escaped(text), indent = 2 * self.depth));
+    }
+
+    /// A line with this text and nothing else, as it is.
+    pub(super) fn verbatim(&mut self, text: &str) {
+        self.push(format_args!("{:indent$}{text}\n", "", indent = 2 * self.depth));
     }
 
     fn tag(&mut self, name: &str, attributes: &[Attribute<'_>], end: &str) {
         self.push(format_args!("{:indent$}<{name}", "", indent = 2 * self.depth));
         for (name, value) in attributes {
             if let Some(value) = value {
-                self.push(format_args!(" {name}='{}'", Escaped(value)));
+                self.push(format_args!(" {name}='{}'", EscapedAttribute(value)));
             }
         }
         self.text.push_str(end);
@@ -202,7 +117,8 @@ impl Out {
     }
 }
 
-struct Escaped<'a>(&'a str);
+/// Text that comes back as it is when read, in an element or an attribute.
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,7 +129,27 @@ impl fmt::Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '\'' => f.write_str("&apos;")?,
                 '"' => f.write_str("&quot;")?,
+                // A reader takes it for the end of a line (XML 1.0 §2.11).
+                '\r' => f.write_str("&#13;")?,
                 c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same in an attribute, where a reader takes any white space for a blank (XML 1.0 §3.3.3).
+struct EscapedAttribute<'a>(&'a str);
+
+impl fmt::Display for EscapedAttribute<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.split_inclusive(['\n', '\t']) {
+            let plain = piece.trim_end_matches(['\n', '\t']);
+            Escaped(plain).fmt(f)?;
+            match &piece[plain.len()..] {
+                "\n" => f.write_str("&#10;")?,
+                "\t" => f.write_str("&#9;")?,
+                _ => {}
             }
         }
         Ok(())

@@ -19,16 +19,21 @@ pub fn main() -> ExitCode {
     let Arguments { verbose, command } = Arguments::parse();
     log_to_stderr(verbose);
     let done = match command {
-        Command::Run(words) => words
-            .understand()
-            .map_err(anyhow::Error::from)
-            .and_then(|(config, netd)| run::run(&config, &netd).map(exit_code).map_err(anyhow::Error::from)),
+        Command::Run(words) => match words.understand() {
+            Ok((config, netd)) => run::run(&config, &netd).map(exit_code).map_err(anyhow::Error::from),
+            Err(error) => return complain(&error, ExitCode::from(WRONG_WORDS)),
+        },
         Command::Probe => probe::probe().map(say).map_err(anyhow::Error::from),
     };
-    done.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::FAILURE
-    })
+    done.unwrap_or_else(|error| complain(&error, ExitCode::FAILURE))
+}
+
+/// Words that make no sense: clap's exit code too.
+const WRONG_WORDS: u8 = 2;
+
+fn complain(error: &dyn std::fmt::Display, code: ExitCode) -> ExitCode {
+    eprintln!("error: {error}");
+    code
 }
 
 fn exit_code(end: End) -> ExitCode {

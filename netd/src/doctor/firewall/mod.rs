@@ -165,15 +165,10 @@ fn in_the_way(table: &Table, name: &str, chain: &Chain, networks: &[&Known], way
 
 /// The packets a network needs to get through.
 fn packets<'a>(network: &'a Network, bridge: &'a str, way: Way<'a>) -> Vec<(Need, Packet<'a>)> {
-    let Some(subnet) = network.subnets.first().map(|subnet| subnet.address) else { return Vec::new() };
+    let Some(subnet) = network.ipv4().next() else { return Vec::new() };
     // Not the host's own address: the one behind it, or before it.
     let guest = |skip| subnet.hosts().filter(|address| *address != subnet.addr()).nth(skip).unwrap_or(subnet.addr());
-    let dev = match &network.forward {
-        Forward::Nat(nat) => nat.dev.as_deref(),
-        Forward::Route { dev } => dev.as_deref(),
-        Forward::Isolated | Forward::Open => None,
-    };
-    let uplink = dev.unwrap_or(way.uplink);
+    let uplink = network.forward.dev().unwrap_or(way.uplink);
     let out = Packet {
         hook: Hook::Forward,
         input: bridge,

@@ -51,37 +51,327 @@ fn what_is_not_a_network() {
 }
 
 #[test]
-fn what_libvirt_has_and_we_do_not_have_yet() {
-    let later =
-        |line, place, what| format!("unsupported configuration: line {line}: <{place}>: {what} is not supported yet");
-    for (inside, place, what) in [
-        ("<bandwidth/>", "network", "element <bandwidth>"),
-        ("<portgroup name='x'/>", "network", "element <portgroup>"),
-        ("<virtualport type='openvswitch'/>", "network", "element <virtualport>"),
-        ("<vlan/>", "network", "element <vlan>"),
-        ("<metadata/>", "network", "element <metadata>"),
-        ("<dnsmasq:options xmlns:dnsmasq='http://x'/>", "network", "element <dnsmasq:options>"),
-        ("<forward mode='bridge'/>", "forward", "mode 'bridge'"),
-        ("<forward mode='hostdev' managed='yes'/>", "forward", "attribute 'managed'"),
-        ("<forward><nat ipv6='yes'/></forward>", "nat", "attribute 'ipv6'"),
-        ("<bridge zone='x'/>", "bridge", "attribute 'zone'"),
-        ("<bridge macTableManager='libvirt'/>", "bridge", "attribute 'macTableManager'"),
-        ("<domain name='x' register='yes'/>", "domain", "attribute 'register'"),
-        ("<dns><forwarder addr='1.1.1.1'/></dns>", "dns", "element <forwarder>"),
-        ("<dns><txt name='a' value='b'/></dns>", "dns", "element <txt>"),
-        ("<dns><host ip='::1'><hostname>a</hostname></host></dns>", "host", "the IPv6 address ::1"),
-        ("<ip family='ipv6' address='fd00::1' prefix='64'/>", "ip", "family 'ipv6'"),
-        ("<ip address='fd00::1' prefix='64'/>", "ip", "the IPv6 address fd00::1"),
-        ("<ip address='10.0.0.1' prefix='8' localPtr='yes'/>", "ip", "attribute 'localPtr'"),
-        ("<ip address='10.0.0.1' prefix='8'><tftp root='/'/></ip>", "ip", "element <tftp>"),
-        ("<ip address='10.0.0.1' prefix='8'><dhcp><bootp file='x'/></dhcp></ip>", "dhcp", "element <bootp>"),
-        ("<ip address='10.0.0.1' prefix='8'><dhcp><host id='x' ip='10.0.0.2'/></dhcp></ip>", "host", "attribute 'id'"),
+fn what_netd_does_not_do() {
+    let pci = "netd does not hand PCI devices (SR-IOV virtual functions) to guests; forward mode 'passthrough' gives a \
+               guest a network interface of the host for itself";
+    for (inside, place, sentence) in [
+        ("<forward mode='hostdev' managed='yes'/>", "forward", pci),
+        ("<forward managed='no'/>", "forward", pci),
+        ("<forward mode='passthrough'><pf dev='eth0'/></forward>", "pf", pci),
+        ("<forward mode='passthrough'><address type='pci' domain='0'/></forward>", "address", pci),
+        ("<forward mode='bridge'><driver name='vfio'/></forward>", "driver", pci),
+        (
+            "<virtualport type='openvswitch'/>",
+            "virtualport",
+            "type 'openvswitch' needs Open vSwitch, which netd does not use",
+        ),
+        (
+            "<portgroup name='a'><virtualport type='802.1Qbg'><parameters managerid='1'/></virtualport></portgroup>",
+            "virtualport",
+            "type '802.1Qbg' needs a switch that netd would have to negotiate with, which it does not",
+        ),
+        ("<virtualport type='midonet'/>", "virtualport", "type 'midonet' needs MidoNet, which netd does not use"),
+        ("<virtualport/>", "virtualport", "netd has no port profiles of virtual switches"),
+        ("<lxc:a xmlns:lxc='http://x'/>", "network", "<lxc:a> is of a name space that netd does not know"),
     ] {
         let error = parse(&network(inside)).unwrap_err();
-        assert_eq!(error.to_string(), later(2, place, what), "{inside}");
+        assert_eq!(error.to_string(), format!("unsupported configuration: line 2: <{place}>: {sentence}"), "{inside}");
         assert!(error.is_unsupported());
     }
-    assert_eq!(error("<network ipv6='yes'><name>a</name></network>"), later(1, "network", "attribute 'ipv6'"));
+    check(&[(
+        "<virtualport type='vmware'/>",
+        "XML error: line 2: <virtualport>: type is 'vmware', which is not openvswitch, midonet, 802.1Qbg or 802.1Qbh; \
+         and netd has none of them",
+    )]);
+}
+
+#[test]
+fn metadata_that_cannot_be_kept() {
+    check(&[
+        ("<title>a\nb</title>", "XML error: line 2: <title>: the title can't contain newlines"),
+        ("<title/><title/>", "XML error: line 2: <title>: there can be only one"),
+        ("<description><b/></description>", "XML error: line 2: <b>: unknown element <b>; it can have none"),
+        (
+            "<metadata>\n<app/></metadata>",
+            "XML error: line 3: <app>: what other programs keep here needs a name space (xmlns) of its own",
+        ),
+        (
+            "<metadata><a:b xmlns:a='x'/>\n<c:d xmlns:c='x'/></metadata>",
+            "XML error: line 3: <c:d>: the name space 'x' is there twice",
+        ),
+        ("<metadata>note</metadata>", "XML error: line 2: <metadata>: text 'note' where only elements can be"),
+        ("<metadata a='b'/>", "XML error: line 2: <metadata>: unknown attribute 'a'; it can have none"),
+    ]);
+}
+
+#[test]
+fn what_does_not_go_with_the_mode() {
+    let elsewhere = "its guests are on a network of somebody else, where netd has no address and serves nothing";
+    let bridged = |inside: &str| format!("<forward mode='bridge'/><bridge name='br0'/>\n{inside}");
+    let direct = |inside: &str| format!("<forward mode='vepa' dev='eth0'/>\n{inside}");
+    let own = "the bridge or interface is the host's and keeps its own";
+    for (text, mode, element, why) in [
+        (bridged("<ip address='10.0.0.1' prefix='24'/>"), "bridge", "ip", elsewhere),
+        (direct("<ip address='10.0.0.1' prefix='24'/>"), "vepa", "ip", elsewhere),
+        (bridged("<route address='::' family='ipv6' gateway='::1'/>"), "bridge", "route", elsewhere),
+        (bridged("<dns/>"), "bridge", "dns", elsewhere),
+        (direct("<domain name='a'/>"), "vepa", "domain", elsewhere),
+        (direct("<netd:forwards xmlns:netd='urn:netd:network:1'/>"), "vepa", "netd:forwards", elsewhere),
+        (bridged("<mac address='52:54:00:00:00:01'/>"), "bridge", "mac", own),
+        (direct("<mtu size='1400'/>"), "vepa", "mtu", own),
+        (direct("<bridge name='br0'/>"), "vepa", "bridge", "guests are on interfaces of the host, not on a bridge"),
+        (
+            direct("<bandwidth/>"),
+            "vepa",
+            "bandwidth",
+            "guests share no device whose bandwidth could be set; port groups can have it",
+        ),
+        (
+            direct("<port isolated='yes'/>"),
+            "vepa",
+            "port",
+            "guests share no bridge on which they could be isolated; mode 'private' does that",
+        ),
+        (
+            direct("<vlan><tag id='1'/></vlan>"),
+            "vepa",
+            "vlan",
+            "VLANs are for the modes bridge, with a bridge of the host, and passthrough",
+        ),
+        (
+            "\n<vlan><tag id='1'/></vlan>".to_owned(),
+            "none",
+            "vlan",
+            "VLANs are for the modes bridge, with a bridge of the host, and passthrough",
+        ),
+        (
+            "<forward mode='bridge'/>\n<bridge name='br0' stp='on'/>".to_owned(),
+            "bridge",
+            "bridge",
+            "the bridge is the host's and stays as it is",
+        ),
+        (
+            "<forward mode='bridge'/>\n<bridge name='br0' zone='x'/>".to_owned(),
+            "bridge",
+            "bridge",
+            "the bridge is the host's and stays as it is",
+        ),
+    ] {
+        let expected =
+            format!("XML error: line 3: <{element}>: a network with forward mode '{mode}' cannot have it: {why}");
+        assert_eq!(error(&network(&text)), expected, "{text}");
+    }
+    check(&[
+        (
+            "<forward mode='bridge'/>",
+            "XML error: line 2: <forward>: missing a <bridge name=…>, a bridge that the host has, or an <interface dev=…>",
+        ),
+        (
+            "<forward mode='bridge'/><bridge name='br%d'/>",
+            "XML error: line 2: <forward>: missing a <bridge name=…>, a bridge that the host has, or an <interface dev=…>",
+        ),
+        (
+            "<forward mode='private'/>",
+            "XML error: line 2: <forward>: missing an <interface dev=…> of the host to put guests on",
+        ),
+        (
+            "<forward mode='bridge'>\n<interface dev='a'/>\n<interface dev='a'/></forward>",
+            "XML error: line 4: <interface>: the interface 'a' is there twice",
+        ),
+        (
+            "<portgroup name='a'><vlan><tag id='1'/></vlan></portgroup>",
+            "XML error: line 2: <portgroup>: VLANs are for the modes bridge, with a bridge of the host, and passthrough",
+        ),
+    ]);
+    assert_eq!(
+        error("<network ipv6='yes'><name>a</name><forward mode='bridge'/><bridge name='br0'/></network>"),
+        "XML error: line 1: <network>: only networks with a bridge of their own can have 'ipv6'"
+    );
+}
+
+#[test]
+fn links_that_cannot_be() {
+    check(&[
+        ("<bridge name='a%d%d'/>", "XML error: line 2: <bridge>: 'a0%d' contains '%'"),
+        (
+            "<bridge name='sixteen-letters%d'/>",
+            "XML error: line 2: <bridge>: 'sixteen-letters0' is longer than 15 bytes",
+        ),
+        ("<bridge zone=''/>", "XML error: line 2: <bridge>: zone is '', which is not the name of a firewalld zone"),
+        (
+            "<bridge macTableManager='me'/>",
+            "XML error: line 2: <bridge>: macTableManager is 'me', which is not kernel or libvirt",
+        ),
+        ("<vlan/>", "XML error: line 2: <vlan>: missing a <tag>"),
+        ("<vlan><tag/></vlan>", "XML error: line 2: <tag>: missing the attribute 'id'"),
+        (
+            "<vlan><tag id='4095'/></vlan>",
+            "XML error: line 2: <tag>: id is '4095', which is not a VLAN ID between 1 and 4094",
+        ),
+        ("<vlan><tag id='1'/><tag id='1'/></vlan>", "XML error: line 2: <tag>: the VLAN '1' is there twice"),
+        (
+            "<vlan><tag id='1' nativeMode='tagged'/>\n<tag id='2' nativeMode='untagged'/></vlan>",
+            "XML error: line 3: <tag>: only one VLAN can be the native one",
+        ),
+        (
+            "<vlan trunk='no'><tag id='1'/><tag id='2'/></vlan>",
+            "XML error: line 2: <vlan>: several tags, or a native one, need trunk='yes'",
+        ),
+        ("<bandwidth><inbound/></bandwidth>", "XML error: line 2: <inbound>: missing the attribute 'average'"),
+        (
+            "<bandwidth><inbound average='0'/></bandwidth>",
+            "XML error: line 2: <inbound>: average is '0', which is not a number of kB/s from 1 to 4294967295",
+        ),
+        (
+            "<bandwidth><inbound average='1' floor='1'/></bandwidth>",
+            "XML error: line 2: <inbound>: a 'floor' is for ports, so only a port group can have it",
+        ),
+        (
+            "<portgroup name='a'><bandwidth><outbound floor='1'/></bandwidth></portgroup>",
+            "XML error: line 2: <outbound>: only <inbound> can have a 'floor'",
+        ),
+        (
+            "<portgroup name='a'><bandwidth><inbound floor='1' peak='3'/></bandwidth></portgroup>",
+            "XML error: line 2: <inbound>: 'peak' and 'burst' need an 'average'",
+        ),
+        ("<portgroup/>", "XML error: line 2: <portgroup>: missing the attribute 'name'"),
+        (
+            "<portgroup name=''/>",
+            "XML error: line 2: <portgroup>: name is '', which is not 1 to 250 printable characters",
+        ),
+        (
+            "<portgroup name='a'/>\n<portgroup name='a'/>",
+            "XML error: line 3: <portgroup>: the port group 'a' is there twice",
+        ),
+        (
+            "<portgroup name='a' default='yes'/>\n<portgroup name='b' default='yes'/>",
+            "XML error: line 3: <portgroup>: another port group is the default already",
+        ),
+    ]);
+}
+
+#[test]
+fn names_that_cannot_be_served() {
+    let port = "which is not a port between 1 and 65535";
+    for (inside, expected) in [
+        ("<forwarder/>", "<forwarder>: missing an 'addr' or a 'domain'"),
+        (
+            "<forwarder addr='dns.example'/>",
+            "<forwarder>: addr is 'dns.example', which is not an address like 192.168.122.1 or fd00::1",
+        ),
+        ("<forwarder addr='0.0.0.0'/>", "<forwarder>: addr is '0.0.0.0', which is not the address of a resolver"),
+        ("<forwarder domain='a' port='1'/>", "<forwarder>: a 'port' needs an 'addr'"),
+        ("<forwarder addr='1.1.1.1' port='0'/>", &format!("<forwarder>: port is '0', {port}")),
+        ("<txt name='a'/>", "<txt>: missing the attribute 'value'"),
+        ("<txt value='a'/>", "<txt>: missing the attribute 'name'"),
+        ("<srv protocol='tcp'/>", "<srv>: missing the attribute 'service'"),
+        (
+            "<srv service='_ldap' protocol='tcp'/>",
+            "<srv>: service is '_ldap', which is not a word of letters, digits and '-', without the underscore",
+        ),
+        ("<srv service='ldap' protocol='tcp' port='1'/>", "<srv>: 'port', 'priority' and 'weight' need a 'target'"),
+        (
+            "<srv service='ldap' protocol='tcp' target='a' weight='70000'/>",
+            "<srv>: weight is '70000', which is not a number between 0 and 65535",
+        ),
+        ("<srv service='ldap' protocol='tcp' target='a' port='0'/>", &format!("<srv>: port is '0', {port}")),
+    ] {
+        assert_eq!(error(&network(&format!("<dns>\n{inside}</dns>"))), format!("XML error: line 3: {expected}"));
+    }
+    check(&[(
+        "<domain name='a' register='yes'/>",
+        "XML error: line 2: <domain>: register='yes' needs localOnly='yes'",
+    )]);
+}
+
+#[test]
+fn ipv6_that_does_not_fit_together() {
+    let link_local = "link-local: the kernel gives every bridge one of its own";
+    for (address, role) in [
+        ("::/64", "the unspecified address"),
+        ("::1/64", "a loopback address"),
+        ("ff02::1/64", "a multicast address"),
+        ("::ffff:1.2.3.4/64", "an IPv4 address in IPv6 notation"),
+        ("fe80::1/64", link_local),
+        ("fd00::/64", "the subnet-router anycast address (RFC 4291 §2.6.1)"),
+        ("fd00::1/0", "the whole Internet with prefix 0"),
+    ] {
+        let (ip, prefix) = address.split_once('/').unwrap();
+        let text = network(&format!("<ip family='ipv6' address='{ip}' prefix='{prefix}'/>"));
+        let expected = format!("XML error: line 2: <ip>: the host cannot have the address {address}: it is {role}");
+        assert_eq!(error(&text), expected);
+    }
+    check(&[
+        ("<ip address='fd00::1' prefix='64'/>", "XML error: line 2: <ip>: an IPv6 address needs family='ipv6'"),
+        (
+            "<ip family='ipv6' address='10.0.0.1' prefix='64'/>",
+            "XML error: line 2: <ip>: address is '10.0.0.1', which is not an IPv6 address like fd00::1",
+        ),
+        (
+            "<ip family='ipv4' address='fd00::1'/>",
+            "XML error: line 2: <ip>: address is 'fd00::1', which is not an IPv4 address like 192.168.122.1",
+        ),
+        (
+            "<ip family='inet' address='fd00::1'/>",
+            "XML error: line 2: <ip>: family is 'inet', which is not ipv4 or ipv6",
+        ),
+        (
+            "<ip family='ipv6' address='fd00::1' netmask='255.0.0.0'/>",
+            "XML error: line 2: <ip>: an IPv6 address has a 'prefix' and no 'netmask'",
+        ),
+        (
+            "<ip family='ipv6' address='fd00::1' prefix='129'/>",
+            "XML error: line 2: <ip>: prefix is '129', which is not a prefix length between 0 and 128",
+        ),
+        (
+            "<ip family='ipv6' address='fd00::1'/>\n<ip family='ipv6' address='fd00::2' prefix='48'/>",
+            "XML error: line 3: <ip>: subnet fd00::/48 overlaps subnet fd00::/64 of the same network",
+        ),
+        (
+            "<ip family='ipv6' address='fd00::1'><dhcp/></ip>\n<ip family='ipv6' address='fd01::1'><dhcp/></ip>",
+            "XML error: line 3: <ip>: Multiple IPv6 dhcp sections found -- dhcp is supported only for a single IPv6 \
+             address on each network",
+        ),
+        (
+            "<ip family='ipv6' address='fd00::1'><tftp root='/'/></ip>",
+            "XML error: line 2: <tftp>: only an IPv4 address can have it",
+        ),
+        (
+            "<ip address='10.0.0.1'><tftp root='srv'/></ip>",
+            "XML error: line 2: <tftp>: root is 'srv', which is not an absolute path",
+        ),
+        ("<route family='ipv6' address='fd00::' gateway='fd00::1'/>", "XML error: line 2: <route>: missing a 'prefix'"),
+        (
+            "<route family='ipv6' address='fd00::' prefix='64' gateway='10.0.0.1'/>",
+            "XML error: line 2: <route>: gateway is '10.0.0.1', which is not an IPv6 address like fd00::1",
+        ),
+    ]);
+    for (inside, expected) in [
+        (
+            "<range start='10.0.0.1' end='fd00::3'/>",
+            "<range>: start is '10.0.0.1', which is not an IPv6 address like fd00::1",
+        ),
+        (
+            "<range start='fd00::' end='fd00::3'/>",
+            "<range>: range fd00:: - fd00::3 contains fd00::, which is the subnet-router anycast address (RFC 4291 \
+             §2.6.1): start the range one higher",
+        ),
+        (
+            "<host mac='52:54:00:00:00:01' ip='fd00::3'/>",
+            "<host>: a guest has no 'mac' for DHCPv6: know it by 'id' or 'name'",
+        ),
+        ("<host ip='fd00::3'/>", "<host>: missing an 'id' or a 'name' to know the guest by"),
+        (
+            "<host id='52-54' ip='fd00::3'/>",
+            "<host>: id is '52-54', which is not a DUID like 00:03:00:01:52:54:00:12:34:56",
+        ),
+        ("<host name='a' ip='fd01::3'/>", "<host>: address fd01::3 is not in fd00::/64"),
+        ("<host name='a' ip='fd00::'/>", "<host>: address fd00:: is the subnet-router anycast address of fd00::/64"),
+        ("<bootp file='a'/>", "<bootp>: BOOTP is for IPv4 only"),
+    ] {
+        let text = network(&format!("<ip family='ipv6' address='fd00::1'>\n<dhcp>\n{inside}</dhcp></ip>"));
+        assert_eq!(error(&text), format!("XML error: line 4: {expected}"), "{inside}");
+    }
 }
 
 #[test]
@@ -89,8 +379,9 @@ fn names_nobody_knows() {
     check(&[
         (
             "\n<brige name='x'/>",
-            "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, forward, bridge, mac, mtu, \
-             domain, dns, port, ip, route, netd:forwards",
+            "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, title, description, \
+             metadata, forward, bridge, mtu, mac, domain, dns, vlan, bandwidth, port, ip, route, virtualport, portgroup, \
+             netd:forwards",
         ),
         ("<mtu sise='9'/>", "XML error: line 2: <mtu>: unknown attribute 'sise'; it can have size"),
         ("<mtu size='900'><x/></mtu>", "XML error: line 2: <mtu>: unknown element <x>; it can have none"),
@@ -163,13 +454,16 @@ fn values_that_are_not_of_their_form() {
 fn forwarding_that_cannot_be() {
     let with_ip = |forward: &str| format!("{forward}<ip address='10.0.0.1' prefix='24'/>");
     for (forward, expected) in [
-        ("<forward mode='open' dev='eth0'/>", "<forward>: only the modes nat and route can have a 'dev'"),
+        ("<forward mode='open' dev='eth0'/>", "<forward>: the modes open and none cannot have a 'dev'"),
         ("<forward mode='route'>\n<nat/></forward>", "<nat>: only <forward mode='nat'> can have it"),
         (
             "<forward dev='eth0'>\n<interface dev='eth1'/></forward>",
             "<interface>: the interface differs from the 'dev' of <forward>",
         ),
-        ("<forward>\n<interface dev='eth0'/><interface dev='eth0'/></forward>", "<interface>: there can be only one"),
+        (
+            "<forward>\n<interface dev='eth0'/><interface dev='eth1'/></forward>",
+            "<interface>: only networks of macvtap ports can have several",
+        ),
         (
             "<forward>\n<nat><port start='9' end='8'/></nat></forward>",
             "<port>: the first port is greater than the last",
@@ -275,6 +569,17 @@ fn dhcp_that_cannot_be() {
         ),
         ("<host ip='10.0.0.2'/>", "<host>: missing a 'mac' or a 'name' to know the guest by"),
         ("<host mac='52:54:00:00:00:01'/>", "<host>: missing an 'ip'"),
+        (
+            "<host id='00:03:00:01' name='a' ip='10.0.0.2'/>",
+            "<host>: an 'id' is for IPv6: know the guest by 'mac' or 'name'",
+        ),
+        ("<host name='a' ip='fd00::2'/>", "<host>: ip is 'fd00::2', which is not an IPv4 address like 192.168.122.1"),
+        ("<bootp/>", "<bootp>: missing the attribute 'file'"),
+        ("<bootp file='a'/><bootp file='a'/>", "<bootp>: there can be only one"),
+        (
+            "<bootp file='a' server='tftp.example'/>",
+            "<bootp>: server is 'tftp.example', which is not an address like 192.168.122.1 or fd00::1",
+        ),
         ("<host name='a' ip='10.0.1.2'/>", "<host>: address 10.0.1.2 is not in 10.0.0.0/24"),
         ("<host name='a' ip='10.0.0.1'/>", "<host>: address 10.0.0.1 is the host's own in 10.0.0.0/24"),
         ("<host name='a' ip='10.0.0.255'/>", "<host>: address 10.0.0.255 is the broadcast address of 10.0.0.0/24"),
@@ -367,6 +672,6 @@ fn port_forwards_that_cannot_be() {
     ]);
     assert_eq!(
         error(&network("<netd:forwards xmlns:netd='urn:netd:network:2'/>")),
-        "unsupported configuration: line 2: <network>: element <netd:forwards> is not supported yet"
+        "unsupported configuration: line 2: <network>: <netd:forwards> is of a name space that netd does not know"
     );
 }

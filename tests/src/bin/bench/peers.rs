@@ -1,13 +1,17 @@
 //! EDGE: the peers, each on a host of its own: libvirt's network driver, and dnsmasq alone on a plain bridge.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 
 use tests::{
     space::{Running, Space, told},
-    wait,
+    wait::{self, PATIENCE},
 };
 
 /// A libvirtd with its `default` network defined and not started. Everything it starts ends with it.
@@ -34,18 +38,21 @@ impl Libvirt {
             fs::create_dir_all("/var/lib/libvirt/dnsmasq")?;
             Ok(())
         })?;
-        let daemon = host
-            .command(tests::paths::tool("libvirtd")?)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start libvirtd: run `make setup-bench`")?;
-        let libvirt = Libvirt { host, daemon: Some(Running(daemon)) };
-        wait::until_true("libvirtd answers", Duration::from_secs(30), || {
-            Ok(libvirt.host.run("virsh", &["-c", "qemu:///system", "version"])?.status.success())
-        })?;
+        let libvirt = Libvirt { daemon: Some(start_libvirtd(&host)?), host };
         libvirt.virsh(&["net-info", "default"]).context("libvirt has no network 'default'")?;
         Ok(libvirt)
+    }
+
+    /// Kills the daemon; how long the next one takes until it lists `active` networks.
+    pub(crate) fn restart(&mut self, active: usize) -> Result<Duration> {
+        self.daemon.take();
+        let begun = Instant::now();
+        self.daemon = Some(start_libvirtd(&self.host)?);
+        wait::until_true("libvirtd lists its networks", PATIENCE, || {
+            let list = self.host.run("virsh", &["-q", "-c", "qemu:///system", "net-list", "--name"])?;
+            Ok(String::from_utf8_lossy(&list.stdout).split_whitespace().count() >= active)
+        })?;
+        Ok(begun.elapsed())
     }
 
     /// `virsh` with these arguments, which must succeed.
@@ -64,6 +71,21 @@ impl Drop for Libvirt {
         self.daemon.take();
         end_all(&self.host);
     }
+}
+
+/// Starts libvirtd and waits until it answers.
+fn start_libvirtd(host: &Space) -> Result<Running> {
+    let daemon = host
+        .command(tests::paths::tool("libvirtd")?)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start libvirtd: run `make setup-bench`")?;
+    let daemon = Running(daemon);
+    wait::until_true("libvirtd answers", Duration::from_secs(30), || {
+        Ok(host.run("virsh", &["-c", "qemu:///system", "version"])?.status.success())
+    })?;
+    Ok(daemon)
 }
 
 /// dnsmasq on a bridge made by hand, with the options libvirt writes.

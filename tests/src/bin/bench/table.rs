@@ -46,6 +46,28 @@ impl Table {
         ]);
     }
 
+    /// Adds a row about rates, in any unit: more is better.
+    pub(crate) fn add_rate(&mut self, what: &str, peer: &str, unit: &str, mut ours: Vec<f64>, mut theirs: Vec<f64>) {
+        eprintln!("measured: {what} beside {peer}");
+        ours.sort_by(f64::total_cmp);
+        theirs.sort_by(f64::total_cmp);
+        let median = |values: &[f64]| values.get(values.len() / 2).copied().unwrap_or_default();
+        let (mine, other) = (median(&ours), median(&theirs));
+        self.rows.push([
+            what.to_owned(),
+            format!("{mine:.2} {unit} (n={})", ours.len()),
+            peer.to_owned(),
+            format!("{other:.2} {unit} (n={})", theirs.len()),
+            format!("{:.2}x", mine / other),
+        ]);
+    }
+
+    /// Adds a row that is about us alone.
+    pub(crate) fn fact(&mut self, what: &str, figure: &str) {
+        eprintln!("measured: {what}");
+        self.rows.push([what, figure, "-", "-", "-"].map(str::to_owned));
+    }
+
     /// A row as one line that [`Table::row_from`] reads: how rows leave the lab.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         self.rows.iter().map(|row| format!("{ROW}{}", row.join("\t")))

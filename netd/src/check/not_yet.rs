@@ -1,0 +1,123 @@
+//! What of a network's XML is understood and kept, and not carried out yet: one line each. A network that has it is
+//! neither defined nor started. Whoever carries something out removes its line.
+
+use crate::model::{Forward, MacTableManager, Network};
+
+/// Something that is not carried out yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{sentence}")]
+pub struct NotYet {
+    /// The element, as `xml::place` finds it: `dns/forwarder`, `bridge@zone`, `ip@family=ipv6/dhcp`.
+    pub place: &'static str,
+    /// What the user is told.
+    pub sentence: &'static str,
+}
+
+type Test = fn(&Network) -> bool;
+
+const LIST: &[(&str, Test, &str)] = &[
+    ("@ipv6", |n| n.ipv6.is_some(), "this version of netd has no IPv6 on networks"),
+    ("ip@family=ipv6", |n| n.ipv6_addresses().next().is_some(), "this version of netd has no IPv6 on networks"),
+    (
+        "route@family=ipv6",
+        |n| n.routes.iter().any(|r| r.gateway.is_ipv6()),
+        "this version of netd has no IPv6 on networks",
+    ),
+    (
+        "forward/nat@ipv6",
+        |n| matches!(&n.forward, Forward::Nat(nat) if nat.ipv6.is_some()),
+        "this version of netd does not translate IPv6",
+    ),
+    (
+        "ip@family=ipv6/dhcp",
+        |n| n.subnets.iter().any(|s| s.address.addr().is_ipv6() && s.dhcp.is_some()),
+        "this version of netd has no DHCPv6 server",
+    ),
+    ("ip/tftp", |n| n.subnets.iter().any(|s| s.tftp_root.is_some()), "this version of netd has no TFTP server"),
+    (
+        "ip/dhcp/bootp",
+        |n| n.subnets.iter().filter_map(|s| s.dhcp.as_ref()).any(|d| d.bootp.is_some()),
+        "this version of netd does not tell guests what to boot from the network",
+    ),
+    ("ip@localPtr", |n| n.subnets.iter().any(|s| s.local_ptr.is_some()), "this version of netd does not do localPtr"),
+    (
+        "dns@forwardPlainNames",
+        |n| n.dns.forward_plain_names.is_some(),
+        "this version of netd does not do forwardPlainNames",
+    ),
+    ("dns/forwarder", |n| !n.dns.forwarders.is_empty(), "this version of netd asks the host's resolvers only"),
+    ("dns/txt", |n| !n.dns.texts.is_empty(), "this version of netd has no TXT records"),
+    ("dns/srv", |n| !n.dns.services.is_empty(), "this version of netd has no SRV records"),
+    ("dns/host", |n| n.dns.hosts.iter().any(|h| h.ip.is_ipv6()), "this version of netd has no IPv6 records"),
+    (
+        "domain@register",
+        |n| n.domain.as_ref().is_some_and(|d| d.register.is_some()),
+        "this version of netd does not tell the host's resolver of a domain",
+    ),
+    ("bridge@zone", |n| n.bridge.zone.is_some(), "this version of netd does not put bridges in firewalld zones"),
+    (
+        "bridge@macTableManager",
+        |n| n.bridge.mac_table == Some(MacTableManager::Static),
+        "this version of netd leaves the bridge's MAC table to the kernel",
+    ),
+    ("forward", |n| n.forward == Forward::Bridged, "this version of netd does not use bridges of the host"),
+    ("forward", |n| matches!(n.forward, Forward::Macvtap(_)), "this version of netd has no macvtap ports"),
+    (
+        "@trustGuestRxFilters",
+        |n| n.trust_guest_rx_filters.is_some(),
+        "this version of netd does not take over guests' receive filters",
+    ),
+    ("vlan", |n| n.vlan.is_some(), "this version of netd has no VLANs on ports"),
+    ("bandwidth", |n| n.bandwidth.is_some(), "this version of netd does not limit bandwidth"),
+    ("portgroup", |n| !n.port_groups.is_empty(), "this version of netd has no port groups"),
+];
+
+/// The first thing of a network that is not carried out yet.
+pub fn refuse(network: &Network) -> Result<(), NotYet> {
+    match LIST.iter().find(|(_, test, _)| test(network)) {
+        Some(&(place, _, sentence)) => Err(NotYet { place, sentence }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml;
+
+    /// What each of the list is about, on line 2 of a network.
+    const INSIDE: &[&str] = &[
+        "<ip family='ipv6' address='fd00::1'/>",
+        "<ip address='10.0.0.1' localPtr='yes'/>",
+        "<ip address='10.0.0.1'><tftp root='/'/></ip>",
+        "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
+        "<dns forwardPlainNames='no'/>",
+        "<dns><forwarder addr='1.1.1.1'/></dns>",
+        "<dns><txt name='a' value='b'/></dns>",
+        "<dns><srv service='a' protocol='tcp'/></dns>",
+        "<dns><host ip='fd00::1'><hostname>a</hostname></host></dns>",
+        "<domain name='a' localOnly='yes' register='yes'/>",
+        "<bridge zone='a'/>",
+        "<bridge macTableManager='libvirt'/>",
+        "<forward mode='bridge'/><bridge name='br0'/>",
+        "<forward mode='private' dev='eth0'/>",
+        "<bandwidth/>",
+        "<portgroup name='a'/>",
+    ];
+
+    #[test]
+    fn what_is_not_carried_out_is_refused_by_name_and_line() {
+        for inside in INSIDE {
+            let text = format!("<network><name>a</name>\n{inside}</network>");
+            let refused = refuse(&xml::parse(&text).unwrap()).expect_err(inside);
+            let error = xml::unsupported(&text, &refused).to_string();
+            let element = refused.place.rsplit('/').next().unwrap().split('@').next().unwrap();
+            let expected = format!("unsupported configuration: line 2: <{element}>: {}", refused.sentence);
+            assert_eq!(error, expected);
+        }
+        let text = "<network ipv6='yes'><name>a</name></network>";
+        let refused = refuse(&xml::parse(text).unwrap()).unwrap_err();
+        let error = xml::unsupported(text, &refused).to_string();
+        assert_eq!(error, "unsupported configuration: line 1: <network>: this version of netd has no IPv6 on networks");
+    }
+}
