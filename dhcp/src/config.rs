@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +132,7 @@ pub struct DnsConfig {
     /// The host's addresses on the bridge; port 53 of each is served.
     pub listen: Vec<IpAddr>,
     /// The subnets whose reverse zones we answer for.
-    pub subnets: Vec<Ipv4Net>,
+    pub subnets: Vec<IpNet>,
     /// The domain guests' names are in, besides being known by their first label.
     pub domain: Option<String>,
     /// Never ask an upstream for names in `domain`.

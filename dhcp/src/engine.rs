@@ -4,8 +4,8 @@
 //! its writes; its reply comes back out of [`Engine::settle`] only when they are on disk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddrV4},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use crate::{
     dns::Names,
     leases::{Binding, Change, Table, Ticket},
     moment::Moment,
+    news::News,
     ports::Ports,
     row::{Row, Write},
     v4::{
@@ -40,15 +41,7 @@ pub(crate) struct Engine {
     table: Table,
     next_ticket: Ticket,
     names_changed: bool,
-    told: Told,
-}
-
-/// What whoever watches the leases knows, and about whom there may be news.
-#[derive(Debug, Default)]
-struct Told {
-    addresses: BTreeMap<Mac, Ipv4Addr>,
-    news: BTreeSet<Mac>,
-    all: bool,
+    news: News,
 }
 
 /// Changes on their way to the disk, and what to say when they are there.
@@ -110,9 +103,8 @@ impl Engine {
             row.into_binding(now)
         });
         let table = Table::load(bindings.collect::<Vec<_>>());
-        let live = table.bindings().filter(|binding| binding.is_live(now.boot));
-        let told = Told { addresses: live.map(|binding| (binding.mac, binding.address)).collect(), ..Told::default() };
-        Engine { policy: None, prefix, ports: Ports::default(), table, next_ticket: 1, names_changed: true, told }
+        let news = News::new(table.bindings().filter(|binding| binding.is_live(now.boot)));
+        Engine { policy: None, prefix, ports: Ports::default(), table, next_ticket: 1, names_changed: true, news }
     }
 
     /// Takes a new configuration. Bindings outside its subnet are dropped: the writes for that are to be made durable.
@@ -129,7 +121,9 @@ impl Engine {
         }
         self.policy = policy;
         self.names_changed = true;
-        self.told.news.extend(self.table.bindings().map(|binding| binding.mac));
+        for binding in self.table.bindings() {
+            self.news.of(binding.mac);
+        }
     }
 
     /// Drops the bindings outside the subnet, for the configuration lasts.
@@ -153,7 +147,7 @@ impl Engine {
         self.table = Table::default();
         self.ports = Ports::default();
         self.names_changed = true;
-        self.told.all = true;
+        self.news.of_everyone();
     }
 
     /// Takes a frame as it came, decides about it and applies the decision.
@@ -165,6 +159,7 @@ impl Engine {
         let request = Request::read(&message, envelope, &mut oddities)?;
         let view = View { policy, ports: &self.ports, table: &self.table, now };
         let Decision { outcome, notes, changes, reply } = server::answer(view, &request);
+        self.news.heard(&request, outcome);
 
         let (mut lasting, mut passing) = (Vec::new(), Vec::new());
         for change in changes {
@@ -175,6 +170,7 @@ impl Engine {
         }
         let next = if !lasting.is_empty() {
             let about = Some((request.mac, outcome));
+            self.news.because(request.mac, outcome);
             let (submission, writes) = self.submit(Submission { ticket: 0, changes: lasting, reply, about }, Some(now));
             Next::Write(submission, writes)
         } else {
@@ -191,7 +187,9 @@ impl Engine {
             if written { &mut changes.iter() } else { &mut changes.iter().rev() };
         for change in order {
             self.table.settle(change, ticket, written);
-            self.told.news.extend(change.binding_of());
+            if let Some(mac) = change.binding_of() {
+                self.news.settled(mac, written);
+            }
         }
         if written {
             Settled { reply, about }
@@ -206,7 +204,7 @@ impl Engine {
         self.table.sweep(now.boot);
         if self.table.next_end(last.boot).is_some_and(|ends| ends <= now.boot) {
             self.names_changed = true;
-            self.told.all = true;
+            self.news.of_everyone();
         }
     }
 
@@ -243,25 +241,9 @@ impl Engine {
         Names { records: guests.into_iter().chain(claimed).collect() }
     }
 
-    /// The leases that began, moved or ended since the last call, as far as the disk has them.
-    pub(crate) fn take_lease_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
-        let Told { addresses: told, news, all } = &mut self.told;
-        if std::mem::take(all) {
-            news.extend(told.keys());
-        }
-        let mut changes = Vec::new();
-        for mac in std::mem::take(news) {
-            let binding = self.table.binding(mac).filter(|binding| is_lease(&self.policy, binding, now));
-            let address = binding.map(|binding| binding.address);
-            let before = match address {
-                Some(address) => told.insert(mac, address),
-                None => told.remove(&mac),
-            };
-            if before != address {
-                changes.push(LeaseChange { mac, address });
-            }
-        }
-        changes
+    /// What happened to clients and leases since the last call, as far as the disk has it.
+    pub(crate) fn take_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
+        self.news.take(&self.table, |binding| is_lease(&self.policy, binding, now))
     }
 
     /// The leases that have not ended, by MAC.

@@ -15,6 +15,7 @@ mod leases;
 mod limit;
 mod moment;
 mod network;
+mod news;
 mod ports;
 mod report;
 mod row;
@@ -26,4 +27,4 @@ pub mod v4;
 mod watch;
 
 pub use service::{Error, Lease, Services, Started};
-pub use watch::{LeaseChange, LeaseWatch};
+pub use watch::{LeaseChange, LeaseKind, LeaseWatch};

@@ -13,28 +13,19 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
-    listeners: Listeners,
+    watch: Option<Arc<dyn LeaseWatch>>,
     /// Held from reading what changed until it was told, so that changes are told in their order.
     telling: tokio::sync::Mutex<()>,
 }
 
-/// Who hears of lease changes.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Listeners {
-    /// Before the clients do.
-    pub(crate) watch: Option<Arc<dyn LeaseWatch>>,
-    /// Soon after: only that there was a change.
-    pub(crate) changes: watch::Sender<()>,
-}
-
 impl Network {
-    /// A network whose changes these listeners hear of.
-    pub(crate) fn new(name: &str, engine: Engine, listeners: Listeners) -> Self {
+    /// A network of whose leases `watch` hears.
+    pub(crate) fn new(name: &str, engine: Engine, watch: Option<Arc<dyn LeaseWatch>>) -> Self {
         Network {
             name: name.into(),
             engine: Mutex::new(engine),
             names: watch::Sender::default(),
-            listeners,
+            watch,
             telling: tokio::sync::Mutex::default(),
         }
     }
@@ -45,7 +36,7 @@ impl Network {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells DNS the names, if they have changed, and everyone else that leases may have.
+    /// Tells DNS the names, if they have changed.
     pub(crate) fn publish(&self, now: Moment) {
         if let Some(names) = self.engine().take_names(now) {
             self.names.send_if_modified(|known| {
@@ -53,16 +44,14 @@ impl Network {
                 *known = Arc::new(names);
                 changed
             });
-            self.listeners.changes.send_replace(());
         }
     }
 
-    /// Tells whoever watches the leases what has changed, if anything has, and waits until that is taken note of.
+    /// Tells whoever watches the leases what has happened, if anything has, and waits until that is taken note of.
     pub(crate) async fn tell(&self, now: Moment) {
-        let Some(watch) = &self.listeners.watch else { return };
         let _telling = self.telling.lock().await;
-        let changes = self.engine().take_lease_changes(now);
-        if !changes.is_empty() {
+        let changes = self.engine().take_changes(now);
+        if let Some(watch) = self.watch.as_ref().filter(|_| !changes.is_empty()) {
             watch.changed(&self.name, &changes).await;
         }
     }

@@ -10,14 +10,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::{
     config::{Mac, NetworkConfig, PortName},
     dns,
     engine::Engine,
     io::{self, clock},
-    network::{Listeners, Network},
+    network::Network,
     row::{Row, Write},
     store::{Job, Store, WriteFailed},
     v4::policy::Policy,
@@ -36,7 +36,7 @@ pub struct Services {
 struct Inner {
     store: Arc<Store>,
     sites: Mutex<HashMap<String, Arc<Site>>>,
-    listeners: Listeners,
+    watch: Option<Arc<dyn LeaseWatch>>,
 }
 
 /// A network and what runs for it.
@@ -53,8 +53,8 @@ struct Running {
 }
 
 impl Site {
-    fn new(name: &str, engine: Engine, listeners: Listeners) -> Self {
-        Site { network: Arc::new(Network::new(name, engine, listeners)), running: tokio::sync::Mutex::default() }
+    fn new(name: &str, engine: Engine, watch: Option<Arc<dyn LeaseWatch>>) -> Self {
+        Site { network: Arc::new(Network::new(name, engine, watch)), running: tokio::sync::Mutex::default() }
     }
 }
 
@@ -143,8 +143,8 @@ impl Services {
         Self::open_with(lease_db, None).await
     }
 
-    /// The same, and `watch` is told of every change of a lease from then on, before the client is. What
-    /// [`Services::leases`] lists after this has returned is not told.
+    /// The same, and `watch` is told of all that happens to clients and leases from then on; of a lease before its client
+    /// is. What [`Services::leases`] lists when this returns is not told.
     pub async fn open_watched(lease_db: &Path, watch: Arc<dyn LeaseWatch>) -> Result<Services, Error> {
         Self::open_with(lease_db, Some(watch)).await
     }
@@ -161,13 +161,12 @@ impl Services {
             stored.entry(network).or_default().push(row);
         }
         let now = clock::now();
-        let listeners = Listeners { watch, ..Listeners::default() };
         let networks = stored.into_iter().map(|(name, rows)| {
-            let site = Site::new(&name, Engine::new(rows, now), listeners.clone());
+            let site = Site::new(&name, Engine::new(rows, now), watch.clone());
             (name, Arc::new(site))
         });
         let sites = Mutex::new(networks.collect());
-        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, listeners }) })
+        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, watch }) })
     }
 
     /// Starts the servers of one network; their sockets are ready when this returns.
@@ -314,12 +313,6 @@ impl Services {
         rows.into_iter().map(Lease::from).collect()
     }
 
-    /// Changes whenever a lease or a port of any network may have: look at [`Services::leases`] again then. It tells of
-    /// leases that are on disk, and of those that ended.
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.inner.listeners.changes.subscribe()
-    }
-
     /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.
     pub async fn forget(&self, network: &str) -> Result<(), Error> {
         let Some(site) = self.known(network) else { return Ok(()) };
@@ -351,7 +344,7 @@ impl Services {
     }
 
     fn site(&self, network: &str) -> Arc<Site> {
-        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.listeners.clone()));
+        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.watch.clone()));
         self.sites().entry(network.to_owned()).or_insert_with(new).clone()
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dhcp::{
-    Error, LeaseChange, LeaseWatch, Services, Started,
+    Error, LeaseChange, LeaseKind, LeaseWatch, Services, Started,
     config::{DnsConfig, LeaseTime, Mac, PortName, Range4},
     v4::frame,
 };
@@ -346,7 +346,7 @@ impl LeaseWatch for SlowWatch {
         assert_eq!(network, NETWORK);
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(30)).await;
-            self.0.lock().unwrap().extend(changes);
+            self.0.lock().unwrap().extend(changes.iter().cloned());
         })
     }
 }
@@ -359,15 +359,21 @@ fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
         let services = Services::open_watched(&directory.path().join("leases.db"), watch.clone()).await.unwrap();
         services.start(config()).await.unwrap();
         let guest = Guest::new(1);
-        let heard = || watch.0.lock().unwrap().clone();
         let mac = wire::mac(1);
+        // What began, went on and ended; who asked and what was offered is told besides.
+        let heard = || {
+            let heard = watch.0.lock().unwrap();
+            assert!(heard.iter().all(|change| change.mac == mac && change.hostname.is_none()), "{heard:?}");
+            let kinds = heard.iter().map(|change| change.kind);
+            kinds.filter(|kind| !matches!(kind, LeaseKind::Discovering | LeaseKind::Offered(_))).collect::<Vec<_>>()
+        };
         let address = guest.enter(|| Wire::open().lease(mac, 1));
-        let begun = LeaseChange { mac, address: Some(address) };
-        assert_eq!(heard(), [begun]);
+        assert_eq!(heard(), [LeaseKind::Leased(address)]);
+        let before = watch.0.lock().unwrap().iter().map(|change| change.kind).take(2).collect::<Vec<_>>();
+        assert_eq!(before, [LeaseKind::Discovering, LeaseKind::Offered(address)]);
 
-        // Extended: nothing new.
         assert_eq!(guest.enter(|| Wire::open().lease(mac, 2)), address);
-        assert_eq!(heard(), [begun]);
+        assert_eq!(heard(), [LeaseKind::Leased(address), LeaseKind::Renewed(address)]);
 
         guest.enter(|| {
             let mut release = wire::message(7, mac, 3);
@@ -375,12 +381,13 @@ fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
             release.options.push(54, &SERVER.octets());
             Wire::open().broadcast(&release);
         });
-        until("the release is heard of", || heard() == [begun, LeaseChange { mac, address: None }]).await;
+        until("the release is heard of", || heard().last() == Some(&LeaseKind::Released(address))).await;
+        assert_eq!(heard().len(), 3);
 
         assert_eq!(guest.enter(|| Wire::open().lease(mac, 4)), address);
         services.stop(NETWORK).await;
         services.forget(NETWORK).await.unwrap();
-        assert_eq!(heard().last(), Some(&LeaseChange { mac, address: None }));
+        assert_eq!(heard()[3..], [LeaseKind::Leased(address), LeaseKind::Dropped(address)]);
 
         // What was on disk when the watch began is no news.
         services.start(config()).await.unwrap();
@@ -391,6 +398,8 @@ fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
         let services = Services::open_watched(&directory.path().join("leases.db"), watch.clone()).await.unwrap();
         services.start(config()).await.unwrap();
         guest.enter(|| Wire::open().lease(mac, 6));
-        assert_eq!(*watch.0.lock().unwrap(), []);
+        let heard = watch.0.lock().unwrap().iter().map(|change| change.kind).collect::<Vec<_>>();
+        let offered = LeaseKind::Offered(address);
+        assert_eq!(heard, [LeaseKind::Discovering, offered, LeaseKind::Renewed(address)]);
     });
 }

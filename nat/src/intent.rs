@@ -1,8 +1,8 @@
 //! What a network wants of the packet filter: plain values, no defaults filled in later, no host state.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// One network.
@@ -13,7 +13,7 @@ pub struct Network {
     /// How packets leave it.
     pub mode: Mode,
     /// The subnets its guests have addresses of. Packets from any other source are not let out.
-    pub subnets: Vec<Ipv4Net>,
+    pub subnets: Vec<IpNet>,
     /// Where DNS asked of the host's own addresses is answered, when that is not port 53.
     pub dns_redirect: Option<DnsRedirect>,
 }
@@ -22,14 +22,17 @@ pub struct Network {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Behind the host's address; from outside only answers come in.
+    /// Behind the host's address; from outside only answers come in. IPv6 is routed both ways unless it is asked for.
     Nat {
         /// The only interface packets may leave by; any if absent.
         dev: Option<String>,
-        /// Source addresses to use, first and last; those of the outgoing interface if absent.
+        /// IPv4 source addresses to use, first and last; those of the outgoing interface if absent.
         addresses: Option<(Ipv4Addr, Ipv4Addr)>,
         /// Source ports to use for TCP and UDP, first and last.
         ports: (u16, u16),
+        /// IPv6 too goes behind the host's address.
+        #[serde(default)]
+        ipv6: bool,
     },
     /// Routed both ways, not translated.
     Route {
@@ -46,7 +49,7 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsRedirect {
     /// The host's own addresses on the bridge.
-    pub addresses: Vec<Ipv4Addr>,
+    pub addresses: Vec<IpAddr>,
     /// The UDP and TCP port our server listens on, at each of them.
     pub port: u16,
 }

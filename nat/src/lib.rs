@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Everything lives in two tables of ours, both called [`TABLE`]: family `inet` for networks, family `bridge` for the
-//! guards of ports ([`guards`]). The crate only ever writes, but for counters that people look at: no rule is read back,
-//! matched or recognised, so it does not matter how a release of `nft` prints them.
+//! guards of ports ([`guards`]). The crate only ever writes, but for counters that people look at and the addresses that
+//! ports have claimed: no rule is read back, matched or recognised, so it does not matter how a release of `nft` prints
+//! them.
 
 mod apply;
 mod forwards;

@@ -13,9 +13,9 @@
 //! with its bridge. There are no rules for traffic to the host itself: an accept of ours cannot overrule another
 //! table's drop, and DHCP and DNS do not need it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nftables::{
     expr::{CT, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, Verdict},
     schema::{Chain, Element, FlushObject, NfCmd, NfListObject, Rule, Table},
@@ -291,7 +291,7 @@ fn rules_from(network: &Network) -> Vec<Vec<Statement<'_>>> {
     if network.mode != Mode::Isolated {
         for subnet in &network.subnets {
             let mut rule: Vec<_> = dev.map(|dev| is(meta(MetaKey::Oifname), text(dev))).into_iter().collect();
-            rule.push(is(ip("saddr"), prefix(*subnet)));
+            rule.push(is_in("saddr", *subnet));
             // Not accept: the network it goes to has its say too.
             rule.push(Statement::Return(None));
             rules.push(rule);
@@ -303,17 +303,16 @@ fn rules_from(network: &Network) -> Vec<Vec<Statement<'_>>> {
 
 /// May a packet that came in by another interface leave by the bridge?
 fn rules_to(network: &Network) -> Vec<Vec<Statement<'_>>> {
-    let (dev, only_answers) = match &network.mode {
+    let dev = match &network.mode {
         Mode::Open => return Vec::new(),
         Mode::Isolated => return vec![vec![reject()]],
-        Mode::Nat { dev, .. } => (dev.as_deref(), true),
-        Mode::Route { dev } => (dev.as_deref(), false),
+        Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_deref(),
     };
     let mut rules = Vec::new();
     for subnet in &network.subnets {
         let mut rule: Vec<_> = dev.map(|dev| is(meta(MetaKey::Iifname), text(dev))).into_iter().collect();
-        rule.push(is(ip("daddr"), prefix(*subnet)));
-        if only_answers {
+        rule.push(is_in("daddr", *subnet));
+        if network.mode.translates(subnet) {
             rule.push(established());
         }
         rule.push(Statement::Accept(None));
@@ -325,35 +324,41 @@ fn rules_to(network: &Network) -> Vec<Vec<Statement<'_>>> {
 
 /// Source translation for packets that came in by the bridge.
 fn rules_nat(network: &Network) -> Vec<Vec<Statement<'_>>> {
-    let Mode::Nat { dev, addresses, ports } = &network.mode else { return Vec::new() };
+    let Mode::Nat { dev, addresses, ports, .. } = &network.mode else { return Vec::new() };
     let address = addresses.map(|(first, last)| range(first.to_string(), last.to_string()));
     let ports = range_of_ports(*ports);
-    let translate = |ports: Option<Expression<'static>>| match &address {
-        None => {
-            Statement::Masquerade(ports.map(|port| NAT { port: Some(port), addr: None, family: None, flags: None }))
-        }
-        Some(address) => Statement::SNAT(Some(NAT {
+    let translate = |subnet: &IpNet, ports: Option<Expression<'static>>| match (&address, subnet) {
+        (Some(address), IpNet::V4(_)) => Statement::SNAT(Some(NAT {
             addr: Some(address.clone()),
             family: Some(NATFamily::IP),
             port: ports,
             flags: None,
         })),
+        _ => Statement::Masquerade(ports.map(|port| NAT { port: Some(port), addr: None, family: None, flags: None })),
     };
-    let mut rules = vec![
-        vec![is(meta(MetaKey::Oifname), text(&network.bridge)), Statement::Return(None)],
-        vec![is(ip("daddr"), prefix(LOCAL_MULTICAST)), Statement::Return(None)],
-        vec![is(ip("daddr"), text(Ipv4Addr::BROADCAST.to_string())), Statement::Return(None)],
-    ];
-    for subnet in &network.subnets {
+    let translated = || network.subnets.iter().filter(|subnet| network.mode.translates(subnet));
+    if translated().next().is_none() {
+        return Vec::new();
+    }
+    let stays = |net: IpNet| vec![is_in("daddr", net), Statement::Return(None)];
+    let mut rules = vec![vec![is(meta(MetaKey::Oifname), text(&network.bridge)), Statement::Return(None)]];
+    if translated().any(|subnet| matches!(subnet, IpNet::V4(_))) {
+        rules.push(stays(LOCAL_MULTICAST.into()));
+        rules.push(vec![is(ip("daddr"), text(Ipv4Addr::BROADCAST.to_string())), Statement::Return(None)]);
+    }
+    if translated().any(|subnet| matches!(subnet, IpNet::V6(_))) {
+        rules.push(stays(LOCAL_MULTICAST_6.into()));
+    }
+    for subnet in translated() {
         let mut source: Vec<_> = dev.iter().map(|dev| is(meta(MetaKey::Oifname), text(dev))).collect();
-        source.push(is(ip("saddr"), prefix(*subnet)));
+        source.push(is_in("saddr", *subnet));
         for protocol in ["tcp", "udp"] {
             let mut rule = source.clone();
             rule.push(is(meta(MetaKey::L4proto), text(protocol)));
-            rule.push(translate(Some(ports.clone())));
+            rule.push(translate(subnet, Some(ports.clone())));
             rules.push(rule);
         }
-        source.push(translate(None));
+        source.push(translate(subnet, None));
         rules.push(source);
     }
     rules
@@ -362,26 +367,44 @@ fn rules_nat(network: &Network) -> Vec<Vec<Statement<'_>>> {
 /// 224.0.0.0/24 never leaves its link (RFC 5771 §4).
 const LOCAL_MULTICAST: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 24);
 
+/// Neither does ff02::/16 (RFC 4291 §2.7).
+const LOCAL_MULTICAST_6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0), 16);
+
 /// DNS asked of the host's addresses, answered on another port.
 fn rules_dns(network: &Network) -> Vec<Vec<Statement<'_>>> {
     let Some(DnsRedirect { addresses, port }) = &network.dns_redirect else { return Vec::new() };
     let mut rules = Vec::new();
     for address in addresses {
+        let (header, family) = match address {
+            IpAddr::V4(_) => ("ip", NATFamily::IP),
+            IpAddr::V6(_) => ("ip6", NATFamily::IP6),
+        };
         for protocol in ["udp", "tcp"] {
             let to = NAT {
                 addr: Some(text(address.to_string())),
-                family: Some(NATFamily::IP),
+                family: Some(family),
                 port: Some(Expression::Number(u32::from(*port))),
                 flags: None,
             };
             rules.push(vec![
-                is(ip("daddr"), text(address.to_string())),
+                is(field(header, "daddr"), text(address.to_string())),
                 is(field(protocol, "dport"), Expression::Number(53)),
                 Statement::DNAT(Some(to)),
             ]);
         }
     }
     rules
+}
+
+impl Mode {
+    /// Whether packets from this subnet leave behind the host's address, so that only answers come in to it.
+    fn translates(&self, subnet: &IpNet) -> bool {
+        match (self, subnet) {
+            (Mode::Nat { .. }, IpNet::V4(_)) => true,
+            (Mode::Nat { ipv6, .. }, IpNet::V6(_)) => *ipv6,
+            _ => false,
+        }
+    }
 }
 
 fn chain<'a>(name: String) -> Chain<'a> {
@@ -405,9 +428,15 @@ fn ip<'a>(name: &'static str) -> Expression<'a> {
     field("ip", name)
 }
 
-fn prefix<'a>(net: Ipv4Net) -> Expression<'a> {
+/// Whether an address of the packet is in a subnet, which says the family too.
+fn is_in<'a>(name: &'static str, net: IpNet) -> Statement<'a> {
+    let header = match net {
+        IpNet::V4(_) => "ip",
+        IpNet::V6(_) => "ip6",
+    };
     let addr = Box::new(text(net.network().to_string()));
-    Expression::Named(NamedExpression::Prefix(Prefix { addr, len: u32::from(net.prefix_len()) }))
+    let prefix = Expression::Named(NamedExpression::Prefix(Prefix { addr, len: u32::from(net.prefix_len()) }));
+    is(field(header, name), prefix)
 }
 
 /// A range of addresses; one address where both ends are the same, which `nft` would refuse as a range.

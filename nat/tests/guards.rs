@@ -5,7 +5,7 @@ mod world;
 
 use std::{net::Ipv4Addr, process::Command, time::Instant};
 
-use nat::guards::{Elements, GuardedPort, Sources, Violation, delete, replace};
+use nat::guards::{Elements, GuardedPort, Sources, Sources4, Sources6, Violation, add_network, delete, replace};
 use world::{Namespace, block_on};
 
 fn ruleset() -> String {
@@ -26,16 +26,18 @@ fn leased(number: u8) -> GuardedPort {
         interface: format!("vnet{number}"),
         mac: [0x52, 0x54, 0, 0, 0, number],
         addresses: vec![Ipv4Addr::new(192, 168, 122, number)],
-        sources: Sources::Leases,
+        sources: Sources { bridge: "virbr0".into(), ..Sources::default() },
     }
 }
 
 fn fixed(number: u8) -> GuardedPort {
-    let sources = Sources::Network {
-        bridge: "virbr-1".into(),
-        subnets: vec!["10.0.0.0/24".parse().unwrap()],
-        host: vec![Ipv4Addr::new(10, 0, 0, 1)],
+    let ipv4 =
+        Sources4::Network { subnets: vec!["10.0.0.0/24".parse().unwrap()], host: vec![Ipv4Addr::new(10, 0, 0, 1)] };
+    let ipv6 = Sources6 {
+        prefixes: vec!["fd00:1::/64".parse().unwrap(), "fd00:2::/60".parse().unwrap()],
+        host: vec!["fd00:1::1".parse().unwrap()],
     };
+    let sources = Sources { bridge: "virbr-1".into(), ipv4, ipv6 };
     GuardedPort { addresses: vec![], sources, ..leased(number) }
 }
 
@@ -44,9 +46,13 @@ fn elements_changed_one_by_one_are_those_of_the_table_made_anew() {
     Namespace::new().run(|| {
         let mut elements = Elements::open().unwrap();
         let (a, b, c) = (leased(1), leased(2), fixed(3));
-        block_on(replace(&[a.clone(), b.clone(), c.clone()])).unwrap();
+        block_on(replace(&mut elements, &[a.clone(), b.clone(), c.clone()])).unwrap();
         let all = ruleset();
-        block_on(replace(std::slice::from_ref(&c))).unwrap();
+        block_on(replace(&mut elements, &[])).unwrap();
+        block_on(add_network(&c.sources)).unwrap();
+        // Twice is once.
+        block_on(add_network(&c.sources)).unwrap();
+        elements.update(&[], std::slice::from_ref(&c), &[]).unwrap();
         elements.update(&[], std::slice::from_ref(&a), &[]).unwrap();
         let without = GuardedPort { addresses: vec![], ..b.clone() };
         elements.update(&[], std::slice::from_ref(&without), &[]).unwrap();
@@ -61,7 +67,7 @@ fn elements_changed_one_by_one_are_those_of_the_table_made_anew() {
         // What is not there is taken away without a word.
         elements.update(&[a], &[], &[]).unwrap();
         let emptied = ruleset();
-        block_on(replace(&[])).unwrap();
+        block_on(replace(&mut elements, &[])).unwrap();
         assert_eq!(words(&emptied), words(&ruleset()));
         block_on(delete()).unwrap();
         block_on(delete()).unwrap();
@@ -75,11 +81,11 @@ fn a_table_that_is_gone_is_an_error_and_so_is_a_chain_that_is_not_there() {
         let mut elements = Elements::open().unwrap();
         assert_eq!(elements.update(&[], &[leased(1)], &[]).unwrap_err().raw_os_error(), Some(2));
         assert_eq!(elements.counts("vnet1").unwrap_err().raw_os_error(), Some(2));
-        block_on(replace(&[])).unwrap();
+        block_on(replace(&mut elements, &[])).unwrap();
         let before = ruleset();
         assert!(elements.update(&[], &[leased(1), fixed(2)], &[]).is_err());
         assert_eq!(ruleset(), before, "all or nothing");
-        block_on(replace(&[leased(1)])).unwrap();
+        block_on(replace(&mut elements, &[leased(1)])).unwrap();
         assert_eq!(elements.counts("vnet1").unwrap(), Violation::ALL.map(|violation| (violation, 0)));
     });
 }
@@ -90,7 +96,7 @@ fn names_that_mean_something_to_nft_are_refused() {
         let mut elements = Elements::open().unwrap();
         for name in ["", "a b", "vnet*", "\"", "an-interface-too-long"] {
             let port = GuardedPort { interface: name.into(), ..leased(1) };
-            assert!(block_on(replace(std::slice::from_ref(&port))).is_err(), "{name}");
+            assert!(block_on(replace(&mut elements, std::slice::from_ref(&port))).is_err(), "{name}");
             assert!(elements.update(&[], &[port], &[]).is_err(), "{name}");
         }
         assert_eq!(ruleset(), "");
@@ -107,7 +113,7 @@ fn a_change_of_one_lease_costs_the_same_with_one_port_and_with_five_thousand() {
                     interface: format!("vnet{number}"),
                     mac: [0x52, 0x54, 0, 0, high, low],
                     addresses: vec![Ipv4Addr::new(10, 0, high, low)],
-                    sources: Sources::Leases,
+                    sources: Sources { bridge: "virbr0".into(), ..Sources::default() },
                 }
             })
             .collect()
@@ -117,7 +123,7 @@ fn a_change_of_one_lease_costs_the_same_with_one_port_and_with_five_thousand() {
             let mut elements = Elements::open().unwrap();
             let ports = many(count);
             let begun = Instant::now();
-            block_on(replace(&ports)).unwrap();
+            block_on(replace(&mut elements, &ports)).unwrap();
             let replaced = begun.elapsed();
             let first = &ports[..1];
             let moved = [GuardedPort { addresses: vec![Ipv4Addr::new(10, 9, 9, 9)], ..ports[0].clone() }];

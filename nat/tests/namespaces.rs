@@ -6,7 +6,7 @@ mod world;
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command};
 
 use nat::{DnsRedirect, Mode, Network};
-use world::{Answer, Namespace, World, block_on};
+use world::{Answer, Family, Namespace, World, block_on};
 
 fn nft(arguments: &[&str]) -> String {
     let output = Command::new("nft").args(arguments).output().expect("the package nftables is needed");
@@ -23,7 +23,11 @@ fn network(bridge: &str, mode: Mode, subnet: &str) -> Network {
 }
 
 fn plain_nat() -> Mode {
-    Mode::Nat { dev: None, addresses: None, ports: (1024, 65535) }
+    Mode::Nat { dev: None, addresses: None, ports: (1024, 65535), ipv6: false }
+}
+
+fn nat_of_both() -> Mode {
+    Mode::Nat { dev: None, addresses: None, ports: (1024, 65535), ipv6: true }
 }
 
 fn golden_cases() -> Vec<(String, Vec<Network>)> {
@@ -112,7 +116,7 @@ fn a_network_added_with_another_mode_keeps_nothing_of_the_first() {
         block_on(nat::add(&isolated)).unwrap();
         let expected = ruleset();
         let mut nat = network("virbr0", plain_nat(), "10.0.0.0/24");
-        nat.dns_redirect = Some(DnsRedirect { addresses: vec![Ipv4Addr::new(10, 0, 0, 1)], port: 4053 });
+        nat.dns_redirect = Some(DnsRedirect { addresses: vec![Ipv4Addr::new(10, 0, 0, 1).into()], port: 4053 });
         block_on(nat::add(&nat)).unwrap();
         assert_ne!(ruleset(), expected);
         block_on(nat::add(&isolated)).unwrap();
@@ -170,7 +174,7 @@ fn a_flushed_ruleset_is_healed_by_replace_and_by_add() {
     });
 }
 
-/// Who can open a TCP connection to whom, with one network of each mode on one host.
+/// Who can open a TCP connection to whom, with one network of each mode on one host, in both families.
 #[test]
 fn who_reaches_whom() {
     let mut world = World::new();
@@ -179,49 +183,63 @@ fn who_reaches_whom() {
     let r = world.network("virbrR", "10.3.0", Mode::Route { dev: None });
     let o = world.network("virbrO", "10.4.0", Mode::Open);
     let i = world.network("virbrI", "10.5.0", Mode::Isolated);
+    let s = world.network("virbrS", "10.6.0", nat_of_both());
     let out = world.outside();
 
+    // Whether it is reached by IPv4 and by IPv6.
     let expectations = [
-        // nat: out to anybody who lets it in, in from nobody
-        (a, out, true),
-        (out, a, false),
-        (a, b, false),
-        (b, a, false),
-        (a, r, true),
-        (a, o, true),
-        (o, a, false),
-        (r, a, false),
+        // nat: out to anybody who lets it in, in from nobody; where only IPv4 is translated, IPv6 is routed
+        (a, out, [true, true]),
+        (out, a, [false, true]),
+        (a, b, [false, true]),
+        (b, a, [false, true]),
+        (a, r, [true, true]),
+        (a, o, [true, true]),
+        (o, a, [false, true]),
+        (r, a, [false, true]),
+        // nat of both
+        (s, out, [true, true]),
+        (out, s, [false, false]),
+        (s, a, [false, true]),
+        (a, s, [false, false]),
+        (r, s, [false, false]),
         // route: both ways
-        (r, out, true),
-        (out, r, true),
-        (r, o, true),
-        (o, r, true),
+        (r, out, [true, true]),
+        (out, r, [true, true]),
+        (r, o, [true, true]),
+        (o, r, [true, true]),
         // open: no rule of ours
-        (o, out, true),
-        (out, o, true),
+        (o, out, [true, true]),
+        (out, o, [true, true]),
         // isolated: neither way, not even with networks that let everything in
-        (i, out, false),
-        (out, i, false),
-        (i, a, false),
-        (i, r, false),
-        (i, o, false),
-        (o, i, false),
-        (r, i, false),
+        (i, out, [false, false]),
+        (out, i, [false, false]),
+        (i, a, [false, false]),
+        (i, r, [false, false]),
+        (i, o, [false, false]),
+        (o, i, [false, false]),
+        (r, i, [false, false]),
     ];
     // All at once: a refusal takes a second here, because on a veth it comes back while the client still holds its
     // socket, and only the one to the second SYN counts.
     let world = &world;
     std::thread::scope(|scope| {
         for (from, to, reaches) in expectations {
-            scope.spawn(move || {
-                let expected = if reaches { Answer::Connected } else { Answer::Refused };
-                assert_eq!(world.connect(from, to, None).0, expected, "{} to {}", world.name(from), world.name(to));
-            });
+            for (family, reaches) in [Family::V4, Family::V6].into_iter().zip(reaches) {
+                scope.spawn(move || {
+                    let expected = if reaches { Answer::Connected } else { Answer::Refused };
+                    let (answer, _) = world.connect_by(family, from, to, None);
+                    assert_eq!(answer, expected, "{} to {} by {family:?}", world.name(from), world.name(to));
+                });
+            }
         }
     });
     // the host itself is reached from all of them
-    for guest in [a, b, r, o, i] {
-        assert_eq!(world.connect_host(guest), Answer::Connected, "{} to its host", world.name(guest));
+    for guest in [a, b, r, o, i, s] {
+        for family in [Family::V4, Family::V6] {
+            let answer = world.connect_host(family, guest);
+            assert_eq!(answer, Answer::Connected, "{} to its host by {family:?}", world.name(guest));
+        }
     }
 }
 
@@ -235,7 +253,7 @@ fn sources_are_translated_only_by_nat_and_never_below_port_1024() {
     let (answer, source) = world.connect(a, out, Some(700));
     assert_eq!(answer, Answer::Connected);
     let source = source.unwrap();
-    assert_eq!(*source.ip(), world.uplink());
+    assert_eq!(source.ip(), world.uplink());
     assert!(source.port() >= 1024, "{source}");
 
     let (_, source) = world.connect(r, out, Some(700));
@@ -245,17 +263,51 @@ fn sources_are_translated_only_by_nat_and_never_below_port_1024() {
 }
 
 #[test]
+fn ipv6_is_translated_where_asked_and_never_below_port_1024() {
+    let mut world = World::new();
+    let a = world.network("virbrA", "10.1.0", nat_of_both());
+    let b = world.network("virbrB", "10.2.0", plain_nat());
+    let r = world.network("virbrR", "10.3.0", Mode::Route { dev: None });
+    let neighbour = world.another_guest(a, 3);
+    let out = world.outside();
+    let source_of = |from, to| world.connect_by(Family::V6, from, to, Some(700)).1.expect("a connection");
+
+    let source = source_of(a, out);
+    // Which of the uplink's addresses is for the kernel to choose (RFC 6724).
+    let uplink = [world.uplink6(), world.second_uplink6()].map(std::net::IpAddr::from);
+    assert!(uplink.contains(&source.ip()), "{source}");
+    assert!(source.port() >= 1024, "{source}");
+    assert_eq!(source_of(b, out).to_string(), "[fd00:10:2::2]:700", "routed only");
+    assert_eq!(source_of(r, out).to_string(), "[fd00:10:3::2]:700");
+    let source = source_of(a, r);
+    assert_eq!(source.ip().to_string(), "fd00:10:3::1", "towards another network it is that bridge's address");
+
+    // A neighbour is told the guest's own address.
+    assert_eq!(source_of(a, neighbour).to_string(), "[fd00:10:1::2]:700");
+}
+
+#[test]
 fn addresses_and_ports_of_the_definition_are_used() {
     let mut world = World::new();
     let address = world.second_uplink();
-    let mode = Mode::Nat { dev: Some("uplink".to_owned()), addresses: Some((address, address)), ports: (2000, 2009) };
+    let mode = Mode::Nat {
+        dev: Some("uplink".to_owned()),
+        addresses: Some((address, address)),
+        ports: (2000, 2009),
+        ipv6: true,
+    };
     let a = world.network("virbrA", "10.1.0", mode);
     let r = world.network("virbrR", "10.3.0", Mode::Route { dev: None });
     let (answer, source) = world.connect(a, world.outside(), None);
     assert_eq!(answer, Answer::Connected);
     let source = source.unwrap();
-    assert_eq!(*source.ip(), address);
+    assert_eq!(source.ip(), address);
     assert!((2000..=2009).contains(&source.port()), "{source}");
+    // The addresses are IPv4's, the ports and the interface are for both.
+    let source = world.connect_by(Family::V6, a, world.outside(), None).1.unwrap();
+    assert!([world.uplink6(), world.second_uplink6()].map(std::net::IpAddr::from).contains(&source.ip()), "{source}");
+    assert!((2000..=2009).contains(&source.port()), "{source}");
+    assert_eq!(world.connect_by(Family::V6, a, r, None).0, Answer::Refused, "dev is the only way out");
     assert_eq!(world.connect(a, r, None).0, Answer::Refused, "dev is the only way out");
 }
 
@@ -263,10 +315,12 @@ fn addresses_and_ports_of_the_definition_are_used() {
 fn dns_goes_to_the_high_port_though_another_program_has_port_53() {
     let mut world = World::new();
     let a = world.network("virbrA", "10.1.0", plain_nat());
-    let asked = world.ask_dns(a, None);
-    assert_eq!(asked, ["other", "other"], "udp, tcp: without the redirect the other program answers");
-    let asked = world.ask_dns(a, Some(40053));
-    assert_eq!(asked, ["ours", "ours"]);
+    for family in [Family::V4, Family::V6] {
+        let asked = world.ask_dns(family, a, None);
+        assert_eq!(asked, ["other", "other"], "udp, tcp: without the redirect the other program answers");
+        let asked = world.ask_dns(family, a, Some(40053));
+        assert_eq!(asked, ["ours", "ours"], "{family:?}");
+    }
 }
 
 #[test]

@@ -22,12 +22,14 @@ use futures_util::{Stream, StreamExt};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
     time::Instant,
 };
 
 use crate::{
     apply::{Guards, Kernel},
+    events::{self, Bus, Heard, LeaseFront, Listener},
+    hooks::Hooks,
+    nss,
     observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
@@ -62,6 +64,8 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Where the host's resolvers are listed.
     pub resolv_conf: PathBuf,
+    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
+    pub nss_dir: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -71,6 +75,7 @@ impl Default for Options {
             state_dir: "/var/lib/netd".into(),
             runtime_dir: "/run/netd".into(),
             resolv_conf: "/etc/resolv.conf".into(),
+            nss_dir: None,
         }
     }
 }
@@ -135,14 +140,18 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     privileges::raise_descriptor_limit();
     let (store, first) = Store::open(&options.config_dir, &options.runtime_dir)?;
     let guards = Arc::new(Guards::new().map_err(ObserveError::Socket)?);
-    let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), guards.clone()).await?;
-    let leases = services.changes();
-    let kernel = Kernel::new(Netlink::open()?, services, guards);
-    let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf));
+    let hooks = Hooks::new(options.config_dir.join("hooks"));
+    let bus = Bus::default();
+    let front = LeaseFront::new(guards.clone(), bus.clone());
+    let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), Arc::new(front)).await?;
+    let (moves, names) = (bus.listen(), bus.listen());
+    let kernel = Kernel::new(Netlink::open()?, services, guards, hooks);
+    let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
     verbs.recover(first).await?;
 
+    let nss_dir = options.nss_dir.clone().unwrap_or_else(|| options.state_dir.join("dnsmasq"));
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
@@ -150,7 +159,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
-        tokio::spawn(follow(leases, Arc::clone(&verbs))),
+        tokio::spawn(follow(moves, Arc::clone(&verbs))),
+        tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
         tokio::spawn(expire(Arc::clone(&verbs))),
     ];
     notify(sd_notify::NotifyState::Ready);
@@ -199,9 +209,20 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
 }
 
 /// What becomes of guests' addresses, for port forwards.
-async fn follow(mut leases: watch::Receiver<()>, verbs: Arc<Verbs<Kernel>>) {
-    while leases.changed().await.is_ok() {
-        verbs.follow_guests().await;
+async fn follow(mut moves: Listener, verbs: Arc<Verbs<Kernel>>) {
+    let moves_guests = |heard: &Heard| match heard {
+        Heard::Event(event) => events::moves_guests(event.kind),
+        Heard::Missed(_) => true,
+    };
+    while let Some(heard) = moves.next().await {
+        let mut look = moves_guests(&heard);
+        // One look for all that has happened meanwhile.
+        while let Some(heard) = moves.waiting() {
+            look |= moves_guests(&heard);
+        }
+        if look {
+            verbs.follow_guests().await;
+        }
     }
 }
 

@@ -1,10 +1,10 @@
-//! The host as plain values: links, addresses, routes, one sysctl. It never touches the host itself.
+//! The host as plain values: links, addresses, routes, a few sysctls. It never touches the host itself.
 //!
 //! `observe` fills it in, `plan` compares it with what is wanted, tests build it by hand.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::model::MacAddr;
 
@@ -13,12 +13,14 @@ use crate::model::MacAddr;
 pub struct HostState {
     /// Every network interface.
     pub links: Vec<Link>,
-    /// Every IPv4 address.
+    /// Every address, of both families.
     pub addresses: Vec<LinkAddress>,
-    /// The whole IPv4 FIB, all tables, without broadcast and multicast routes.
+    /// The whole FIB of both families, all tables, without broadcast, multicast and IPv6 link-local routes.
     pub routes: Vec<Route>,
     /// `net.ipv4.ip_forward`.
     pub forwarding: bool,
+    /// `net.ipv6.conf.all.forwarding`; true where the kernel has no IPv6, as there is nothing to turn on.
+    pub forwarding6: bool,
 }
 
 /// A network interface.
@@ -42,6 +44,10 @@ pub struct Link {
     pub isolated: bool,
     /// `disable_ipv6` is set, or the kernel has no IPv6.
     pub ipv6_disabled: bool,
+    /// `accept_ra`: 0 no router advertisements, 1 unless the host forwards, 2 always.
+    pub accept_ra: i32,
+    /// `autoconf`: addresses are made of router advertisements.
+    pub autoconf: bool,
     /// `route_localnet` is set for it: 127.0.0.0/8 may be on the wire.
     pub route_localnet: bool,
 }
@@ -68,20 +74,22 @@ pub struct LinkAddress {
     /// The link's index.
     pub link: u32,
     /// The address with its prefix length.
-    pub address: Ipv4Net,
+    pub address: IpNet,
 }
 
 /// An entry of the FIB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Where it leads.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// The next hop, if it is not on the link itself.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// The index of the link packets leave by; none for blackholes and the like.
     pub link: Option<u32>,
     /// Lower wins; 0 where none was given.
     pub metric: u32,
+    /// A router advertisement brought it (`RTPROT_RA`).
+    pub from_router: bool,
 }
 
 /// An entry of the neighbour table that has a hardware address.
@@ -99,7 +107,7 @@ pub struct Neighbour {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InUse {
     /// The subnet, address or route that overlaps.
-    pub by: Ipv4Net,
+    pub by: IpNet,
     /// The interface it is on; none for a blackhole and its like.
     pub interface: Option<String>,
 }
@@ -107,6 +115,10 @@ pub struct InUse {
 /// Routes with a shorter prefix cover so much that they are default routes by another name (a VPN's 0.0.0.0/1 and
 /// 128.0.0.0/1, say): a network inside one takes nothing away from it that its owner counts on.
 const SHORTEST_SPECIFIC_PREFIX: u8 = 4;
+
+/// The same for IPv6, where all that is given out so far is 2000::/3, and hosts have unreachable routes to fc00::/7 so
+/// that private addresses don't leave them.
+const SHORTEST_SPECIFIC_PREFIX_6: u8 = 16;
 
 impl HostState {
     /// The link of this name.
@@ -120,18 +132,18 @@ impl HostState {
     }
 
     /// The addresses of one link.
-    pub fn addresses_of(&self, link: u32) -> impl Iterator<Item = Ipv4Net> {
+    pub fn addresses_of(&self, link: u32) -> impl Iterator<Item = IpNet> {
         self.addresses.iter().filter(move |address| address.link == link).map(|address| address.address)
     }
 
     /// What overlaps `subnet`, whatever its prefix length, on any link but those named in `except`.
-    pub fn in_use(&self, subnet: Ipv4Net, except: &[&str]) -> Option<InUse> {
+    pub fn in_use(&self, subnet: IpNet, except: &[&str]) -> Option<InUse> {
         let subnet = subnet.trunc();
         let addresses = self.addresses.iter().map(|address| (address.address, Some(address.link)));
         let routes = self
             .routes
             .iter()
-            .filter(|route| route.destination.prefix_len() >= SHORTEST_SPECIFIC_PREFIX)
+            .filter(|route| is_specific(route.destination))
             .map(|route| (route.destination, route.link));
         addresses
             .chain(routes)
@@ -141,8 +153,16 @@ impl HostState {
     }
 }
 
+fn is_specific(destination: IpNet) -> bool {
+    let shortest = match destination {
+        IpNet::V4(_) => SHORTEST_SPECIFIC_PREFIX,
+        IpNet::V6(_) => SHORTEST_SPECIFIC_PREFIX_6,
+    };
+    destination.prefix_len() >= shortest
+}
+
 /// Whether two subnets share an address.
-pub fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
@@ -161,6 +181,8 @@ mod tests {
             master: None,
             isolated: false,
             ipv6_disabled: false,
+            accept_ra: 1,
+            autoconf: true,
             route_localnet: false,
         };
         let route = |destination: &str, link| Route {
@@ -168,6 +190,7 @@ mod tests {
             gateway: None,
             link,
             metric: 0,
+            from_router: false,
         };
         HostState {
             links: vec![link(1, "lo"), link(2, "eth0"), link(3, "tun0")],
@@ -177,8 +200,14 @@ mod tests {
                 route("0.0.0.0/1", Some(3)),
                 route("10.0.0.0/8", Some(3)),
                 route("172.20.3.0/24", None),
+                route("::/0", Some(2)),
+                route("2000::/3", Some(3)),
+                route("fc00::/7", None),
+                route("fd00:7::/48", Some(3)),
+                route("fd00:8:0:1::/64", None),
             ],
             forwarding: false,
+            forwarding6: false,
         }
     }
 
@@ -194,11 +223,15 @@ mod tests {
         assert_eq!(user("172.16.0.0/12", &[]).as_deref(), Some("172.20.3.0/24 "));
         assert_eq!(user("192.168.7.1/24", &[]).as_deref(), Some("192.168.7.9/24 eth0"));
         assert_eq!(user("192.168.122.1/24", &[]), None);
+        assert_eq!(user("fd00:7:0:5::1/64", &[]).as_deref(), Some("fd00:7::/48 tun0"));
+        assert_eq!(user("fd00:8::1/48", &[]).as_deref(), Some("fd00:8:0:1::/64 "));
+        assert_eq!(user("fd00:9::1/64", &[]), None);
     }
 
     #[test]
     fn default_routes_and_their_halves_do_not_collide() {
         assert_eq!(user("20.1.0.0/16", &[]), None);
+        assert_eq!(user("2001:db8::/64", &[]), None);
     }
 
     #[test]

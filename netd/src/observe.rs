@@ -6,10 +6,14 @@
 pub mod listeners;
 pub(crate) mod rules;
 
-use std::{io, net::Ipv4Addr, pin::pin};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    pin::pin,
+};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
@@ -18,7 +22,7 @@ use netlink_packet_route::{
         InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
 use tokio::task::JoinHandle;
@@ -29,6 +33,7 @@ use crate::{
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARDING_6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// Why the host could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -76,15 +81,18 @@ impl Netlink {
 
     /// Everything `plan` wants to know.
     pub async fn observe(&self) -> Result<HostState, ObserveError> {
-        let forwarding = std::fs::read_to_string(FORWARDING)
-            .map_err(|cause| ObserveError::Sysctl { path: FORWARDING, cause })?
-            .trim()
-            != "0";
+        let forwarding = is_on(FORWARDING)?;
+        let forwarding6 = match is_on(FORWARDING_6) {
+            Err(ObserveError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => true,
+            result => result?,
+        };
         let links = collect("links", self.handle.link().get().execute(), link).await?;
         let addresses = collect("addresses", self.handle.address().get().execute(), address).await?;
         let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes = collect("routes", self.handle.route().get(every_route).execute(), route).await?;
-        Ok(HostState { links, addresses, routes, forwarding })
+        let mut routes = collect("routes", self.handle.route().get(every_route).execute(), route).await?;
+        let every_route = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        routes.extend(collect("IPv6 routes", self.handle.route().get(every_route).execute(), route).await?);
+        Ok(HostState { links, addresses, routes, forwarding, forwarding6 })
     }
 
     /// The links alone: what a port needs to know.
@@ -116,6 +124,11 @@ pub fn uptime() -> u64 {
     time.map_or(0, |time| time.tv_sec().unsigned_abs())
 }
 
+fn is_on(path: &'static str) -> Result<bool, ObserveError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| ObserveError::Sysctl { path, cause })?;
+    Ok(text.trim() != "0")
+}
+
 async fn collect<M, T>(
     what: &'static str,
     dump: impl Stream<Item = Result<M, rtnetlink::Error>>,
@@ -140,11 +153,17 @@ pub enum Event {
     Disturbed,
 }
 
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
+
 /// A stream of [`Event`]s, from now on. It ends only if the socket breaks.
 pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError> {
-    let (connection, handle, messages) =
-        rtnetlink::new_multicast_connection(&[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr])
-            .map_err(ObserveError::Socket)?;
+    let (connection, handle, messages) = rtnetlink::new_multicast_connection(&GROUPS).map_err(ObserveError::Socket)?;
     tokio::spawn(connection);
     let links = messages.filter_map(move |(message, _)| {
         // The connection ends when the last handle is dropped; this one keeps it for as long as the stream lives.
@@ -156,7 +175,7 @@ pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError
 }
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
-    use RouteNetlinkMessage::{DelAddress, DelLink, NewLink};
+    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewLink};
     match payload {
         // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
         NetlinkPayload::InnerMessage(DelLink(gone)) if gone.header.interface_family == AddressFamily::Unspec => {
@@ -170,6 +189,10 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
                 LinkKind::Other => false,
             };
             disturbed.then_some(Event::Disturbed)
+        }
+        // Ours are static. A host that learns routes gains and loses them all the time.
+        NetlinkPayload::InnerMessage(DelRoute(gone)) => {
+            (gone.header.protocol == RouteProtocol::Static).then_some(Event::Disturbed)
         }
         NetlinkPayload::InnerMessage(DelAddress(_)) | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
         _ => None,
@@ -193,6 +216,8 @@ fn link(message: LinkMessage) -> Option<Link> {
         isolated: false,
         // Without IPv6 in the kernel the attribute that says otherwise is absent.
         ipv6_disabled: true,
+        accept_ra: 0,
+        autoconf: false,
         route_localnet: false,
     };
     for attribute in message.attributes {
@@ -206,12 +231,16 @@ fn link(message: LinkMessage) -> Option<Link> {
                 link.isolated = isolated(&infos);
             }
             LinkAttribute::AfSpecUnspec(families) => {
-                link.ipv6_disabled = !families.iter().any(|family| match family {
-                    AfSpecUnspec::Inet6(facts) => {
-                        facts.iter().any(|fact| matches!(fact, AfSpecInet6::DevConf(conf) if conf.disable_ipv6 == 0))
-                    }
-                    _ => false,
+                let inet6 = families.iter().filter_map(|family| match family {
+                    AfSpecUnspec::Inet6(facts) => Some(facts),
+                    _ => None,
                 });
+                for fact in inet6.flatten() {
+                    let AfSpecInet6::DevConf(conf) = fact else { continue };
+                    link.ipv6_disabled = conf.disable_ipv6 != 0;
+                    link.accept_ra = conf.accept_ra;
+                    link.autoconf = conf.autoconf != 0;
+                }
                 link.route_localnet = families.iter().any(|family| match family {
                     AfSpecUnspec::Inet(facts) => {
                         facts.iter().any(|fact| matches!(fact, AfSpecInet::DevConf(conf) if conf.route_localnet != 0))
@@ -260,12 +289,12 @@ fn address(message: AddressMessage) -> Option<LinkAddress> {
     let mut peer = None;
     for attribute in message.attributes {
         match attribute {
-            AddressAttribute::Local(std::net::IpAddr::V4(address)) => own = Some(address),
-            AddressAttribute::Address(std::net::IpAddr::V4(address)) => peer = Some(address),
+            AddressAttribute::Local(address) => own = Some(address),
+            AddressAttribute::Address(address) => peer = Some(address),
             _ => {}
         }
     }
-    let address = Ipv4Net::new(own.or(peer)?, message.header.prefix_len).ok()?;
+    let address = IpNet::new(own.or(peer)?, message.header.prefix_len).ok()?;
     Some(LinkAddress { link: message.header.index, address })
 }
 
@@ -273,11 +302,18 @@ fn route(message: RouteMessage) -> Option<Route> {
     if matches!(message.header.kind, RouteType::Broadcast | RouteType::Multicast | RouteType::Anycast) {
         return None;
     }
-    let (mut destination, mut gateway, mut link, mut metric) = (Ipv4Addr::UNSPECIFIED, None, None, 0);
+    let mut destination: IpAddr = match message.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let (mut gateway, mut link, mut metric) = (None, None, 0);
     for attribute in message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address.into(),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => destination = address.into(),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address.into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(address.into()),
             RouteAttribute::Oif(index) => link = Some(index),
             RouteAttribute::Priority(priority) => metric = priority,
             // Several ways to one place: the first names the user of the subnet well enough.
@@ -285,8 +321,13 @@ fn route(message: RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
-    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
-    Some(Route { destination, gateway, link, metric })
+    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
+    // Every link has the same, and nothing of ours is in it.
+    if matches!(destination, IpNet::V6(net) if net.network().is_unicast_link_local() || net.network().is_multicast()) {
+        return None;
+    }
+    let from_router = message.header.protocol == RouteProtocol::Ra;
+    Some(Route { destination, gateway, link, metric, from_router })
 }
 
 fn neighbour(message: NeighbourMessage) -> Option<Neighbour> {

@@ -6,6 +6,7 @@
 
 mod calls;
 mod limits;
+mod monitor;
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
@@ -83,12 +84,30 @@ async fn converse<H: Host>(stream: UnixStream, access: Access, verbs: Arc<Verbs<
             Err(zlink::Error::UnexpectedEof) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let answer = calls::answer(&verbs, access, call.method()).await;
-        let sent = tokio::time::timeout(WRITE_DEADLINE, send(&mut connection, &call, answer)).await;
-        match sent {
-            Ok(result) => result?,
-            Err(late) => return Err(io::Error::from(late).into()),
+        if call.more() && calls::is_monitor(call.method()) {
+            // Before the network is looked for: what becomes of it from then on is told.
+            let listener = verbs.listen();
+            match calls::monitored(&verbs, call.method()) {
+                Ok(network) => {
+                    drop(call);
+                    return monitor::tell(connection, listener, network).await;
+                }
+                Err(refused) => {
+                    timed(send(&mut connection, &call, refused)).await?;
+                    continue;
+                }
+            }
         }
+        let answer = calls::answer(&verbs, access, call.method()).await;
+        timed(send(&mut connection, &call, answer)).await?;
+    }
+}
+
+/// The client must take it in time.
+async fn timed(sent: impl Future<Output = zlink::Result<()>>) -> zlink::Result<()> {
+    match tokio::time::timeout(WRITE_DEADLINE, sent).await {
+        Ok(result) => result,
+        Err(late) => Err(io::Error::from(late).into()),
     }
 }
 

@@ -251,7 +251,7 @@ fn a_port_tells_of_its_guards() {
         };
         let guarded = tell(&[]);
         assert!(
-            guarded.stdout.starts_with(&text("on\nDropped:        MAC 0, VLAN 0, ARP 0, IP 0, DHCP 0, RA 0")),
+            guarded.stdout.starts_with(&text("on\nDropped:        MAC 0, VLAN 0, ARP 0, IP 0, ND 0, DHCP 0, RA 0")),
             "{guarded:?}"
         );
         let json = guarded.stdout.split_once("\n\n").unwrap().1;

@@ -1,12 +1,12 @@
 //! EDGE: "the Internet": a space behind a host's uplink, with a web server that remembers who asked and a name server
 //! that remembers what was asked.
 //!
-//! Documentation addresses (RFC 5737) throughout. It has no route to any private network: an answer to a packet
+//! Documentation addresses (RFC 5737, RFC 3849) throughout. It has no route to any private network: an answer to a packet
 //! that was not translated goes nowhere, as outside.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -25,6 +25,12 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 /// The web server, port 80.
 pub const WEB: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
+/// The host's IPv6 address on its uplink.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 2);
+/// Where the host's IPv6 default route leads.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
+/// The web server, by IPv6.
+pub const WEB6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x80, 0, 0, 0, 0, 0x80);
 /// The name server, port 53.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
 /// The name of the web server, as the name server knows it.
@@ -62,6 +68,10 @@ impl Internet {
         space.ip(&format!("address add {WEB}/32 dev lo"))?;
         space.ip(&format!("address add {DNS}/32 dev lo"))?;
         host.ip(&format!("route add default via {GATEWAY}"))?;
+        host.ip(&format!("address add {HOST6}/64 dev uplink nodad"))?;
+        space.ip(&format!("address add {GATEWAY6}/64 dev eth0 nodad"))?;
+        space.ip(&format!("address add {WEB6}/128 dev lo nodad"))?;
+        host.ip(&format!("-6 route add default via {GATEWAY6}"))?;
         host.set_resolv_conf(&format!("nameserver {DNS}\n"))?;
         let mut internet =
             Internet { space, visits: Arc::default(), queries: Arc::default(), stop: Arc::default(), threads: vec![] };
@@ -81,9 +91,12 @@ impl Internet {
     }
 
     fn serve_web(&mut self) -> Result<()> {
-        let listener = self.space.inside(|| Ok(TcpListener::bind((WEB, 80))?)).context("web server")?;
-        let visits = self.visits.clone();
-        self.accept(listener, move |stream| visit(stream, &visits))
+        for address in [IpAddr::from(WEB), WEB6.into()] {
+            let listener = self.space.inside(|| Ok(TcpListener::bind((address, 80))?)).context("web server")?;
+            let visits = self.visits.clone();
+            self.accept(listener, move |stream| visit(stream, &visits))?;
+        }
+        Ok(())
     }
 
     fn serve_names(&mut self) -> Result<()> {

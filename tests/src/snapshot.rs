@@ -18,6 +18,8 @@ impl Snapshot {
         part("links", names_only(&space.ip("-o link show")?));
         part("addresses", space.ip("-o -4 addr show")?);
         part("routes", space.ip("-4 route show table all")?);
+        part("IPv6 addresses", space.ip("-o -6 addr show scope global")?);
+        part("IPv6 routes", without_the_links(&space.ip("-6 route show table all")?));
         part("routing rules", space.ip("rule show")?);
         part("firewall", space.check("nft", &["list", "ruleset"])?);
         let switches = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv4.conf.all.rp_filter"];
@@ -51,6 +53,12 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Without the routes that every link has: they come when it has found its own address to be free.
+fn without_the_links(routes: &str) -> String {
+    let on_the_link = |line: &&str| line.contains("fe80:") || line.contains("ff00::/8");
+    routes.split_inclusive('\n').filter(|line| !on_the_link(line)).collect()
 }
 
 /// The names of links: their states and numbers may change.

@@ -5,7 +5,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
@@ -96,10 +96,11 @@ impl Station {
     }
 
     /// Fetches `http://ADDRESS/`; gives the body.
-    pub fn fetch(&self, address: Ipv4Addr) -> Result<String> {
+    pub fn fetch(&self, address: impl Into<IpAddr>) -> Result<String> {
+        let address = address.into();
         self.space.inside(|| {
             let patience = Duration::from_secs(3);
-            let mut stream = TcpStream::connect_timeout(&(address, 80).into(), patience)?;
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(address, 80), patience)?;
             stream.set_read_timeout(Some(patience))?;
             stream.write_all(format!("GET / HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
             let mut answer = String::new();

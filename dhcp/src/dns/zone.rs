@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Names,
@@ -86,6 +86,7 @@ pub(super) struct Zone {
     domain: Option<Name>,
     local_only: bool,
     subnets: Vec<Ipv4Net>,
+    subnets6: Vec<Ipv6Net>,
     /// By folded wire form.
     addresses: HashMap<Box<[u8]>, Vec<IpAddr>>,
     /// The spelling of the name that an address answers to.
@@ -101,7 +102,8 @@ impl Zone {
         let mut zone = Zone {
             forward: config.forward,
             local_only: config.local_only,
-            subnets: config.subnets.clone(),
+            subnets: config.subnets.iter().filter_map(in_v4).collect(),
+            subnets6: config.subnets.iter().filter_map(in_v6).collect(),
             addresses: HashMap::new(),
             pointers: HashMap::new(),
             above: HashSet::new(),
@@ -234,7 +236,7 @@ impl Zone {
         if !is_under(name.bytes(), IP6) {
             return None;
         }
-        let zone = private_v6(name);
+        let zone = self.subnet_v6(name).or_else(|| private_v6(name));
         match name.reversed_address() {
             Some(address) => self.pointer(name, address, zone, qtype),
             None => {
@@ -242,6 +244,20 @@ impl Zone {
                 Some(negative(name, zone, qtype, name.labels().count() < 34))
             }
         }
+    }
+
+    /// The reverse zone of a subnet that a folded name is in: cut where whole digits cover the subnet.
+    fn subnet_v6(&self, name: &Name) -> Option<Name> {
+        let labels: Vec<&[u8]> = name.labels().collect();
+        let digits: Vec<u8> = labels.iter().rev().skip(2).map_while(|label| nibble(label)).collect();
+        let bits = digits.iter().take(32).fold(0u128, |bits, digit| bits << 4 | u128::from(*digit));
+        let zone = self.subnets6.iter().find_map(|net| {
+            let length = usize::from(net.prefix_len().div_ceil(4));
+            let spare = (32 - digits.len().min(32)) * 4;
+            let address = Ipv6Addr::from_bits(bits.checked_shl(spare as u32).unwrap_or(0));
+            (digits.len() >= length && net.contains(&address)).then_some(length)
+        });
+        zone.map(|length| ancestor(name, 2 + length))
     }
 
     fn reverse_v4(&self, name: &Name, qtype: u16) -> Option<Verdict> {
@@ -325,6 +341,26 @@ fn special(name: &Name, qtype: u16) -> Option<Verdict> {
 fn describes_delegation(qtype: u16) -> bool {
     use rtype::{DNSKEY, DS, NS, NSEC, NSEC3, NSEC3PARAM, SOA};
     [NS, SOA, DS, DNSKEY, NSEC, NSEC3, NSEC3PARAM].contains(&qtype)
+}
+
+fn in_v4(net: &IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    }
+}
+
+fn in_v6(net: &IpNet) -> Option<Ipv6Net> {
+    match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(*net),
+    }
+}
+
+/// The hexadecimal digit that a label is.
+fn nibble(label: &[u8]) -> Option<u8> {
+    let [digit] = label else { return None };
+    char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// The private IPv6 reverse zone a folded name is in.

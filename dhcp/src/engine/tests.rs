@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, LeaseChange, Next, Submission, Unusable};
+use super::{Engine, Handled, LeaseChange, Next, Outcome, Submission, Unusable};
 use crate::{
-    config::{Dhcp4Config, LeaseTime, Mac, Range4, Reservation4},
+    config::{Dhcp4Config, LeaseTime, Mac, PortName, Range4, Reservation4},
     moment::Moment,
     row::{Row, Write},
     testing::Random,
@@ -19,6 +19,7 @@ use crate::{
         policy::Policy,
         reply::Reply,
     },
+    watch::LeaseKind,
 };
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -109,6 +110,9 @@ struct World {
     lives: HashMap<Mac, u32>,
     now: Moment,
     acks: u32,
+    /// The leases as whoever watches knows them, and how often it was told something.
+    told: BTreeMap<Mac, Ipv4Addr>,
+    tellings: u32,
 }
 
 impl World {
@@ -124,6 +128,8 @@ impl World {
             lives: HashMap::new(),
             now,
             acks: 0,
+            told: BTreeMap::new(),
+            tellings: 0,
         };
         world.engine.configure(Some(policy()));
         world
@@ -141,6 +147,30 @@ impl World {
             1..=8 => self.settle(),
             _ => self.speak(),
         }
+        if self.random.once_in(3) {
+            self.listen();
+        }
+    }
+
+    /// What is told is true of what was told before; while nothing is on its way to the disk it is the whole truth.
+    fn listen(&mut self) {
+        for LeaseChange { mac, kind, .. } in self.engine.take_changes(self.now) {
+            self.tellings += 1;
+            match kind {
+                LeaseKind::Discovering | LeaseKind::Offered(_) => {}
+                LeaseKind::Leased(address) => assert_eq!(self.told.insert(mac, address), None, "{mac}"),
+                LeaseKind::Renewed(address) => assert_eq!(self.told.get(&mac), Some(&address), "{mac}"),
+                LeaseKind::Released(address)
+                | LeaseKind::Expired(address)
+                | LeaseKind::Declined(address)
+                | LeaseKind::Dropped(address) => assert_eq!(self.told.remove(&mac), Some(address), "{mac}: {kind:?}"),
+            }
+        }
+        if self.waiting.is_empty() {
+            let leases: BTreeMap<_, _> =
+                self.engine.leases(self.now).into_iter().map(|row| (row.mac, row.address)).collect();
+            assert_eq!(self.told, leases);
+        }
     }
 
     fn restart(&mut self) {
@@ -153,6 +183,8 @@ impl World {
             }
         }
         self.engine = Engine::new(self.disk.values().cloned(), self.now);
+        // What is there now is no news to who begins to watch now.
+        self.told = self.engine.leases(self.now).into_iter().map(|row| (row.mac, row.address)).collect();
         self.engine.configure(Some(policy()));
     }
 
@@ -259,15 +291,17 @@ fn write(disk: &mut BTreeMap<Mac, Row>, writes: Vec<Write>) {
 
 #[test]
 fn no_address_is_two_clients_at_once_whatever_they_say_and_the_disk_does() {
-    let mut acks = 0;
+    let (mut acks, mut tellings) = (0, 0);
     for seed in 0..400 {
         let mut world = World::new(seed);
         for _ in 0..400 {
             world.step();
         }
         acks += world.acks;
+        tellings += world.tellings;
     }
     assert!(acks > 10_000, "only {acks} leases were made: the clients are too shy to prove anything");
+    assert!(tellings > 10_000, "only {tellings} things were told");
 }
 
 #[test]
@@ -300,20 +334,72 @@ fn a_wall_clock_set_back_or_forward_ends_no_lease_early_or_late() {
     assert_eq!(engine.leases(back)[0].ends, Some(back.wall.as_secs() + 300));
 }
 
+fn change(kind: LeaseKind) -> LeaseChange {
+    LeaseChange { mac: mac(5), hostname: None, kind }
+}
+
 #[test]
 fn a_lease_is_told_once_it_is_on_disk_and_again_when_it_ends() {
     let at = |seconds| Moment { boot: Duration::from_secs(seconds), wall: Duration::from_secs(seconds) };
-    let address = Ipv4Addr::new(10, 0, 0, 12);
+    let (address, none) = (Ipv4Addr::new(10, 0, 0, 12), Ipv4Addr::UNSPECIFIED);
     let mut engine = Engine::new([], at(1));
     engine.configure(Some(policy()));
-    let ask = frame(3, mac(5), Ipv4Addr::UNSPECIFIED, &[(code::REQUESTED_ADDRESS, address)]);
-    let Next::Write(submission, _) = engine.handle(&ask, Checksum::Full, at(1)).unwrap().next else { panic!() };
-    assert_eq!(engine.take_lease_changes(at(1)), []);
+    let say = |engine: &mut Engine, bytes: &[u8], now: Moment| match engine.handle(bytes, Checksum::Full, now) {
+        Ok(Handled { next: Next::Write(submission, _), .. }) => submission,
+        other => panic!("{other:?}"),
+    };
+    let ask = frame(3, mac(5), none, &[(code::REQUESTED_ADDRESS, address)]);
+    let submission = say(&mut engine, &ask, at(1));
+    assert_eq!(engine.take_changes(at(1)), []);
     engine.settle(submission, true);
-    assert_eq!(engine.take_lease_changes(at(1)), [LeaseChange { mac: mac(5), address: Some(address) }]);
-    assert_eq!(engine.take_lease_changes(at(2)), []);
+    assert_eq!(engine.take_changes(at(1)), [change(LeaseKind::Leased(address))]);
+    assert_eq!(engine.take_changes(at(2)), []);
+
+    // Extended; and once in vain.
+    let submission = say(&mut engine, &ask, at(2));
+    engine.settle(submission, true);
+    assert_eq!(engine.take_changes(at(2)), [change(LeaseKind::Renewed(address))]);
+    let submission = say(&mut engine, &ask, at(3));
+    engine.settle(submission, false);
+    assert_eq!(engine.take_changes(at(3)), []);
+
     engine.tick(at(300), at(1));
-    assert_eq!(engine.take_lease_changes(at(300)), []);
-    engine.tick(at(302), at(300));
-    assert_eq!(engine.take_lease_changes(at(302)), [LeaseChange { mac: mac(5), address: None }]);
+    assert_eq!(engine.take_changes(at(300)), []);
+    engine.tick(at(303), at(300));
+    assert_eq!(engine.take_changes(at(303)), [change(LeaseKind::Expired(address))]);
+
+    // Given back, and found to be another's: each end has its name.
+    for (kind, end) in [(7, LeaseKind::Released(address)), (4, LeaseKind::Declined(address))] {
+        let submission = say(&mut engine, &ask, at(304));
+        engine.settle(submission, true);
+        assert_eq!(engine.take_changes(at(304)), [change(LeaseKind::Leased(address))]);
+        let server = (code::SERVER_ID, SERVER);
+        let bytes = match kind {
+            7 => frame(7, mac(5), address, &[server]),
+            _ => frame(4, mac(5), none, &[server, (code::REQUESTED_ADDRESS, address)]),
+        };
+        let submission = say(&mut engine, &bytes, at(305));
+        assert_eq!(engine.take_changes(at(305)), []);
+        engine.settle(submission, true);
+        assert_eq!(engine.take_changes(at(305)), [change(end)]);
+    }
+}
+
+#[test]
+fn who_asks_is_told_with_what_it_is_offered_and_who_lies_is_not() {
+    let at = |seconds| Moment { boot: Duration::from_secs(seconds), wall: Duration::from_secs(seconds) };
+    let mut engine = Engine::new([], at(1));
+    engine.configure(Some(policy()));
+    engine.set_ports(vec![PortName { mac: mac(5), guest: None }]);
+    let ask = frame(1, mac(5), Ipv4Addr::UNSPECIFIED, &[]);
+    let handled = engine.handle(&ask, Checksum::Full, at(1)).unwrap();
+    let Outcome::Offered(address) = handled.outcome else { panic!("{handled:?}") };
+    let told = [change(LeaseKind::Discovering), change(LeaseKind::Offered(address))];
+    assert_eq!(engine.take_changes(at(1)), told);
+    assert_eq!(engine.take_changes(at(1)), []);
+    // Another's frame that speaks for this port.
+    let mut lie = ask.clone();
+    lie[6..12].copy_from_slice(&mac(6).0);
+    engine.handle(&lie, Checksum::Full, at(2)).unwrap();
+    assert_eq!(engine.take_changes(at(2)), []);
 }

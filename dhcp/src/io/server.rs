@@ -128,11 +128,14 @@ impl Server {
                 }
                 heard = hear(sockets.as_ref(), &mut buffer, |packets, frame, checksum| {
                     self.handle(packets, frame, checksum);
-                }) => if let Err(cause) = heard {
-                    self.lost(&cause);
-                    sockets = None;
-                    retry = Instant::now() + RETRY;
-                },
+                }) => {
+                    if let Err(cause) = heard {
+                        self.lost(&cause);
+                        sockets = None;
+                        retry = Instant::now() + RETRY;
+                    }
+                    self.network.tell(clock::now()).await;
+                }
                 () = sleep_until(retry), if sockets.is_none() => {
                     sockets = self.reopen();
                     retry = Instant::now() + RETRY;

@@ -4,6 +4,7 @@
 
 use std::{
     io,
+    net::Ipv6Addr,
     os::fd::{AsRawFd, OwnedFd},
 };
 
@@ -12,18 +13,32 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::{Element, GuardedPort, Sources, Violation, With, changes, message, text};
+use super::{
+    Change, Claim, Element, GuardedPort, Of, Sources, Violation, With, changes, claims, message, network_elements,
+    network_text, taken, text,
+};
 use crate::apply::{Error, check_name, run_text};
 
 /// Room for the longest of the kernel's answers: it repeats no more than a message's head.
 const ANSWER: usize = 8192;
 
-/// Makes the whole table anew with these ports and no others, without a gap. Counters begin at zero.
-pub async fn replace(ports: &[GuardedPort]) -> Result<(), Error> {
-    for port in ports {
-        check(port)?;
+/// Makes the whole table anew with these ports and no others, without a gap. Their claims stay, if `elements` can still
+/// read them; counters begin at zero.
+pub async fn replace(elements: &mut Elements, ports: &[GuardedPort]) -> Result<(), Error> {
+    ports.iter().try_for_each(check)?;
+    // A claim made between here and there is made again by the next packet.
+    let claims = elements.claims().unwrap_or_default();
+    run_text(text(ports, &claims).as_bytes()).await
+}
+
+/// Makes a network's chains, to which elements of its ports lead. Fine if they are there; an error where the table is
+/// not.
+pub async fn add_network(sources: &Sources) -> Result<(), Error> {
+    check_name(&sources.bridge)?;
+    match network_text(sources) {
+        text if text.is_empty() => Ok(()),
+        text => run_text(text.as_bytes()).await,
     }
-    run_text(text(ports).as_bytes()).await
 }
 
 /// Takes the table away. Fine if it was not there.
@@ -53,11 +68,82 @@ impl Elements {
     /// An error means that nothing was done: the table is not there, or not as it was left. [`replace`] makes it so.
     pub fn update(&mut self, before: &[GuardedPort], after: &[GuardedPort], gone: &[Sources]) -> io::Result<()> {
         after.iter().try_for_each(check).map_err(io::Error::other)?;
-        let changes = changes(before, after, gone);
+        self.change(&changes(before, after, gone))
+    }
+
+    /// Takes what a new port's MAC makes its own from whoever has claimed it. Returns those interfaces and addresses.
+    pub fn evict(&mut self, port: &GuardedPort) -> io::Result<Vec<(String, Ipv6Addr)>> {
+        let mut own = Vec::new();
+        for address in claims::made_of(port.mac, &port.sources.ipv6.prefixes) {
+            if self.has(&taken(&port.sources, address))? {
+                own.push(address);
+            }
+        }
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        let others = |claim: &Claim| own.contains(&claim.address) && claim.interface != port.interface;
+        // Those of other networks, whose claims these are not, claim them again with their next packet.
+        let evicted: Vec<Claim> =
+            self.claims()?.into_iter().filter(others).filter(|claim| claim.left.is_some()).collect();
+        let mut changes: Vec<Change> =
+            own.iter().map(|address| Change::Remove(taken(&port.sources, *address))).collect();
+        changes.extend(evicted.iter().map(|claim| Change::Remove(claims::owned(&claim.interface, claim.address))));
+        self.change(&changes)?;
+        Ok(evicted.into_iter().map(|claim| (claim.interface, claim.address)).collect())
+    }
+
+    /// Frees what ports have claimed: they are gone.
+    pub fn release(&mut self, ports: &[GuardedPort]) -> io::Result<()> {
+        let mut changes = Vec::new();
+        for claim in self.claims()? {
+            let Some(port) = ports.iter().find(|port| port.interface == claim.interface) else { continue };
+            changes.push(Change::Remove(claims::owned(&claim.interface, claim.address)));
+            let taken = taken(&port.sources, claim.address);
+            if !network_elements(&port.sources).any(|element| element == taken) {
+                changes.push(Change::Remove(taken));
+            }
+        }
+        self.change(&changes)
+    }
+
+    /// Every claim of every port.
+    fn claims(&mut self) -> io::Result<Vec<Claim>> {
+        // A dump's datagrams are as long as the reader has room for, up to 32 KiB.
+        let mut buffer = vec![0; 32 << 10];
+        let mut claims = Vec::new();
+        self.send(&message::list_set("owned6"))?;
+        loop {
+            let length = self.receive(&mut buffer)?;
+            for answer in message::answers(&buffer[..length]) {
+                if let Some(errno) = answer.errno() {
+                    return Err(io::Error::from_raw_os_error(errno));
+                }
+                claims.extend(answer.claims());
+                if answer.is_last() {
+                    return Ok(claims);
+                }
+            }
+        }
+    }
+
+    fn has(&mut self, element: &Element) -> io::Result<bool> {
+        let mut buffer = [0; ANSWER];
+        self.send(&message::get(element))?;
+        let length = self.receive(&mut buffer)?;
+        let errno = message::answers(&buffer[..length]).next().and_then(|answer| answer.errno());
+        match errno.map(io::Error::from_raw_os_error) {
+            None => Ok(true),
+            Some(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn change(&mut self, changes: &[Change]) -> io::Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
-        let (bytes, last) = message::batch(&changes);
+        let (bytes, last) = message::batch(changes);
         // A batch is sent whole, and all its answers wait for us at once.
         setsockopt(&self.0, sockopt::SndBufForce, &(bytes.len() * 2 + ANSWER))?;
         setsockopt(&self.0, sockopt::RcvBufForce, &(bytes.len() * 8 + ANSWER))?;
@@ -80,7 +166,8 @@ impl Elements {
         let mut buffer = [0; ANSWER];
         let mut counts = Vec::new();
         for violation in Violation::ALL {
-            let element = Element { set: violation.set(), interface: interface.to_owned(), with: With::Nothing };
+            let of = Of::Interface(interface.to_owned());
+            let element = Element { set: violation.set(), of, with: With::Nothing };
             self.send(&message::get(&element))?;
             let length = self.receive(&mut buffer)?;
             let answer = message::answers(&buffer[..length]).next();
@@ -109,8 +196,5 @@ impl Elements {
 /// Names reach `nft` as text.
 fn check(port: &GuardedPort) -> Result<(), Error> {
     check_name(&port.interface)?;
-    match &port.sources {
-        Sources::Leases => Ok(()),
-        Sources::Network { bridge, .. } => check_name(bridge),
-    }
+    check_name(&port.sources.bridge)
 }

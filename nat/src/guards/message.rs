@@ -4,7 +4,9 @@
 //! (length, type, value, padded to four bytes), some of which hold attributes again. All of a transaction lies in one
 //! buffer between BATCH_BEGIN and BATCH_END, and is done whole or not at all.
 
-use super::{Change, Element, With};
+use std::{net::Ipv6Addr, time::Duration};
+
+use super::{Change, Element, Of, With, claims::Claim};
 
 /// `NFPROTO_BRIDGE`.
 const BRIDGE: u8 = 7;
@@ -25,6 +27,12 @@ const DELETE_ELEMENT: u16 = NFTABLES << 8 | 14;
 /// `NLMSG_ERROR`: an answer that carries an errno, 0 for done.
 const ERROR: u16 = 2;
 
+/// `NLMSG_DONE`: the end of a dump.
+const DONE: u16 = 3;
+
+/// `NLM_F_DUMP`.
+const DUMP: u16 = 0x300;
+
 /// `NLM_F_REQUEST`, `NLM_F_ACK`, `NLM_F_CREATE`. Without `NLM_F_EXCL` an element that is there already is no error.
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
@@ -39,17 +47,19 @@ const LIST_SET: u16 = 2;
 const LIST_ELEMENTS: u16 = 3;
 const LIST_ELEMENT: u16 = 1;
 
-/// `NFTA_SET_ELEM_KEY`, `_DATA`, `_EXPR`; `NFTA_DATA_VALUE`, `_VERDICT`; `NFTA_VERDICT_CODE`, `_CHAIN`.
+/// `NFTA_SET_ELEM_KEY`, `_DATA`, `_EXPIRATION`, `_EXPR`; `NFTA_DATA_VALUE`, `_VERDICT`; `NFTA_VERDICT_CODE`, `_CHAIN`.
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
+const ELEMENT_EXPIRATION: u16 = 5;
 const ELEMENT_EXPRESSION: u16 = 7;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 
-/// `NFT_JUMP`.
+/// `NFT_JUMP`, `NFT_GOTO`.
 const JUMP: i32 = -3;
+const GOTO: i32 = -4;
 
 /// `NFTA_EXPR_DATA`, `NFTA_COUNTER_PACKETS`.
 const EXPRESSION_DATA: u16 = 2;
@@ -108,6 +118,16 @@ pub(super) fn get(element: &Element) -> Vec<u8> {
     bytes
 }
 
+/// Asks for all elements of a set.
+pub(super) fn list_set(set: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message(&mut bytes, GET_ELEMENT, REQUEST | DUMP, 1, BRIDGE, |to| {
+        string(to, LIST_TABLE, crate::TABLE);
+        string(to, LIST_SET, set);
+    });
+    bytes
+}
+
 /// The messages in a datagram: type, sequence number, and what stands behind the header.
 pub(super) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     std::iter::from_fn(move || {
@@ -135,6 +155,20 @@ impl Answer<'_> {
         (self.kind == ERROR).then_some(errno.wrapping_neg())
     }
 
+    /// Whether a dump ends with it.
+    pub(super) fn is_last(&self) -> bool {
+        self.kind == DONE
+    }
+
+    /// The claims in it, if it has elements of `owned6`.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        let list = || {
+            let attributes = self.body.get(PREAMBLE - HEADER..)?;
+            (self.kind == NEW_ELEMENT).then(|| find(attributes, LIST_ELEMENTS)).flatten()
+        };
+        attributes(list().unwrap_or_default()).filter_map(|(_, element)| claim(element)).collect()
+    }
+
     /// The packets that the element in it has counted.
     pub(super) fn packets(&self) -> Option<u64> {
         if self.kind != NEW_ELEMENT {
@@ -147,17 +181,33 @@ impl Answer<'_> {
     }
 }
 
+/// One element of `owned6`.
+fn claim(element: &[u8]) -> Option<Claim> {
+    let key = find(find(element, ELEMENT_KEY)?, DATA_VALUE)?;
+    let (name, address) = key.split_at_checked(NAME)?;
+    let name = name.split(|byte| *byte == 0).next()?;
+    let left = find(element, ELEMENT_EXPIRATION).and_then(|value| value.try_into().ok());
+    Some(Claim {
+        interface: String::from_utf8(name.to_vec()).ok()?,
+        address: Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?),
+        left: left.map(|bytes| Duration::from_millis(u64::from_be_bytes(bytes))),
+    })
+}
+
 /// The value of the first attribute of a type.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
-        let value = attributes.get(4..length)?;
-        if kind & !NESTED == wanted {
-            return Some(value);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
+fn find(list: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(list).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
+/// The attributes of a list, each with its type.
+fn attributes(mut list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(list.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(list.get(2..4)?.try_into().ok()?);
+        let value = list.get(4..length)?;
+        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & !NESTED, value))
+    })
 }
 
 fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, family: u8, body: impl Fn(&mut Vec<u8>)) {
@@ -182,10 +232,15 @@ fn list(to: &mut Vec<u8>, element: &Element) {
     attribute(to, LIST_ELEMENTS | NESTED, |to| {
         attribute(to, LIST_ELEMENT | NESTED, |to| {
             attribute(to, ELEMENT_KEY | NESTED, |to| attribute(to, DATA_VALUE, |to| to.extend(key(element))));
-            if let With::Jump(chain) = &element.with {
+            let verdict = match &element.with {
+                With::Jump(chain) => Some((JUMP, chain)),
+                With::Goto(chain) => Some((GOTO, chain)),
+                _ => None,
+            };
+            if let Some((code, chain)) = verdict {
                 attribute(to, ELEMENT_DATA | NESTED, |to| {
                     attribute(to, DATA_VERDICT | NESTED, |to| {
-                        attribute(to, VERDICT_CODE, |to| to.extend(JUMP.to_be_bytes()));
+                        attribute(to, VERDICT_CODE, |to| to.extend(code.to_be_bytes()));
                         string(to, VERDICT_CHAIN, chain);
                     });
                 });
@@ -194,14 +249,22 @@ fn list(to: &mut Vec<u8>, element: &Element) {
     });
 }
 
-/// The interface name, filled up with zeroes, and what stands beside it, filled up to four bytes.
+/// The interface name, filled up with zeroes, or the group; and what stands beside it, filled up to four bytes.
 fn key(element: &Element) -> Vec<u8> {
-    let mut key = element.interface.clone().into_bytes();
-    key.resize(NAME, 0);
+    let mut key = match &element.of {
+        Of::Interface(name) => {
+            let mut name = name.clone().into_bytes();
+            name.resize(NAME, 0);
+            name
+        }
+        // The one number in the host's order: it is compared with one of the kernel's, not with a packet's bytes.
+        Of::Network(group) => group.to_ne_bytes().to_vec(),
+    };
     match &element.with {
-        With::Mac(mac) => key.extend(mac),
+        With::Mac(mac) | With::Lladdr(mac) => key.extend(mac),
         With::Address(address) => key.extend(address.octets()),
-        With::Nothing | With::Jump(_) => {}
+        With::Address6(address) => key.extend(address.octets()),
+        With::Nothing | With::Jump(_) | With::Goto(_) => {}
     }
     key.resize(key.len().next_multiple_of(4), 0);
     key

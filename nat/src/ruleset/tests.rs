@@ -38,8 +38,8 @@ fn transactions_are_as_the_golden_files_have_them() {
 fn one_more_network_costs_the_same_whatever_is_there() {
     let network = |n: usize| Network {
         bridge: format!("virbr{n}"),
-        mode: Mode::Nat { dev: None, addresses: None, ports: (1024, 65535) },
-        subnets: vec!["192.168.122.0/24".parse().unwrap()],
+        mode: Mode::Nat { dev: None, addresses: None, ports: (1024, 65535), ipv6: true },
+        subnets: vec!["192.168.122.0/24".parse().unwrap(), "fd00:122::/64".parse().unwrap()],
         dns_redirect: None,
     };
     let size = |t: &Transaction<'_>| t.commands.len();

@@ -122,7 +122,7 @@ fn forwarded(mode: Mode) -> (World, usize, usize, usize, Vec<Forward>) {
 
 #[test]
 fn a_forward_works_from_everywhere() {
-    let dev = Mode::Nat { dev: Some("uplink".to_owned()), addresses: None, ports: (1024, 65535) };
+    let dev = Mode::Nat { dev: Some("uplink".to_owned()), addresses: None, ports: (1024, 65535), ipv6: false };
     let modes = [plain_nat(), dev, Mode::Route { dev: None }, Mode::Open];
     for (mode, by_br_netfilter) in modes.into_iter().flat_map(|mode| [(mode.clone(), true), (mode, false)]) {
         let case = format!("{mode:?}, br_netfilter {by_br_netfilter}");

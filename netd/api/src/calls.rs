@@ -29,11 +29,12 @@ pub enum Method {
     ApplyNetwork,
     UpdateNetwork,
     ConfirmChange,
+    Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 20] = [
+    pub const ALL: [Method; 21] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -54,6 +55,7 @@ impl Method {
         Method::ApplyNetwork,
         Method::UpdateNetwork,
         Method::ConfirmChange,
+        Method::Monitor,
     ];
 
     /// The name in the interface.
@@ -71,7 +73,8 @@ impl Method {
             | Method::ListPorts
             | Method::GetPorts
             | Method::ListAddresses
-            | Method::ListForwards => false,
+            | Method::ListForwards
+            | Method::Monitor => false,
             Method::DefineNetwork
             | Method::CreateNetwork
             | Method::StartNetwork
@@ -238,5 +241,13 @@ pub struct UpdateNetwork {
 #[serde(deny_unknown_fields)]
 pub struct ConfirmChange {
     /// Name or UUID; may be absent where only one change waits.
+    pub network: Option<String>,
+}
+
+/// Parameters of `Monitor`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// Name or UUID; all networks if absent.
     pub network: Option<String>,
 }

@@ -8,7 +8,7 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, ChangeReply, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases,
+    AddressSource, Addresses, ChangeReply, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, Monitor,
     NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
     calls::DeleteForward,
 };
@@ -178,6 +178,11 @@ impl Client {
     /// Forwards ports of the host to guests.
     pub async fn add_forward(&mut self, forward: Forward) -> Result<ForwardReply, ClientError> {
         flatten(self.connection.add_forward(forward).await)
+    }
+
+    /// Hears what happens on one network, or on all, from now on. The connection is for nothing else then.
+    pub async fn monitor(self, network: Option<String>) -> Result<Monitor, ClientError> {
+        Monitor::ask(self.connection, network).await
     }
 
     /// Ends a forward.

@@ -6,11 +6,15 @@
 
 pub mod calls;
 mod client;
+mod events;
+mod monitor;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
+pub use events::{Event, EventKind, Told};
+pub use monitor::Monitor;
 
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
@@ -106,6 +110,8 @@ pub struct Dropped {
     pub arp: u64,
     /// A source address that is not the port's.
     pub ip: u64,
+    /// A neighbour discovery message about another's address or MAC.
+    pub nd: u64,
     /// A message of a DHCP server.
     pub dhcp: u64,
     /// A router advertisement or redirect.

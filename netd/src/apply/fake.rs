@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{Executor, Outcome, StepError};
 use crate::{
     change::LiveStep,
+    hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     model::{Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
@@ -47,6 +48,12 @@ pub(crate) struct World {
     pub(crate) uptime: Duration,
     /// Where DNS is served.
     pub(crate) dns_port: u16,
+    /// The hooks that ran, each with how many networks were served and how many taps there were.
+    pub(crate) hooked: Vec<String>,
+    /// What the last of them read.
+    pub(crate) hook_input: String,
+    /// The operation at which hooks fail.
+    pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) next_index: u32,
@@ -87,12 +94,19 @@ impl Fake {
         let lo = link(1, "lo", LinkKind::Other);
         let eth0 = link(2, "eth0", LinkKind::Other);
         let address = |link, text: &str| LinkAddress { link, address: text.parse().unwrap() };
-        let route = |text: &str, link| Route { destination: text.parse().unwrap(), gateway: None, link, metric: 0 };
+        let route = |text: &str, link| Route {
+            destination: text.parse().unwrap(),
+            gateway: None,
+            link,
+            metric: 0,
+            from_router: text == "::/0",
+        };
         let host = HostState {
             links: vec![lo, eth0],
             addresses: vec![address(1, "127.0.0.1/8"), address(2, "10.0.0.5/24")],
-            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2))],
+            routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2)), route("::/0", Some(2))],
             forwarding: false,
+            forwarding6: false,
         };
         Fake(Arc::new(Mutex::new(World { host, next_index: 3, dns_port: 53, ..World::default() })))
     }
@@ -178,6 +192,8 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         master: None,
         isolated: false,
         ipv6_disabled: kind == LinkKind::Other,
+        accept_ra: 1,
+        autoconf: true,
         route_localnet: false,
     }
 }
@@ -225,12 +241,22 @@ impl World {
             }
             Step::SetBridge(bridge) => self.set_bridge(bridge)?,
             Step::DisableIpv6 { bridge } => self.link(bridge)?.ipv6_disabled = true,
+            Step::EnableIpv6 { bridge } => {
+                let link = self.link(bridge)?;
+                (link.ipv6_disabled, link.accept_ra, link.autoconf) = (false, 0, false);
+            }
             Step::RouteLocalnet { bridge, on } => self.link(bridge)?.route_localnet = *on,
             Step::AddAddress { bridge, address } => {
                 let up = self.link(bridge)?.up;
                 let link = self.link(bridge)?.index;
                 self.host.addresses.push(LinkAddress { link, address: *address });
-                let connected = Route { destination: address.trunc(), gateway: None, link: Some(link), metric: 0 };
+                let connected = Route {
+                    destination: address.trunc(),
+                    gateway: None,
+                    link: Some(link),
+                    metric: 0,
+                    from_router: false,
+                };
                 if up && !self.host.routes.contains(&connected) {
                     self.host.routes.push(connected);
                 }
@@ -242,7 +268,13 @@ impl World {
                 let connected: Vec<Route> = self
                     .host
                     .addresses_of(index)
-                    .map(|address| Route { destination: address.trunc(), gateway: None, link: Some(index), metric: 0 })
+                    .map(|address| Route {
+                        destination: address.trunc(),
+                        gateway: None,
+                        link: Some(index),
+                        metric: 0,
+                        from_router: false,
+                    })
                     .collect();
                 self.host.routes.extend(connected);
             }
@@ -253,7 +285,8 @@ impl World {
                     destination: route.destination,
                     gateway: Some(route.gateway),
                     link: Some(link.index),
-                    metric: route.metric.unwrap_or(0),
+                    metric: route.metric.unwrap_or(if route.gateway.is_ipv6() { 1024 } else { 0 }),
+                    from_router: false,
                 };
                 self.host.routes.push(route);
             }
@@ -269,6 +302,14 @@ impl World {
             Step::EnableForwarding => self.host.forwarding = true,
             Step::GuardPorts { network, sources, .. } => drop(self.guarded.insert(network.clone(), sources.clone())),
             Step::Live(step) => return self.live(step),
+            Step::KeepRouterAdvertisements { interface } => self.link(interface)?.accept_ra = 2,
+            Step::EnableForwarding6 => {
+                self.host.forwarding6 = true;
+                // A router takes no routes from others, unless told to.
+                let HostState { links, routes, .. } = &mut self.host;
+                let keeps = |index| links.iter().any(|link| Some(link.index) == index && link.accept_ra == 2);
+                routes.retain(|route| !route.from_router || keeps(route.link));
+            }
             Step::IsolatePort { index, isolated } => {
                 if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
                     assert!(port.master.is_some(), "only a bridge's port can be isolated");
@@ -287,7 +328,7 @@ impl World {
 
     fn live(&mut self, step: &LiveStep) -> Result<Outcome, StepError> {
         match step {
-            LiveStep::SetMac { bridge, mac } => self.link(bridge)?.mac = Some(*mac),
+            LiveStep::SetMac { bridge, mac, .. } => self.link(bridge)?.mac = Some(*mac),
             LiveStep::SetMtu { bridge, mtu } => self.link(bridge)?.mtu = *mtu,
             LiveStep::SetPortMtu { index, mtu } => {
                 self.host.links.iter_mut().filter(|link| link.index == *index).for_each(|link| link.mtu = *mtu);
@@ -298,7 +339,7 @@ impl World {
             }
             LiveStep::ReplaceRoute { bridge, route } => {
                 let link = self.link(bridge)?.index;
-                let metric = route.metric.unwrap_or(0);
+                let metric = route.metric.unwrap_or(route.usual_metric());
                 let is_it = |old: &&mut Route| {
                     old.link == Some(link) && old.destination == route.destination && old.metric == metric
                 };
@@ -333,7 +374,7 @@ impl World {
             Undo::RemoveAddress { bridge, address } => {
                 if let Some(index) = self.host.link(bridge).map(|link| link.index) {
                     self.host.addresses.retain(|found| found.link != index || found.address != *address);
-                    let on_it: Vec<Ipv4Net> = self.host.addresses_of(index).map(|own| own.trunc()).collect();
+                    let on_it: Vec<IpNet> = self.host.addresses_of(index).map(|own| own.trunc()).collect();
                     self.host.routes.retain(|route| {
                         route.link != Some(index) || route.gateway.is_some() || on_it.contains(&route.destination)
                     });
@@ -345,7 +386,7 @@ impl World {
                         found.link != Some(index)
                             || found.destination != route.destination
                             || found.gateway != Some(route.gateway)
-                            || found.metric != route.metric.unwrap_or(0)
+                            || found.metric != route.metric.unwrap_or(route.usual_metric())
                     });
                 }
             }
@@ -363,6 +404,10 @@ impl World {
                 self.forwards.clear();
             }
             Undo::DisableForwarding => self.host.forwarding = false,
+            Undo::DisableForwarding6 => self.host.forwarding6 = false,
+            Undo::RestoreRouterAdvertisements { interface } => {
+                self.host.links.iter_mut().filter(|link| link.name == *interface).for_each(|link| link.accept_ra = 1);
+            }
         }
     }
 }
@@ -449,8 +494,24 @@ impl Host for Fake {
         self.call(|_| Ok(())).await
     }
 
-    async fn heal_guards(&self) -> Result<(), StepError> {
-        Ok(())
+    async fn heal_guards(&self) -> Result<bool, StepError> {
+        Ok(false)
+    }
+
+    async fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> Result<(), HookError> {
+        let mut world = self.world();
+        let state = (world.services.len(), world.host.links.iter().filter(|link| link.kind == LinkKind::Tun).count());
+        world.hooked.push(format!("{network} {} {state:?}", operation.name()));
+        world.hook_input = input();
+        match world.refusing_hook == Some(operation) {
+            true => Err(HookError { command: "hook".into(), how: How::Status { status: 1, stderr: "no".into() } }),
+            false => Ok(()),
+        }
     }
 
     async fn port_gone(&self, _port: &Port) -> Result<(), StepError> {

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, io, net::Ipv4Addr, pin::Pin};
 
-use dhcp::{LeaseChange, LeaseWatch};
+use dhcp::{LeaseChange, LeaseKind, LeaseWatch};
 use nat::guards::{self, Elements, GuardedPort, Sources, Violation};
 use tokio::sync::Mutex;
 
@@ -89,7 +89,7 @@ impl Guards {
         let entry = Entry::new(port, &leases);
         let guarded = entry.guarded.clone();
         state.ports.insert(port.interface.to_owned(), entry);
-        let changed = state.change(&[], &[guarded], &[]).await;
+        let changed = state.admit(guarded).await;
         if changed.is_err() {
             state.ports.remove(port.interface);
         }
@@ -166,6 +166,7 @@ impl Guards {
                 Violation::Vlan => &mut dropped.vlan,
                 Violation::Arp => &mut dropped.arp,
                 Violation::Ip => &mut dropped.ip,
+                Violation::Nd => &mut dropped.nd,
                 Violation::Dhcp => &mut dropped.dhcp,
                 Violation::Ra => &mut dropped.ra,
             } = packets;
@@ -181,18 +182,26 @@ impl LeaseWatch for Guards {
         changes: &'a [LeaseChange],
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
+            if !changes.iter().any(|change| change.kind.moves_an_address()) {
+                return;
+            }
             let mut state = self.state.lock().await;
             let (mut before, mut after) = (Vec::new(), Vec::new());
             for entry in state.ports.values_mut().filter(|entry| entry.network == network) {
-                let Some(change) = changes.iter().find(|change| change.mac.0 == entry.guarded.mac) else { continue };
                 let old = entry.guarded.clone();
-                entry.guarded.addresses = change.address.into_iter().collect();
+                let own = changes.iter().filter(|change| change.mac.0 == old.mac);
+                own.for_each(|change| follow(&mut entry.guarded.addresses, change.kind));
+                if old == entry.guarded {
+                    continue;
+                }
                 if entry.bridge.is_some() {
                     before.push(old);
                     after.push(entry.guarded.clone());
                 }
             }
-            if let Err(error) = state.change(&before, &after, &[]).await {
+            if !after.is_empty()
+                && let Err(error) = state.change(&before, &after, &[]).await
+            {
                 tracing::error!("network {network}: cannot open a port's guards for its new address: {error}");
             }
         })
@@ -218,6 +227,26 @@ impl State {
         self.ports.values().filter(|entry| entry.bridge.is_some()).map(|entry| entry.guarded.clone()).collect()
     }
 
+    /// A port that is in `ports` already comes to the table, with its network's chains if it is the first that needs
+    /// them, and with the addresses its MAC makes, whoever has claimed those.
+    async fn admit(&mut self, port: GuardedPort) -> Result<(), StepError> {
+        if self.table {
+            let is_first = self.wanted().iter().filter(|other| other.sources == port.sources).count() == 1;
+            if is_first && let Err(error) = guards::add_network(&port.sources).await {
+                tracing::debug!("guards: {error}");
+            }
+            match self.elements.evict(&port) {
+                Ok(evicted) => {
+                    for (interface, address) in evicted {
+                        tracing::warn!("{interface} used {address}, which is {}'s by its MAC", port.interface);
+                    }
+                }
+                Err(error) => tracing::debug!("guards: {error}"),
+            }
+        }
+        self.change(&[], &[port], &[]).await
+    }
+
     /// The table loses the elements of ports that are no more, and what only they needed.
     async fn drop_entries(&mut self, entries: &[Entry]) -> Result<(), StepError> {
         let before: Vec<GuardedPort> = entries.iter().map(|entry| entry.guarded.clone()).collect();
@@ -227,6 +256,11 @@ impl State {
             if !gone.contains(&port.sources) && !still.iter().any(|other| other.sources == port.sources) {
                 gone.push(port.sources.clone());
             }
+        }
+        if self.table
+            && let Err(error) = self.elements.release(&before)
+        {
+            tracing::debug!("guards: {error}");
         }
         self.change(&before, &[], &gone).await
     }
@@ -240,7 +274,7 @@ impl State {
         if self.table {
             match self.elements.update(before, after, gone) {
                 Ok(()) => return Ok(()),
-                // A network's first port has a chain to be made; or someone has flushed the ruleset.
+                // Someone has flushed the ruleset.
                 Err(error) => tracing::debug!("guards: {error}; making the table anew"),
             }
         }
@@ -250,12 +284,24 @@ impl State {
     async fn rewrite(&mut self) -> Result<(), StepError> {
         let ports = self.wanted();
         if !ports.is_empty() {
-            guards::replace(&ports).await?;
+            guards::replace(&mut self.elements, &ports).await?;
         } else if self.table {
             guards::delete().await?;
         }
         self.table = !ports.is_empty();
         Ok(())
+    }
+}
+
+/// The addresses a port may use after its lease has changed.
+fn follow(addresses: &mut Vec<Ipv4Addr>, kind: LeaseKind) {
+    match kind {
+        LeaseKind::Leased(address) => *addresses = vec![address],
+        LeaseKind::Released(address)
+        | LeaseKind::Expired(address)
+        | LeaseKind::Declined(address)
+        | LeaseKind::Dropped(address) => addresses.retain(|known| *known != address),
+        LeaseKind::Discovering | LeaseKind::Offered(_) | LeaseKind::Renewed(_) => {}
     }
 }
 

@@ -4,6 +4,7 @@ use std::{fs, io, sync::Arc};
 
 use super::{Executor, Guards, Outcome, StepError, links, live};
 use crate::{
+    hooks::Hooks,
     host::HostState,
     model::MacAddr,
     observe::{Netlink, ObserveError},
@@ -12,6 +13,7 @@ use crate::{
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+const FORWARDING_6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// This host.
 #[derive(Debug)]
@@ -19,13 +21,14 @@ pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) hooks: Hooks,
 }
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
-    /// `guards` watches.
-    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>) -> Self {
-        Kernel { netlink, services, guards }
+    /// `guards` watches, and with the user's `hooks`.
+    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, hooks: Hooks) -> Self {
+        Kernel { netlink, services, guards, hooks }
     }
 
     /// Sets a new tap up and puts it on its bridge.
@@ -33,7 +36,11 @@ impl Kernel {
         let bridge = links::index_of(&self.netlink, &spec.bridge).await?;
         // Without this the host would speak IPv6 to the guest from the tap itself.
         disable_ipv6(tap)?;
-        let place = links::Place { isolated: spec.isolated, pinned: spec.guards.then_some(spec.mac) };
+        let place = links::Place {
+            group: nat::guards::network_group(&spec.bridge),
+            isolated: spec.isolated,
+            pinned: spec.guards.then_some(spec.mac),
+        };
         links::plug(&self.netlink, index, mac, spec.mtu, bridge, place).await
     }
 
@@ -54,6 +61,7 @@ impl Executor for Kernel {
             Step::CreateBridge(bridge) => links::create_bridge(netlink, bridge).await?,
             Step::SetBridge(bridge) => links::set_bridge(netlink, bridge).await?,
             Step::DisableIpv6 { bridge } => disable_ipv6(bridge)?,
+            Step::EnableIpv6 { bridge } => enable_ipv6(bridge)?,
             Step::RouteLocalnet { bridge, on } => {
                 let path = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
                 write_sysctl(&path, if *on { "1" } else { "0" })?;
@@ -67,6 +75,8 @@ impl Executor for Kernel {
             }
             Step::AddFirewall(network) => nat::add(network).await?,
             Step::EnableForwarding => write_sysctl(FORWARDING, "1")?,
+            Step::KeepRouterAdvertisements { interface } => accept_ra(interface, "1", "2")?,
+            Step::EnableForwarding6 => write_sysctl(FORWARDING_6, "1")?,
             Step::GuardPorts { network, bridge, sources } => {
                 self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
             }
@@ -95,6 +105,8 @@ impl Executor for Kernel {
             Undo::RemoveFirewall(network) => nat::remove(network, false).await?,
             Undo::RemoveTable => nat::delete_table().await?,
             Undo::DisableForwarding => write_sysctl(FORWARDING, "0")?,
+            Undo::DisableForwarding6 => write_sysctl(FORWARDING_6, "0")?,
+            Undo::RestoreRouterAdvertisements { interface } => accept_ra(interface, "2", "1")?,
         }
         Ok(())
     }
@@ -105,6 +117,30 @@ fn disable_ipv6(link: &str) -> Result<(), StepError> {
     match write_sysctl(&format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1") {
         Err(StepError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+/// Lets a bridge have IPv6: addresses of ours and the one of its own on the link, at once and without asking around.
+fn enable_ipv6(bridge: &str) -> Result<(), StepError> {
+    for (name, value) in [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("disable_ipv6", "0")] {
+        match write_sysctl(&format!("/proc/sys/net/ipv6/conf/{bridge}/{name}"), value) {
+            Err(StepError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                return Err(StepError::NoIpv6);
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// Changes `accept_ra` of an interface; leaves it alone where it is not as it was, or not there any more.
+fn accept_ra(interface: &str, from: &str, to: &str) -> Result<(), StepError> {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/accept_ra");
+    match fs::read_to_string(&path) {
+        Ok(now) if now.trim() == from => write_sysctl(&path, to),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(StepError::Sysctl { path, cause }),
     }
 }
 

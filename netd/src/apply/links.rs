@@ -1,12 +1,14 @@
 //! EDGE: changes links, addresses and routes by rtnetlink.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use nat::guards::network_group;
 use netlink_packet_route::{
-    link::{BridgeStpState, InfoBridge, InfoData, LinkMessage},
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
+    link::{BridgeStpState, InfoBridge, InfoData, LinkAttribute, LinkMessage},
     neighbour::{NeighbourFlags, NeighbourState},
-    route::RouteProtocol,
+    route::{RouteMessage, RouteProtocol},
 };
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
@@ -87,13 +89,13 @@ pub(super) async fn up(netlink: &Netlink, name: &str) -> Result<(), StepError> {
     set(netlink, LinkUnspec::new_with_name(name).up().build()).await
 }
 
-/// Makes the link with this index a port of the bridge.
+/// Makes the link with this index a port of the bridge, and one of its network's group.
 pub(super) async fn attach(netlink: &Netlink, bridge: &str, index: u32) -> Result<(), StepError> {
+    let group = LinkAttribute::Group(network_group(bridge));
     let bridge = index_of(netlink, bridge).await?;
+    let message = LinkUnspec::new_with_index(index).controller(bridge).append_extra_attribute(group).build();
     // A tap that has gone in the meantime took its port along.
-    gone_is_fine(
-        netlink.handle.link().set(LinkUnspec::new_with_index(index).controller(bridge).build()).execute().await,
-    )
+    gone_is_fine(netlink.handle.link().set(message).execute().await)
 }
 
 /// A new tap's settings, then its place on the bridge, then up: from then on it forwards.
@@ -105,8 +107,12 @@ pub(super) async fn plug(
     bridge: u32,
     place: Place,
 ) -> Result<(), StepError> {
-    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge);
-    if place == Place::default() {
+    let message = LinkUnspec::new_with_index(index)
+        .address(mac.0.to_vec())
+        .mtu(mtu)
+        .controller(bridge)
+        .append_extra_attribute(LinkAttribute::Group(place.group));
+    if !place.isolated && place.pinned.is_none() {
         return set(netlink, message.up().build()).await;
     }
     set(netlink, message.build()).await?;
@@ -122,6 +128,8 @@ pub(super) async fn plug(
 /// What a tap is on its bridge, before it is up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
+    /// The group of its network's taps, by which guards know the network.
+    pub(super) group: u32,
     /// It talks to no other isolated port.
     pub(super) isolated: bool,
     /// The MAC that is behind this port and no other.
@@ -147,52 +155,63 @@ pub(super) async fn isolate(netlink: &Netlink, index: u32, isolated: bool) -> Re
     gone_is_fine(netlink.handle.link().set_port(message).execute().await)
 }
 
-/// Gives the host an address on the link.
-pub(super) async fn add_address(netlink: &Netlink, name: &str, address: Ipv4Net) -> Result<(), StepError> {
+/// Gives the host an address on the link. An IPv6 one works at once: nobody is asked whether it is theirs (RFC 4862
+/// §5.4), and guards keep guests from using it.
+pub(super) async fn add_address(netlink: &Netlink, name: &str, address: IpNet) -> Result<(), StepError> {
     let index = index_of(netlink, name).await?;
-    netlink.handle.address().add(index, address.addr().into(), address.prefix_len()).execute().await.map_err(refused)
+    let mut request = netlink.handle.address().add(index, address.addr(), address.prefix_len());
+    if address.addr().is_ipv6() {
+        let message = request.message_mut();
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    request.execute().await.map_err(refused)
 }
 
 /// Removes an address; fine if it or its link is not there.
-pub(super) async fn remove_address(netlink: &Netlink, name: &str, address: Ipv4Net) -> Result<(), StepError> {
+pub(super) async fn remove_address(netlink: &Netlink, name: &str, address: IpNet) -> Result<(), StepError> {
     let Some(link) = find(netlink, name).await? else { return Ok(()) };
-    let message = AddressMessageBuilder::<Ipv4Addr>::new()
-        .index(link.index)
-        .address(address.addr(), address.prefix_len())
-        .build();
+    let (index, length) = (link.index, address.prefix_len());
+    let message = match address.addr() {
+        IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, length).build(),
+        IpAddr::V6(address) => AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(address, length).build(),
+    };
     gone_is_fine(netlink.handle.address().del(message).execute().await)
 }
 
 /// Adds a route through a gateway on the link.
 pub(super) async fn add_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
     let index = index_of(netlink, name).await?;
-    let message = route_message(route, index).build();
+    let message = route_message(route, index)?;
     netlink.handle.route().add(message).execute().await.map_err(refused)
 }
 
 /// Adds a route through a gateway on the link, in the place of the one to the same destination if there is one.
 pub(super) async fn replace_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
     let index = index_of(netlink, name).await?;
-    let message = route_message(route, index).build();
+    let message = route_message(route, index)?;
     netlink.handle.route().add(message).replace().execute().await.map_err(refused)
 }
 
 /// Removes a route; fine if it or its link is not there.
 pub(super) async fn remove_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
     let Some(link) = find(netlink, name).await? else { return Ok(()) };
-    gone_is_fine(netlink.handle.route().del(route_message(route, link.index).build()).execute().await)
+    gone_is_fine(netlink.handle.route().del(route_message(route, link.index)?).execute().await)
 }
 
-fn route_message(route: &StaticRoute, index: u32) -> RouteMessageBuilder<Ipv4Addr> {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(route.destination.addr(), route.destination.prefix_len())
-        .gateway(route.gateway)
+fn route_message(route: &StaticRoute, index: u32) -> Result<RouteMessage, StepError> {
+    let destination = route.destination;
+    let wrong = |error| StepError::Kernel(std::io::Error::other(error));
+    let message = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(destination.addr(), destination.prefix_len())
+        .and_then(|message| message.gateway(route.gateway))
+        .map_err(wrong)?
         .output_interface(index)
         .protocol(RouteProtocol::Static);
-    match route.metric {
-        Some(metric) => message.priority(metric),
-        None => message,
-    }
+    Ok(match route.metric {
+        Some(metric) => message.priority(metric).build(),
+        None => message.build(),
+    })
 }
 
 pub(super) async fn set(netlink: &Netlink, message: LinkMessage) -> Result<(), StepError> {

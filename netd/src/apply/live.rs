@@ -6,17 +6,27 @@ use netlink_packet_route::link::InfoData;
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
 
 use super::{Executor, Kernel, Outcome, StepError, links};
-use crate::{change::LiveStep, plan::Undo};
+use crate::{
+    change::{LinkLocal, LiveStep},
+    plan::Undo,
+};
 
 pub(super) async fn run(kernel: &Kernel, step: &LiveStep) -> Result<Outcome, StepError> {
     let netlink = &kernel.netlink;
     match step {
-        LiveStep::SetMac { bridge, mac } => {
+        LiveStep::SetMac { bridge, mac, ipv6 } => {
             // The kernel then tells the guests of the new address by itself, with a gratuitous ARP (RFC 5227 §3), before
             // any of them sends to the old one again.
             set_where_it_exists(&format!("/proc/sys/net/ipv4/conf/{bridge}/arp_notify"))?;
             set_where_it_exists(&format!("/proc/sys/net/ipv6/conf/{bridge}/ndisc_notify"))?;
             links::set(netlink, LinkUnspec::new_with_name(bridge).address(mac.0.to_vec()).build()).await?;
+            if let Some(LinkLocal { old, new }) = ipv6 {
+                match links::add_address(netlink, bridge, *new).await {
+                    Err(StepError::Kernel(cause)) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                    result => result?,
+                }
+                links::remove_address(netlink, bridge, *old).await?;
+            }
         }
         LiveStep::SetMtu { bridge, mtu } => {
             links::set(netlink, LinkUnspec::new_with_name(bridge).mtu(*mtu).build()).await?;

@@ -52,6 +52,9 @@ pub enum StepError {
     /// An interface the step needs is not there.
     #[error("interface {0} does not exist")]
     NoLink(String),
+    /// A network has an IPv6 address and the kernel no IPv6.
+    #[error("the kernel has no IPv6: boot it without ipv6.disable=1, or take the IPv6 addresses out of the network")]
+    NoIpv6,
     /// A sysctl cannot be written.
     #[error("cannot write {path}: {cause}")]
     Sysctl {

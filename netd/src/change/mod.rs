@@ -19,22 +19,48 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+use ipnet::{IpNet, Ipv6Net};
+use nat::guards::link_local;
+
 pub use section::{Command, Edit, EditError};
-pub use step::LiveStep;
+pub use step::{LinkLocal, LiveStep};
 
 use crate::{
     host::{HostState, Link, LinkKind},
+    model::MacAddr,
     plan::{self, Bridge, Desired, Others, StaticRoute, Step, Undo},
     port::DEFAULT_MTU,
 };
 
 /// What the network shares with others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
-    /// The host routes because this network made it.
-    pub ours: bool,
+    /// How what this network made the host do for all is taken back: that it routes, say.
+    pub undos: Vec<Undo>,
     /// What other networks need.
     pub others: Others,
+}
+
+impl Shared {
+    /// Of a network with this journal, beside others.
+    pub fn of(journal: &[Undo], others: Others) -> Self {
+        let shared = |undo: &&Undo| is_for_ipv4(undo) || is_for_ipv6(undo);
+        Shared { undos: journal.iter().filter(shared).cloned().collect(), others }
+    }
+
+    fn to_take_back(&self, is: fn(&Undo) -> bool) -> impl Iterator<Item = &Undo> {
+        self.undos.iter().filter(move |undo| is(undo) && !self.others.need(undo))
+    }
+}
+
+/// What is there for networks that are routed by IPv4, whichever they are.
+fn is_for_ipv4(undo: &Undo) -> bool {
+    *undo == Undo::DisableForwarding
+}
+
+/// The same for IPv6.
+fn is_for_ipv6(undo: &Undo) -> bool {
+    matches!(undo, Undo::DisableForwarding6 | Undo::RestoreRouterAdvertisements { .. })
 }
 
 /// All port forwards of all networks, before and after.
@@ -54,17 +80,32 @@ pub fn plan(
     from: &Desired,
     to: &Desired,
     host: &HostState,
-    shared: Shared,
+    shared: &Shared,
     forwards: Option<Forwards<'_>>,
 ) -> Vec<Step> {
     // Every field, so that a new one is thought of here too.
-    let Desired { bridge, addresses, routes, forwarding, route_localnet, firewall, services, ports, isolated, sources } =
-        to;
+    let Desired {
+        bridge,
+        addresses,
+        ipv6,
+        routes,
+        forwarding,
+        forwarding6,
+        route_localnet,
+        firewall,
+        services,
+        ports,
+        isolated,
+        sources,
+    } = to;
     let name = &bridge.name;
     let Some(link) = host.link(name) else { return Vec::new() };
     let mut steps = settings(from, to, host, link);
 
     let present: Vec<_> = host.addresses_of(link.index).collect();
+    if from.ipv6 != *ipv6 && *ipv6 && link.ipv6_disabled {
+        steps.push(Step::EnableIpv6 { bridge: name.clone() });
+    }
     for &address in addresses.iter().filter(|address| !present.contains(address)) {
         steps.push(Step::AddAddress { bridge: name.clone(), address });
     }
@@ -112,6 +153,9 @@ pub fn plan(
     if *forwarding && !from.forwarding && !host.forwarding {
         steps.push(Step::EnableForwarding);
     }
+    if *forwarding6 && !from.forwarding6 && !host.forwarding6 {
+        steps.extend(plan::enable_forwarding6(host));
+    }
     for port in ports_on(ports, host, link) {
         if from.isolated != *isolated && port.isolated != *isolated {
             steps.push(Step::IsolatePort { index: port.index, isolated: *isolated });
@@ -128,8 +172,14 @@ pub fn plan(
     for &address in from.addresses.iter().filter(|address| !addresses.contains(address) && present.contains(address)) {
         steps.push(take_back(Undo::RemoveAddress { bridge: name.clone(), address }));
     }
-    if from.forwarding && !forwarding && host.forwarding && shared.ours && !shared.others.forwarding {
-        steps.push(take_back(Undo::DisableForwarding));
+    if from.ipv6 != *ipv6 && !ipv6 && !link.ipv6_disabled {
+        steps.push(Step::DisableIpv6 { bridge: name.clone() });
+    }
+    if from.forwarding && !forwarding && host.forwarding {
+        steps.extend(shared.to_take_back(is_for_ipv4).cloned().map(take_back));
+    }
+    if from.forwarding6 && !forwarding6 && host.forwarding6 {
+        steps.extend(shared.to_take_back(is_for_ipv6).cloned().map(take_back));
     }
     steps
 }
@@ -140,7 +190,9 @@ fn settings(from: &Desired, to: &Desired, host: &HostState, link: &Link) -> Vec<
     let mut steps = Vec::new();
     let bridge = || name.clone();
     if from.bridge.mac != *mac && link.mac != Some(*mac) {
-        steps.push(LiveStep::SetMac { bridge: bridge(), mac: *mac });
+        let address = |mac: MacAddr| IpNet::from(Ipv6Net::new_assert(link_local(mac.0), 64));
+        let ipv6 = (from.ipv6 && to.ipv6).then(|| LinkLocal { old: address(from.bridge.mac), new: address(*mac) });
+        steps.push(LiveStep::SetMac { bridge: bridge(), mac: *mac, ipv6 });
     }
     let tree = LinkKind::Bridge { stp: *stp, forward_delay: plan::kernel_delay(*delay) };
     let same_tree = match link.kind {
@@ -174,7 +226,8 @@ fn ports_on<'a>(ports: &'a [u32], host: &'a HostState, bridge: &'a Link) -> impl
 
 /// The kernel has one route of these two: what is looked up is the same.
 fn same_place(a: &StaticRoute, b: &StaticRoute) -> bool {
-    (a.destination, a.metric.unwrap_or(0)) == (b.destination, b.metric.unwrap_or(0))
+    let metric = |route: &StaticRoute| route.metric.unwrap_or(route.usual_metric());
+    (a.destination, metric(a)) == (b.destination, metric(b))
 }
 
 /// The plan back, from the network `to` that a change was on its way to, to the network `from` that it started at.
@@ -188,9 +241,9 @@ pub fn way_back(
     forwards: Forwards<'_>,
 ) -> Vec<Step> {
     let tried = |is: fn(&Step) -> bool| attempted.iter().any(is);
-    let shared = Shared { ours: tried(|step| *step == Step::EnableForwarding), others };
+    let shared = Shared::of(&plan::unwind(attempted), others);
     let swapped = Forwards { before: forwards.after, after: forwards.before };
-    let mut steps = plan(to, from, host, shared, Some(swapped));
+    let mut steps = plan(to, from, host, &shared, Some(swapped));
     steps.retain(|step| match step {
         Step::Live(LiveStep::Reconfigure { .. }) => tried(|s| matches!(s, Step::Live(LiveStep::Reconfigure { .. }))),
         Step::Live(LiveStep::SetFirewall { .. }) => tried(|s| matches!(s, Step::Live(LiveStep::SetFirewall { .. }))),
@@ -204,7 +257,7 @@ pub fn way_back(
 pub fn journal(journal: &[Undo], to: &Desired, steps: &[Step]) -> Vec<Undo> {
     let mut kept: Vec<Undo> = journal
         .iter()
-        .filter(|undo| to.forwarding || **undo != Undo::DisableForwarding)
+        .filter(|undo| (to.forwarding || !is_for_ipv4(undo)) && (to.forwarding6 || !is_for_ipv6(undo)))
         .map(|undo| match undo {
             Undo::DeleteBridge { name, mac: _ } => Undo::DeleteBridge { name: name.clone(), mac: to.bridge.mac },
             Undo::RemoveFirewall(_) => Undo::RemoveFirewall(to.firewall.clone()),
@@ -213,11 +266,13 @@ pub fn journal(journal: &[Undo], to: &Desired, steps: &[Step]) -> Vec<Undo> {
             | Undo::RemoveRoute { .. }
             | Undo::StopServices { .. }
             | Undo::RemoveTable
-            | Undo::DisableForwarding => undo.clone(),
+            | Undo::DisableForwarding
+            | Undo::DisableForwarding6
+            | Undo::RestoreRouterAdvertisements { .. } => undo.clone(),
         })
         .collect();
-    if steps.contains(&Step::EnableForwarding) && !kept.contains(&Undo::DisableForwarding) {
-        kept.insert(0, Undo::DisableForwarding);
-    }
+    let mut added = Shared::of(&plan::unwind(steps), Others::default()).undos;
+    added.retain(|undo| !kept.contains(undo));
+    kept.splice(0..0, added);
     kept
 }

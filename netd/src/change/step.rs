@@ -2,10 +2,21 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
+
 use crate::{
     model::MacAddr,
     plan::{StaticRoute, Undo},
 };
+
+/// The bridge's link-local address, which is made of its MAC (RFC 4291 §2.5.1) and which the kernel does not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkLocal {
+    /// As it is.
+    pub old: IpNet,
+    /// As it should be.
+    pub new: IpNet,
+}
 
 /// One change of a running network. Each takes hold at once, and doing it twice is fine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +27,8 @@ pub enum LiveStep {
         bridge: String,
         /// The address.
         mac: MacAddr,
+        /// Where the bridge has IPv6, the address that goes with its MAC.
+        ipv6: Option<LinkLocal>,
     },
     /// Gives the bridge another MTU.
     SetMtu {
@@ -70,7 +83,7 @@ pub enum LiveStep {
 impl fmt::Display for LiveStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LiveStep::SetMac { bridge, mac } => write!(f, "set the MAC of {bridge} to {mac}"),
+            LiveStep::SetMac { bridge, mac, .. } => write!(f, "set the MAC of {bridge} to {mac}"),
             LiveStep::SetMtu { bridge, mtu } => write!(f, "set the MTU of {bridge} to {mtu}"),
             LiveStep::SetPortMtu { index, mtu } => write!(f, "set the MTU of the tap with index {index} to {mtu}"),
             LiveStep::SetSpanningTree { bridge, on: true, delay } => {

@@ -14,6 +14,8 @@ fn network(forward: &str, parts: &str) -> String {
 const NAT: &str = "<forward mode='nat'/>";
 const IP: &str = "<ip address='172.16.5.1' prefix='24'/>";
 
+const IP6: &str = "<ip family='ipv6' address='fd00:5::1' prefix='64'/>";
+
 fn dhcp(more: &str) -> String {
     format!(
         "<ip address='172.16.5.1' prefix='24'><dhcp><range start='172.16.5.10' end='172.16.5.20'/>{more}</dhcp></ip>"
@@ -187,6 +189,26 @@ fn cases() -> Vec<(&'static str, String, String, &'static str)> {
             network(NAT, &forward("172.16.5.10")),
             "replace the firewall rules of br-a\n",
         ),
+        (
+            "IPv6 too",
+            network("<forward mode='route'/>", IP),
+            network(
+                "<forward mode='route'/>",
+                &format!("{IP}{IP6}<route family='ipv6' address='fd00:7::' prefix='64' gateway='fd00:5::2'/>"),
+            ),
+            "enable IPv6 on br-a\nadd address fd00:5::1/64 to br-a\nadd route fd00:7::/64 via fd00:5::2 dev br-a\n\
+             reconfigure the servers on br-a: add DNS at fd00:5::1; add DNS for the addresses of fd00:5::/64\n\
+             replace the firewall rules of br-a\nguard the ports of a\n\
+             accept router advertisements on eth0 also when forwarding\nenable IPv6 forwarding\n",
+        ),
+        (
+            "IPv6 no more",
+            network("<forward mode='route'/>", &format!("{IP}{IP6}")),
+            network("<forward mode='route'/>", IP),
+            "reconfigure the servers on br-a: remove DNS at fd00:5::1; remove DNS for the addresses of fd00:5::/64\n\
+             replace the firewall rules of br-a\nguard the ports of a\nremove address fd00:5::1/64 from br-a\n\
+             disable IPv6 on br-a\ndisable IPv6 forwarding\naccept router advertisements on eth0 only when not forwarding\n",
+        ),
         ("nothing", network(NAT, &dhcp("")), network(NAT, &dhcp("")), ""),
     ]
 }
@@ -220,7 +242,10 @@ async fn running(text: &str) -> Fake {
     fake
 }
 
-const OURS: Shared = Shared { ours: true, others: Others { active: false, forwarding: false } };
+fn ours() -> Shared {
+    let keeps = Undo::RestoreRouterAdvertisements { interface: "eth0".into() };
+    Shared { undos: vec![Undo::DisableForwarding6, keeps, Undo::DisableForwarding], others: Others::default() }
+}
 
 #[tokio::test]
 async fn from_the_one_network_to_the_other_these_steps_lead_and_do_it() {
@@ -231,13 +256,13 @@ async fn from_the_one_network_to_the_other_these_steps_lead_and_do_it() {
         let there = Forwards { before: &before, after: &after };
         let found = fake.traces();
         let host = fake.observe().await.unwrap();
-        let steps = plan(&old, &new, &host, OURS, Some(there));
+        let steps = plan(&old, &new, &host, &ours(), Some(there));
         assert_eq!(show(&steps), expected, "{what}");
         for step in &steps {
             fake.run(step).await.unwrap();
         }
         let host = fake.observe().await.unwrap();
-        assert_eq!(show(&plan(&old, &new, &host, OURS, None)), "", "{what}: done is done");
+        assert_eq!(show(&plan(&old, &new, &host, &ours(), None)), "", "{what}: done is done");
         let in_place = InPlace { firewall: true, services: true, forwards: true };
         assert_eq!(show(&plan::plan(&new, &host, in_place)), "", "{what}: it is as if started so");
         let tap = host.links.iter().find(|link| link.index == 3).unwrap();
@@ -247,6 +272,10 @@ async fn from_the_one_network_to_the_other_these_steps_lead_and_do_it() {
         }
         for step in way_back(&old, &new, &host, &steps, Others::default(), there) {
             fake.run(&step).await.unwrap();
+        }
+        // Where there is no IPv6 these mean nothing.
+        for link in fake.world().host.links.iter_mut().filter(|link| link.name == "br-a" && link.ipv6_disabled) {
+            (link.accept_ra, link.autoconf) = (1, true);
         }
         assert_eq!(fake.traces(), found, "{what}: there and back");
     }
@@ -271,10 +300,10 @@ fn what_others_need_stays_and_what_they_made_is_not_ours_to_take() {
     let (old, new) = (desired(&network(NAT, IP)), desired(&network("", IP)));
     let bridge = crate::apply::fake::link(9, "br-a", LinkKind::Bridge { stp: false, forward_delay: 1500 });
     let host = HostState { links: vec![bridge], forwarding: true, ..HostState::default() };
-    let needed = Shared { ours: true, others: Others { active: true, forwarding: true } };
-    let found = Shared { ours: false, others: Others::default() };
-    for (shared, expected) in [(needed, false), (found, false), (OURS, true)] {
-        let steps = plan(&old, &new, &host, shared, None);
+    let needed = Shared { others: Others { active: true, forwarding: true, forwarding6: false }, ..ours() };
+    let found = Shared::default();
+    for (shared, expected) in [(needed, false), (found, false), (ours(), true)] {
+        let steps = plan(&old, &new, &host, &shared, None);
         let disables = steps.contains(&Step::Live(LiveStep::TakeBack(Undo::DisableForwarding)));
         assert_eq!(disables, expected, "{shared:?}");
     }

@@ -46,11 +46,99 @@ if a check fails; warnings leave it 0. The directories are those of the daemon."
     Doctor(DaemonArgs),
     #[command(flatten)]
     Ask(Ask),
+    #[command(flatten)]
+    Watch(Watch),
     /// Use a port.
     Port {
         #[command(subcommand)]
         verb: PortVerb,
     },
+}
+
+/// The verbs that wait for something to happen.
+#[derive(Debug, Subcommand)]
+pub(super) enum Watch {
+    /// Print what happens on networks, as it happens.
+    #[command(after_help = "\
+A line per event, until Ctrl-C or the daemon ends: guests plugged in and gone, DHCP from the first DISCOVER to the end
+of a lease, networks started and stopped, forwards that lead elsewhere, what was put right after another program.
+Who reads too slowly misses events and is told how many.")]
+    Events(EventsArgs),
+    /// Wait until a guest has a port, a lease, or an address from anywhere; print it.
+    #[command(after_help = "\
+Ends at once if it is so already. The exit status is 1 if it is not so in time. A restart of the daemon is waited out.
+
+  address=$(netd wait vm1 --for address --timeout 60)")]
+    Wait(WaitArgs),
+    /// List event types, or wait for network events, as virsh does.
+    #[command(after_help = "The exit status is 1 if no event came.")]
+    NetEvent(NetEventArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct EventsArgs {
+    /// Those of one network.
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+    /// One JSON object per line.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WaitArgs {
+    /// The guest's name.
+    #[arg(value_name = "GUEST")]
+    pub(super) guest: String,
+    /// What to wait for.
+    #[arg(long = "for", value_enum, value_name = "WHAT")]
+    pub(super) condition: Condition,
+    /// Give up after this many seconds [default: never].
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Condition {
+    /// An IP address, leased or seen by the host.
+    Address,
+    /// A DHCP lease.
+    Lease,
+    /// A port on any network.
+    Port,
+}
+
+impl Condition {
+    /// As a message names it.
+    pub(super) fn noun(self) -> &'static str {
+        match self {
+            Condition::Address => "address",
+            Condition::Lease => "lease",
+            Condition::Port => "port",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetEventArgs {
+    /// Filter by network name or UUID.
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+    /// Which event type to wait for: lifecycle or metadata-change.
+    #[arg(long, value_name = "TYPE")]
+    pub(super) event: Option<String>,
+    /// Loop until timeout or interrupt, rather than one-shot.
+    #[arg(long = "loop")]
+    pub(super) repeat: bool,
+    /// Timeout in seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) timeout: Option<u64>,
+    /// List valid event types.
+    #[arg(long)]
+    pub(super) list: bool,
+    /// Show a timestamp for each printed event.
+    #[arg(long)]
+    pub(super) timestamp: bool,
 }
 
 /// The verbs that ask the daemon and print its answer.
@@ -150,6 +238,10 @@ pub(super) struct DaemonArgs {
     /// The host's resolvers.
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub(super) resolv_conf: PathBuf,
+    /// Where libvirt's NSS modules find guests' names: /var/lib/libvirt/dnsmasq, unless they were built otherwise
+    /// [default: dnsmasq in the state directory, where they do not look].
+    #[arg(long, value_name = "DIR")]
+    pub(super) nss_dir: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Copy, Debug, Default)]
@@ -205,7 +297,8 @@ pub(super) struct NetDumpxmlArgs {
 #[command(after_help = "\
 The network is as the file has it afterwards, live and in its definition. Its bridge is never taken down, no port leaves
 it, leases are kept, and if anything fails all is as before. A network that is not active is defined and started. Only the
-name of an active network's bridge cannot change: the kernel renames no interface that is up.
+name of an active network's bridge cannot change: the kernel renames no interface that is up. When its MAC changes,
+guests are told at once, and lose what is on its way to the old one just then.
 
 Guests whose address is outside a subnet that has moved are told so when they ask for more time, and get another then.
 

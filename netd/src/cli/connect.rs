@@ -53,10 +53,23 @@ pub(super) fn read_file(path: &Path) -> Result<String, Failure> {
 
 /// A time as `date '+%F %T'` prints it here.
 pub(super) fn local_time(seconds: i64) -> String {
+    calendar(seconds, libc::localtime_r)
+}
+
+/// A time in milliseconds as virsh stamps its lines with it: `2026-11-20 13:00:00.123+0000`.
+pub(super) fn utc_time(milliseconds: i64) -> String {
+    let seconds = calendar(milliseconds.div_euclid(1000), libc::gmtime_r);
+    format!("{seconds}.{:03}+0000", milliseconds.rem_euclid(1000))
+}
+
+fn calendar(
+    seconds: i64,
+    convert: unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut libc::tm,
+) -> String {
     // SAFETY: `tm` is plain integers and a pointer that may be null.
     let mut time: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both point to values that live until the call returns; nothing else of `time` is kept.
-    let converted = unsafe { libc::localtime_r(&raw const seconds, &raw mut time) };
+    let converted = unsafe { convert(&raw const seconds, &raw mut time) };
     if converted.is_null() {
         return format!("@{seconds}");
     }

@@ -41,6 +41,13 @@ impl Failure {
         self
     }
 
+    /// The same with the next move.
+    #[must_use]
+    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
     /// The same with something the user should know besides.
     #[must_use]
     pub(super) fn with_note(mut self, note: impl Into<String>) -> Self {

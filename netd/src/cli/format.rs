@@ -120,8 +120,8 @@ fn port_info(info: &PortInfo) -> String {
         ("Isolated:", yes_no(info.isolated)),
         ("Guards:", if info.guards { "on" } else { "off" }.to_owned()),
     ];
-    if let Some(Dropped { mac, vlan, arp, ip, dhcp, ra }) = info.dropped {
-        lines.push(("Dropped:", format!("MAC {mac}, VLAN {vlan}, ARP {arp}, IP {ip}, DHCP {dhcp}, RA {ra}")));
+    if let Some(Dropped { mac, vlan, arp, ip, nd, dhcp, ra }) = info.dropped {
+        lines.push(("Dropped:", format!("MAC {mac}, VLAN {vlan}, ARP {arp}, IP {ip}, ND {nd}, DHCP {dhcp}, RA {ra}")));
     }
     lines.into_iter().map(|(label, value)| format!("{label:<15} {value}\n")).collect()
 }

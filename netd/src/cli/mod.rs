@@ -7,6 +7,8 @@ mod args;
 mod change;
 mod connect;
 mod edit;
+mod event_text;
+mod events;
 mod failure;
 mod format;
 mod forward;
@@ -31,7 +33,7 @@ use crate::{
     doctor,
 };
 
-use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb};
+use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb, Watch};
 use failure::Failure;
 
 /// What a verb that succeeded has to say.
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => return doctor(&socket, &options(args), form),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
+        Verb::Watch(verb) => return watch(&socket, &verb, form),
         Verb::Ask(verb) => runtime().and_then(|runtime| runtime.block_on(ask(&socket, &verb))),
     };
     print(&result, form);
@@ -89,9 +92,29 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     built.map_err(|cause| Failure::new(format!("cannot start: {}", failure::without_number(&cause))))
 }
 
+/// These print while they run.
+fn watch(socket: &Path, verb: &Watch, form: OutputForm) -> ExitCode {
+    let watched = runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            match verb {
+                Watch::Events(args) => events::events(socket, args, form).await.map(|()| ExitCode::SUCCESS),
+                Watch::NetEvent(args) => events::net_event(socket, args).await,
+                Watch::Wait(args) => {
+                    print(&Ok(events::wait(socket, args).await?), form);
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
+        })
+    });
+    watched.unwrap_or_else(|failure| {
+        print(&Err(failure), form);
+        ExitCode::FAILURE
+    })
+}
+
 fn options(args: DaemonArgs) -> Options {
-    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf } = args;
-    Options { config_dir, state_dir, runtime_dir, resolv_conf }
+    let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir } = args;
+    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir }
 }
 
 /// The exit status is a failure if a check fails, as virt-host-validate's.

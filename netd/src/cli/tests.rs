@@ -186,7 +186,7 @@ fn port_info_is_lines_as_net_info_is() {
         mtu: 1500,
         queues: 2,
     };
-    let dropped = Dropped { mac: 1, vlan: 2, arp: 3, ip: 4, dhcp: 5, ra: 6 };
+    let dropped = Dropped { mac: 1, vlan: 2, arp: 3, ip: 4, nd: 5, dhcp: 6, ra: 7 };
     let guarded = PortInfo {
         port: port.clone(),
         guards: true,
@@ -199,7 +199,7 @@ fn port_info_is_lines_as_net_info_is() {
         format::port_infos(&[guarded, free]),
         "Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\
          Leased:         192.168.122.7\nIsolated:       yes\nGuards:         on\n\
-         Dropped:        MAC 1, VLAN 2, ARP 3, IP 4, DHCP 5, RA 6\n\n\
+         Dropped:        MAC 1, VLAN 2, ARP 3, IP 4, ND 5, DHCP 6, RA 7\n\n\
          Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\
          Leased:         -\nIsolated:       no\nGuards:         off\n"
     );

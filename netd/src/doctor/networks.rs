@@ -1,6 +1,6 @@
 //! Checks of networks against each other and against the host. Pure; the rules are `check`'s and `host`'s.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     check::{Conflict, conflicts},
@@ -29,13 +29,14 @@ pub(super) fn subnets(networks: &Seen<Vec<Known>>, host: &Seen<HostState>) -> Ve
     for known in networks {
         // What a started network has of its own is on its bridge; before that nothing of it is anywhere.
         let own: Vec<&str> = known.bridge().filter(|_| known.active != Some(false)).into_iter().collect();
-        let taken = known.network.ipv4().map(|address| address.trunc());
+        let taken = known.network.subnets.iter().map(|subnet| subnet.address.trunc());
         for (subnet, user) in taken.filter_map(|subnet| Some((subnet, host.in_use(subnet, &own)?))) {
             let by = match user.interface {
                 Some(interface) => format!("{} on interface {interface}", user.by),
                 None => format!("the route {}", user.by),
             };
-            findings.push(collision(known, subnet, &by, free(host, networks)));
+            let instead = subnet.addr().is_ipv4().then(|| free(host, networks)).flatten();
+            findings.push(collision(known, subnet, &by, instead));
         }
     }
     for (one, other, conflict) in pairs(networks) {
@@ -51,7 +52,7 @@ pub(super) fn subnets(networks: &Seen<Vec<Known>>, host: &Seen<HostState>) -> Ve
     if findings.is_empty() { vec![Finding::pass(check, title)] } else { findings }
 }
 
-fn collision(known: &Known, subnet: Ipv4Net, by: &str, free: Option<Ipv4Net>) -> Finding {
+fn collision(known: &Known, subnet: IpNet, by: &str, free: Option<Ipv4Net>) -> Finding {
     let network = &known.network;
     let (check, title) = ("subnets", format!("for the subnet of network '{}'", network.name));
     match known.active {
@@ -88,9 +89,11 @@ fn free(host: &HostState, networks: &[Known]) -> Option<Ipv4Net> {
         .chain(1..122)
         .filter_map(|third| Ipv4Net::new(std::net::Ipv4Addr::new(192, 168, third, 0), 24).ok())
         .find(|&candidate| {
-            let defined =
-                networks.iter().flat_map(|known| known.network.ipv4()).any(|address| overlap(address, candidate));
-            !defined && host.in_use(candidate, &[]).is_none()
+            let defined = networks
+                .iter()
+                .flat_map(|known| known.network.ipv4())
+                .any(|address| overlap(address.into(), candidate.into()));
+            !defined && host.in_use(candidate.into(), &[]).is_none()
         })
 }
 

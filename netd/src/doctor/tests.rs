@@ -54,6 +54,8 @@ fn host() -> HostState {
         kind: LinkKind::Other,
         master: None,
         ipv6_disabled: false,
+        accept_ra: 1,
+        autoconf: true,
         route_localnet: false,
         isolated: false,
     };
@@ -65,11 +67,12 @@ fn host() -> HostState {
         ],
         routes: vec![route("0.0.0.0/0", 2)],
         forwarding: true,
+        forwarding6: false,
     }
 }
 
 fn route(destination: &str, link: u32) -> Route {
-    Route { destination: destination.parse().unwrap(), gateway: None, link: Some(link), metric: 0 }
+    Route { destination: destination.parse().unwrap(), gateway: None, link: Some(link), metric: 0, from_router: false }
 }
 
 fn known(name: &str, bridge: &str, address: &str, active: Option<bool>) -> Known {

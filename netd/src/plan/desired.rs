@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path};
 
 use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
 use ipnet::{IpNet, Ipv4Net};
-use nat::guards::Sources;
+use nat::guards::{Sources, Sources4, Sources6, link_local};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
@@ -19,11 +19,15 @@ pub struct Desired {
     /// The bridge.
     pub bridge: Bridge,
     /// The host's addresses on it.
-    pub addresses: Vec<Ipv4Net>,
+    pub addresses: Vec<IpNet>,
+    /// It has IPv6 at all: one of the addresses is.
+    pub ipv6: bool,
     /// Routes through gateways on it.
     pub routes: Vec<StaticRoute>,
-    /// The host has to route.
+    /// The host has to route IPv4.
     pub forwarding: bool,
+    /// The host has to route IPv6.
+    pub forwarding6: bool,
     /// What comes from 127.0.0.1 may go out by the bridge, and answers may come in: there are port forwards.
     pub route_localnet: bool,
     /// Its rules.
@@ -34,7 +38,7 @@ pub struct Desired {
     pub ports: Vec<u32>,
     /// The taps reach the host and what is behind it, but not each other.
     pub isolated: bool,
-    /// What IPv4 addresses its guarded ports may use beside their own.
+    /// What addresses its guarded ports may use beside their own.
     pub sources: Sources,
 }
 
@@ -57,22 +61,30 @@ pub struct Bridge {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaticRoute {
     /// Where it leads.
-    pub destination: Ipv4Net,
-    /// The next hop.
-    pub gateway: Ipv4Addr,
+    pub destination: IpNet,
+    /// The next hop, of the same family.
+    pub gateway: IpAddr,
     /// Kernel metric; lower wins.
     pub metric: Option<u32>,
 }
 
+impl StaticRoute {
+    /// The metric that the kernel takes where none is given (`IP6_RT_PRIO_USER`).
+    pub(crate) fn usual_metric(&self) -> u32 {
+        if self.gateway.is_ipv6() { 1024 } else { 0 }
+    }
+}
+
 /// What `network` is made of when active, on the bridge `name` with `mac`, asking the resolvers in `resolv_conf`.
 pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, ports: Vec<u32>) -> Desired {
-    let addresses: Vec<Ipv4Net> = network.ipv4().collect();
+    let addresses: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.address).collect();
     let routes = network
         .routes
         .iter()
-        .filter_map(|route| {
-            let (destination, gateway) = ipv4_route(route)?;
-            Some(StaticRoute { destination, gateway, metric: route.metric })
+        .map(|route| StaticRoute {
+            destination: route.destination.trunc(),
+            gateway: route.gateway,
+            metric: route.metric,
         })
         .collect();
     let bridge =
@@ -80,26 +92,41 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
     Desired {
         bridge,
         routes,
-        forwarding: !matches!(network.forward, Forward::Isolated) && !addresses.is_empty(),
+        ipv6: network.ipv6_addresses().next().is_some(),
+        forwarding: !matches!(network.forward, Forward::Isolated) && network.ipv4().next().is_some(),
+        forwarding6: !matches!(network.forward, Forward::Isolated) && network.ipv6_addresses().next().is_some(),
         route_localnet: !network.forwards.is_empty(),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
-        sources: sources(network, name),
+        sources: sources(network, name, mac),
         isolated: network.isolated_ports == Some(true),
         addresses,
         ports,
     }
 }
 
-fn sources(network: &Network, bridge: &str) -> Sources {
-    if network.subnets.iter().any(|subnet| subnet.dhcp.is_some()) {
-        return Sources::Leases;
+fn sources(network: &Network, bridge: &str, mac: MacAddr) -> Sources {
+    let ipv4 = if network.subnets.iter().any(|subnet| subnet.ipv4().is_some() && subnet.dhcp.is_some()) {
+        Sources4::Leases
+    } else {
+        Sources4::Network {
+            subnets: network.ipv4().map(|address| address.trunc()).collect(),
+            host: network.ipv4().map(|address| address.addr()).collect(),
+        }
+    };
+    Sources { bridge: bridge.to_owned(), ipv4, ipv6: sources6(network, mac) }
+}
+
+fn sources6(network: &Network, mac: MacAddr) -> Sources6 {
+    let mut host: Vec<_> = network.ipv6_addresses().map(|address| address.addr()).collect();
+    if !host.is_empty() {
+        // What the kernel gives the bridge.
+        host.push(link_local(mac.0));
+        return Sources6 { prefixes: network.ipv6_addresses().map(|address| address.trunc()).collect(), host };
     }
-    Sources::Network {
-        bridge: bridge.to_owned(),
-        subnets: network.ipv4().map(|address| address.trunc()).collect(),
-        host: network.ipv4().map(|address| address.addr()).collect(),
-    }
+    // Among themselves; or as the network beyond the host's own bridge has it, of which we know nothing.
+    let any = network.ipv6 == Some(true) || !network.forward.has_own_bridge();
+    Sources6 { prefixes: if any { Sources6::any() } else { Vec::new() }, host }
 }
 
 fn firewall(network: &Network, bridge: &str) -> nat::Network {
@@ -109,20 +136,21 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
             dev: nat.dev.clone(),
             addresses: nat.addresses,
             ports: nat.ports.unwrap_or(Nat::DEFAULT_PORTS),
+            ipv6: nat.ipv6 == Some(true),
         },
         Forward::Route { dev } => nat::Mode::Route { dev: dev.clone() },
         // where the bridge is not ours, nothing is
         Forward::Open | Forward::Bridged | Forward::Macvtap(_) => nat::Mode::Open,
     };
-    let subnets = network.ipv4().map(|address| address.trunc()).collect();
+    let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc()).collect();
     nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None }
 }
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {
     let dhcp4 = network.subnets.iter().find_map(|subnet| Some(dhcp4(network, subnet.ipv4()?, subnet.dhcp.as_ref()?)));
     let dns = (network.dns.enable && !network.subnets.is_empty()).then(|| DnsConfig {
-        listen: network.ipv4().map(|address| IpAddr::V4(address.addr())).collect(),
-        subnets: network.ipv4().map(|address| address.trunc()).collect(),
+        listen: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
+        subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         local_only: network.domain.as_ref().is_some_and(|domain| domain.local_only),
         hosts: network.dns.hosts.iter().map(|host| (host.ip, host.names.clone())).collect(),

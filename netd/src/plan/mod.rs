@@ -14,7 +14,7 @@ pub(crate) mod tests;
 
 use std::fmt;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nat::DnsRedirect;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,11 @@ pub enum Step {
         /// The bridge.
         bridge: String,
     },
+    /// Lets a bridge have IPv6 addresses, of ours and no others: none of router advertisements, which are not for it.
+    EnableIpv6 {
+        /// The bridge.
+        bridge: String,
+    },
     /// Lets what comes from 127.0.0.1 go out by the bridge, or not; what guests send to it is for `nat` to drop.
     RouteLocalnet {
         /// The bridge.
@@ -50,7 +55,7 @@ pub enum Step {
         /// The bridge.
         bridge: String,
         /// The address with its prefix length.
-        address: Ipv4Net,
+        address: IpNet,
     },
     /// Sets the bridge up.
     LinkUp {
@@ -68,8 +73,15 @@ pub enum Step {
     StartServices(dhcp::config::NetworkConfig),
     /// Adds the network's rules to our table.
     AddFirewall(nat::Network),
-    /// Lets the host route.
+    /// Lets the host route IPv4.
     EnableForwarding,
+    /// Has the host take its routes from router advertisements also when it is a router itself.
+    KeepRouterAdvertisements {
+        /// The interface they come by.
+        interface: String,
+    },
+    /// Lets the host route IPv6.
+    EnableForwarding6,
     /// Guards the network's ports, which are on no bridge.
     GuardPorts {
         /// The network.
@@ -115,7 +127,7 @@ pub enum Undo {
         /// The bridge.
         bridge: String,
         /// The address with its prefix length.
-        address: Ipv4Net,
+        address: IpNet,
     },
     /// Removes a route.
     RemoveRoute {
@@ -133,8 +145,15 @@ pub enum Undo {
     RemoveFirewall(nat::Network),
     /// Takes our table away: the network was the last.
     RemoveTable,
-    /// Stops the host from routing: we made it, and the network was the last that needs it.
+    /// Stops the host from routing IPv4: we made it, and the network was the last that needs it.
     DisableForwarding,
+    /// The same for IPv6.
+    DisableForwarding6,
+    /// Sets `accept_ra` back, from 2 to 1.
+    RestoreRouterAdvertisements {
+        /// The interface.
+        interface: String,
+    },
 }
 
 /// What of a network is not visible in [`HostState`] but known to be in place.
@@ -158,14 +177,17 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
         Some(link) if !has_settings(link, &desired.bridge) => steps.push(Step::SetBridge(desired.bridge.clone())),
         Some(_) => {}
     }
-    if !link.is_some_and(|link| link.ipv6_disabled) {
+    let has_ipv6 = link.is_some_and(|link| !link.ipv6_disabled && link.accept_ra == 0 && !link.autoconf);
+    if desired.ipv6 && !has_ipv6 {
+        steps.push(Step::EnableIpv6 { bridge: bridge.clone() });
+    } else if !desired.ipv6 && !link.is_some_and(|link| link.ipv6_disabled) {
         steps.push(Step::DisableIpv6 { bridge: bridge.clone() });
     }
     let route_localnet = link.is_some_and(|link| link.route_localnet);
     if route_localnet != desired.route_localnet && (route_localnet || in_place.forwards) {
         steps.push(Step::RouteLocalnet { bridge: bridge.clone(), on: desired.route_localnet });
     }
-    let present: Vec<Ipv4Net> = link.map(|link| host.addresses_of(link.index).collect()).unwrap_or_default();
+    let present: Vec<IpNet> = link.map(|link| host.addresses_of(link.index).collect()).unwrap_or_default();
     for &address in desired.addresses.iter().filter(|address| !present.contains(address)) {
         steps.push(Step::AddAddress { bridge: bridge.clone(), address });
     }
@@ -191,6 +213,9 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     if desired.forwarding && !host.forwarding {
         steps.push(Step::EnableForwarding);
     }
+    if desired.forwarding6 && !host.forwarding6 {
+        steps.extend(enable_forwarding6(host));
+    }
     for &index in &desired.ports {
         // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
         let Some(port) = host.links.iter().find(|port| port.index == index) else { continue };
@@ -205,6 +230,16 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
         }
     }
     steps
+}
+
+/// The moment it forwards, the kernel drops the default routes of interfaces that are not told to keep them.
+pub(crate) fn enable_forwarding6(host: &HostState) -> Vec<Step> {
+    let keeps = |link: &&Link| {
+        link.accept_ra == 1 && host.routes.iter().any(|route| route.from_router && route.link == Some(link.index))
+    };
+    let interfaces = host.links.iter().filter(keeps).map(|link| link.name.clone());
+    let keep = interfaces.map(|interface| Step::KeepRouterAdvertisements { interface });
+    keep.chain([Step::EnableForwarding6]).collect()
 }
 
 fn has_settings(link: &Link, bridge: &Bridge) -> bool {
@@ -227,7 +262,7 @@ pub(crate) fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRo
             route.destination == wanted.destination
                 && route.gateway == Some(wanted.gateway)
                 && route.link == Some(link.index)
-                && route.metric == wanted.metric.unwrap_or(0)
+                && route.metric == wanted.metric.unwrap_or(wanted.usual_metric())
         })
     })
 }
@@ -246,10 +281,15 @@ impl Step {
             Step::StartServices(config) => Some(Undo::StopServices { network: config.network.clone() }),
             Step::AddFirewall(network) => Some(Undo::RemoveFirewall(network.clone())),
             Step::EnableForwarding => Some(Undo::DisableForwarding),
+            Step::EnableForwarding6 => Some(Undo::DisableForwarding6),
+            Step::KeepRouterAdvertisements { interface } => {
+                Some(Undo::RestoreRouterAdvertisements { interface: interface.clone() })
+            }
             // Settings of a bridge that goes; a tap whose bridge goes leaves it.
             // Guards go with the bridge too.
             Step::SetBridge(_)
             | Step::DisableIpv6 { .. }
+            | Step::EnableIpv6 { .. }
             | Step::RouteLocalnet { .. }
             | Step::LinkUp { .. }
             | Step::GuardPorts { .. }
@@ -262,7 +302,7 @@ impl Step {
 
     /// The same step, with DNS asked on port 53 sent to `port` where our server listens instead.
     #[must_use]
-    pub fn with_dns_port(self, port: Option<u16>, addresses: &[Ipv4Net]) -> Step {
+    pub fn with_dns_port(self, port: Option<u16>, addresses: &[IpNet]) -> Step {
         match (self, port) {
             (Step::AddFirewall(network), Some(port)) => {
                 Step::AddFirewall(nat::Network { dns_redirect: redirect(port, addresses), ..network })
@@ -276,8 +316,8 @@ impl Step {
     }
 }
 
-fn redirect(port: u16, addresses: &[Ipv4Net]) -> Option<DnsRedirect> {
-    let addresses = addresses.iter().map(Ipv4Net::addr).collect();
+fn redirect(port: u16, addresses: &[IpNet]) -> Option<DnsRedirect> {
+    let addresses = addresses.iter().map(|address| address.addr()).collect();
     (port != 53).then_some(DnsRedirect { addresses, port })
 }
 
@@ -308,15 +348,28 @@ pub fn unwind<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Undo> {
 pub struct Others {
     /// Another network is active.
     pub active: bool,
-    /// Another active network needs the host to route.
+    /// Another active network needs the host to route IPv4.
     pub forwarding: bool,
+    /// Another active network needs the host to route IPv6.
+    pub forwarding6: bool,
+}
+
+impl Others {
+    /// Whether they need what this would undo.
+    pub(crate) fn need(self, undo: &Undo) -> bool {
+        match undo {
+            Undo::DisableForwarding => self.forwarding,
+            Undo::DisableForwarding6 | Undo::RestoreRouterAdvertisements { .. } => self.forwarding6,
+            _ => false,
+        }
+    }
 }
 
 /// The journal of a network as it has to be undone now, in view of what the others need.
 pub fn teardown(journal: &[Undo], others: Others) -> Vec<Undo> {
     journal
         .iter()
-        .filter(|undo| !(others.forwarding && **undo == Undo::DisableForwarding))
+        .filter(|undo| !others.need(undo))
         .map(|undo| match undo {
             Undo::RemoveFirewall(_) if !others.active => Undo::RemoveTable,
             undo => undo.clone(),
@@ -339,6 +392,7 @@ impl fmt::Display for Step {
             }
             Step::SetBridge(bridge) => write!(f, "correct the settings of bridge {}", bridge.name),
             Step::DisableIpv6 { bridge } => write!(f, "disable IPv6 on {bridge}"),
+            Step::EnableIpv6 { bridge } => write!(f, "enable IPv6 on {bridge}"),
             Step::RouteLocalnet { bridge, on: true } => write!(f, "let 127.0.0.1 out by {bridge}"),
             Step::RouteLocalnet { bridge, on: false } => write!(f, "keep 127.0.0.1 off {bridge}"),
             Step::AddAddress { bridge, address } => write!(f, "add address {address} to {bridge}"),
@@ -353,6 +407,10 @@ impl fmt::Display for Step {
             }
             Step::AddFirewall(network) => write!(f, "add the firewall rules of {}", network.bridge),
             Step::EnableForwarding => f.write_str("enable IPv4 forwarding"),
+            Step::KeepRouterAdvertisements { interface } => {
+                write!(f, "accept router advertisements on {interface} also when forwarding")
+            }
+            Step::EnableForwarding6 => f.write_str("enable IPv6 forwarding"),
             Step::GuardPorts { network, .. } => write!(f, "guard the ports of {network}"),
             Step::IsolatePort { index, isolated } => {
                 let what = if *isolated { "isolate" } else { "stop isolating" };
@@ -376,6 +434,10 @@ impl fmt::Display for Undo {
             Undo::RemoveFirewall(network) => write!(f, "remove the firewall rules of {}", network.bridge),
             Undo::RemoveTable => f.write_str("remove the nftables table"),
             Undo::DisableForwarding => f.write_str("disable IPv4 forwarding"),
+            Undo::DisableForwarding6 => f.write_str("disable IPv6 forwarding"),
+            Undo::RestoreRouterAdvertisements { interface } => {
+                write!(f, "accept router advertisements on {interface} only when not forwarding")
+            }
         }
     }
 }

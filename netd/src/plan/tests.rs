@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nat::guards::Sources;
+use nat::guards::{Sources, Sources4};
 
 use super::*;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Networks of every kind we make.
-pub(crate) const TOPOLOGIES: [(&str, &str); 7] = [
+pub(crate) const TOPOLOGIES: [(&str, &str); 9] = [
     ("shipped", crate::registry::shipped::XML),
     ("isolated, without an address", "<network><name>a</name><bridge name='br-a'/></network>"),
     (
@@ -42,6 +42,16 @@ pub(crate) const TOPOLOGIES: [(&str, &str); 7] = [
         "<network><name>a</name><forward mode='nat'/><bridge name='br-a'/><mtu size='9000'/>\
          <ip address='172.16.5.1' prefix='24'/></network>",
     ),
+    (
+        "masquerading, both families, a route",
+        "<network><name>a</name><forward mode='nat'><nat ipv6='yes'/></forward><bridge name='br-a'/>\
+         <ip address='172.16.5.1' prefix='24'/><ip family='ipv6' address='fd00:5::1' prefix='64'/>\
+         <route family='ipv6' address='fd00:6::' prefix='48' gateway='fd00:5::2'/></network>",
+    ),
+    (
+        "isolated, IPv6 only",
+        "<network><name>a</name><bridge name='br-a'/><ip family='ipv6' address='fd00:5::1' prefix='64'/></network>",
+    ),
 ];
 
 const IN_PLACE: InPlace = InPlace { firewall: true, services: true, forwards: true };
@@ -65,6 +75,37 @@ fn the_shipped_network_takes_these_steps() {
          serve DHCP DNS on virbr0\n\
          add the firewall rules of virbr0\n\
          enable IPv4 forwarding\n"
+    );
+}
+
+#[test]
+fn a_network_of_both_families_takes_these_steps() {
+    let fake = Fake::new();
+    let host = fake.world().host.clone();
+    let (_, both) = TOPOLOGIES[7];
+    let steps = plan(&desired_of(both), &host, InPlace::default());
+    assert_eq!(
+        show(&steps),
+        "create bridge br-a with MAC 52:54:00:aa:bb:cc\n\
+         enable IPv6 on br-a\n\
+         add address 172.16.5.1/24 to br-a\n\
+         add address fd00:5::1/64 to br-a\n\
+         set br-a up\n\
+         add route fd00:6::/48 via fd00:5::2 dev br-a\n\
+         serve DNS on br-a\n\
+         add the firewall rules of br-a\n\
+         enable IPv4 forwarding\n\
+         accept router advertisements on eth0 also when forwarding\n\
+         enable IPv6 forwarding\n"
+    );
+    let undos: Vec<String> = unwind(&steps).iter().map(Undo::to_string).collect();
+    assert_eq!(
+        undos[..3],
+        [
+            "disable IPv6 forwarding",
+            "accept router advertisements on eth0 only when not forwarding",
+            "disable IPv4 forwarding"
+        ]
     );
 }
 
@@ -100,7 +141,7 @@ fn a_shared_thing_is_left_to_the_others() {
     let journal = [Undo::DisableForwarding, Undo::RemoveFirewall(desired_of(TOPOLOGIES[0].1).firewall)];
     let alone = teardown(&journal, Others::default());
     assert_eq!(alone, [Undo::DisableForwarding, Undo::RemoveTable]);
-    let among_others = teardown(&journal, Others { active: true, forwarding: true });
+    let among_others = teardown(&journal, Others { active: true, forwarding: true, forwarding6: false });
     assert_eq!(among_others, journal[1..]);
 }
 
@@ -136,13 +177,15 @@ async fn whatever_one_thing_is_disturbed_the_plan_puts_it_back() {
         }
         let whole = fake.observe().await.unwrap();
         let bridge = whole.link(&desired.bridge.name).unwrap().index;
-        let disturbances: [fn(&mut HostState, u32); 8] = [
+        let disturbances: [fn(&mut HostState, u32); 10] = [
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.up = false),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.mac = None),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.ipv6_disabled = false),
             |host, bridge| host.addresses.retain(|address| address.link != bridge),
             |host, bridge| host.routes.retain(|route| route.link != Some(bridge) || route.gateway.is_none()),
             |host, _| host.forwarding = false,
+            |host, _| host.forwarding6 = false,
+            |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.ipv6_disabled = true),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.route_localnet = false),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.route_localnet = true),
         ];
@@ -192,14 +235,26 @@ async fn waiting_ports_are_guarded_before_they_are_plugged_and_isolated_where_th
 #[test]
 fn ports_may_use_their_leases_or_where_there_is_no_dhcp_the_subnets_without_the_host() {
     let sources: Vec<Sources> = TOPOLOGIES.iter().map(|(_, text)| desired_of(text).sources).collect();
-    assert_eq!(sources[0], Sources::Leases);
-    assert_eq!(sources[1], Sources::Network { bridge: "br-a".into(), subnets: vec![], host: vec![] });
+    assert_eq!(sources[0].ipv4, Sources4::Leases);
+    assert_eq!(sources[1].ipv4, Sources4::Network { subnets: vec![], host: vec![] });
+    assert_eq!(sources[1].bridge, "br-a");
     assert_eq!(
-        sources[3],
-        Sources::Network {
-            bridge: "br-a".into(),
+        sources[3].ipv4,
+        Sources4::Network {
             subnets: vec!["172.16.5.0/24".parse().unwrap(), "172.16.6.0/24".parse().unwrap()],
             host: vec!["172.16.5.1".parse().unwrap(), "172.16.6.1".parse().unwrap()],
         }
     );
+}
+
+#[test]
+fn ports_may_claim_addresses_of_the_ipv6_subnets_or_any_where_the_xml_says_so_and_never_the_hosts() {
+    let sources6 = |text: &str| desired_of(text).sources.ipv6;
+    let texts = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect::<Vec<std::net::Ipv6Addr>>();
+    let both = sources6(TOPOLOGIES[7].1);
+    assert_eq!(both.prefixes, ["fd00:5::/64".parse().unwrap()]);
+    assert_eq!(both.host, texts(&["fd00:5::1", "fe80::5054:ff:feaa:bbcc"]));
+    assert_eq!(sources6(TOPOLOGIES[1].1), nat::guards::Sources6::default());
+    let any = sources6("<network ipv6='yes'><name>a</name><bridge name='br-a'/></network>");
+    assert_eq!(any.prefixes, nat::guards::Sources6::any());
 }

@@ -5,7 +5,7 @@ use crate::{
     change::{Edit, Shared},
     host::HostState,
     model::{BridgeName, MacAddr, Network, NetworkName},
-    plan::{Desired, Undo},
+    plan::Desired,
     store::Before,
 };
 
@@ -142,12 +142,11 @@ impl Registry {
         let known = subnets(&from);
         for subnet in subnets(&to).into_iter().filter(|subnet| !known.contains(subnet)) {
             if let Some(user) = host.in_use(subnet, &[bridge]) {
-                let (subnet, by) = (subnet.into(), user.by.into());
-                return Err(Refusal::SubnetInUse { subnet, by, interface: user.interface });
+                return Err(Refusal::SubnetInUse { subnet, by: user.by, interface: user.interface });
             }
         }
         self.refuse_live_conflicts(&network)?;
-        let shared = Shared { ours: live.journal.contains(&Undo::DisableForwarding), others: self.others(name) };
+        let shared = Shared::of(&live.journal, self.others(name));
         Ok(Some(LiveChange { network, from, to, shared }))
     }
 

@@ -100,8 +100,8 @@ pub struct Start {
 pub struct Stop {
     /// Which.
     pub name: NetworkName,
-    /// Another network that from now on has this to undo when it stops.
-    pub hand_over: Option<(NetworkName, Undo)>,
+    /// Other networks that from now on have this to undo when they stop.
+    pub hand_over: Vec<(NetworkName, Undo)>,
     /// What to undo.
     pub undos: Vec<Undo>,
     /// Nothing is left of the network afterwards: it has no definition.
@@ -218,7 +218,7 @@ impl Registry {
         &self,
         network: Network,
         definition: Option<Network>,
-        notices: Vec<String>,
+        mut notices: Vec<String>,
         host: &HostState,
     ) -> Result<Start, Refusal> {
         let desired = self.desired(&network)?;
@@ -227,15 +227,18 @@ impl Registry {
         }
         for &subnet in &desired.addresses {
             if let Some(user) = host.in_use(subnet, &[]) {
-                return Err(Refusal::SubnetInUse {
-                    subnet: subnet.trunc().into(),
-                    by: user.by.into(),
-                    interface: user.interface,
-                });
+                return Err(Refusal::SubnetInUse { subnet: subnet.trunc(), by: user.by, interface: user.interface });
             }
         }
         self.refuse_live_conflicts(&network)?;
         let steps = plan::plan(&desired, host, InPlace::default());
+        notices.extend(steps.iter().filter_map(|step| match step {
+            Step::KeepRouterAdvertisements { interface } => Some(format!(
+                "this host is an IPv6 router now and still takes its own routes from router advertisements on \
+                 {interface}: net.ipv6.conf.{interface}.accept_ra is 2"
+            )),
+            _ => None,
+        }));
         Ok(Start { network: network.live(), definition, desired, steps, notices })
     }
 
@@ -262,9 +265,13 @@ impl Registry {
     }
 
     /// What another active network must undo one day in place of `name`, whose journal this is, and which one.
-    pub fn hand_over(&self, name: &NetworkName, journal: &[Undo]) -> Option<(NetworkName, Undo)> {
-        let heir = journal.contains(&Undo::DisableForwarding).then(|| self.forwarders(name).next()).flatten();
-        heir.map(|heir| (heir.clone(), Undo::DisableForwarding))
+    pub fn hand_over(&self, name: &NetworkName, journal: &[Undo]) -> Vec<(NetworkName, Undo)> {
+        let heir = |undo: &Undo| match undo {
+            Undo::DisableForwarding => self.forwarders(name).next(),
+            Undo::DisableForwarding6 | Undo::RestoreRouterAdvertisements { .. } => self.forwarders6(name).next(),
+            _ => None,
+        };
+        journal.iter().filter_map(|undo| Some((heir(undo)?.clone(), undo.clone()))).collect()
     }
 
     /// The network whose definition `key` may be removed, and whether anything of it remains.
@@ -296,6 +303,7 @@ impl Registry {
         Others {
             active: self.networks.iter().any(|(other, entry)| other != name && entry.live.is_some()),
             forwarding: self.forwarders(name).next().is_some(),
+            forwarding6: self.forwarders6(name).next().is_some(),
         }
     }
 
@@ -309,8 +317,16 @@ impl Registry {
     }
 
     fn forwarders(&self, except: &NetworkName) -> impl Iterator<Item = &NetworkName> {
-        let forwards = |entry: &Entry| entry.live.as_ref().is_some_and(|live| live.desired.forwarding);
-        self.networks.iter().filter(move |(name, entry)| *name != except && forwards(entry)).map(|(name, _)| name)
+        self.others_that(except, |live| live.desired.forwarding)
+    }
+
+    fn forwarders6(&self, except: &NetworkName) -> impl Iterator<Item = &NetworkName> {
+        self.others_that(except, |live| live.desired.forwarding6)
+    }
+
+    fn others_that(&self, except: &NetworkName, is_so: fn(&Live) -> bool) -> impl Iterator<Item = &NetworkName> {
+        let is_so = move |entry: &Entry| entry.live.as_ref().is_some_and(is_so);
+        self.networks.iter().filter(move |(name, entry)| *name != except && is_so(entry)).map(|(name, _)| name)
     }
 
     /// The definition is on disk now.
@@ -404,7 +420,8 @@ impl Registry {
     }
 
     fn is_undefined_elsewhere(&self, own: &Network, subnet: Ipv4Net) -> bool {
-        !self.others_than(&own.name).flat_map(Network::ipv4).any(|other| crate::host::overlap(other.trunc(), subnet))
+        let overlaps = |other: Ipv4Net| crate::host::overlap(other.trunc().into(), subnet.into());
+        !self.others_than(&own.name).flat_map(Network::ipv4).any(overlaps)
     }
 
     /// Definitions and live forms of every other network.

@@ -75,12 +75,14 @@ pub fn make_way(
     let mut moved = network.clone();
     let mut notices = Vec::new();
     let old = network.ipv4().next()?.trunc();
-    if let Some(user) = host.in_use(old, &[]) {
+    if let Some(user) = host.in_use(old.into(), &[]) {
         let [_, _, now, _] = old.addr().octets();
         let free = (now..=254).chain(0..now).find(|&third| {
             let mut candidate = network.clone();
             renumber(&mut candidate, third);
-            candidate.ipv4().all(|address| host.in_use(address, &[]).is_none() && subnet_is_free(address.trunc()))
+            candidate
+                .ipv4()
+                .all(|address| host.in_use(address.into(), &[]).is_none() && subnet_is_free(address.trunc()))
         })?;
         renumber(&mut moved, free);
         let new = moved.ipv4().next()?.trunc();

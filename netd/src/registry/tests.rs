@@ -17,7 +17,13 @@ fn with_link(mut host: HostState, name: &str, subnet: Option<&str>) -> HostState
     let index = 100 + u32::try_from(host.links.len()).unwrap();
     host.links.push(fake::link(index, name, LinkKind::Other));
     if let Some(subnet) = subnet {
-        host.routes.push(Route { destination: subnet.parse().unwrap(), gateway: None, link: Some(index), metric: 0 });
+        host.routes.push(Route {
+            destination: subnet.parse().unwrap(),
+            gateway: None,
+            link: Some(index),
+            metric: 0,
+            from_router: false,
+        });
     }
     host
 }
@@ -230,7 +236,7 @@ fn forwarding_is_handed_over_to_the_network_that_remains() {
 
     let stop = registry.stop("default").unwrap();
     assert!(!stop.undos.contains(&Undo::DisableForwarding));
-    let (heir, undo) = stop.hand_over.unwrap();
+    let (heir, undo) = stop.hand_over.into_iter().next().unwrap();
     assert_eq!(heir.as_str(), "b");
     registry.inherit(&heir, undo.clone());
     registry.inherit(&heir, undo);
@@ -238,6 +244,41 @@ fn forwarding_is_handed_over_to_the_network_that_remains() {
     let last = registry.stop("b").unwrap();
     assert_eq!(last.undos.iter().filter(|undo| **undo == Undo::DisableForwarding).count(), 1);
     assert!(last.undos.contains(&Undo::RemoveTable));
+}
+
+#[test]
+fn ipv6_forwarding_is_handed_over_with_what_it_took_and_the_user_is_told() {
+    let mut registry = registry();
+    let mut host = host();
+    let network = |name: &str, n: u8| {
+        parse(&format!(
+            "<network><name>{name}</name><forward mode='route'/><ip family='ipv6' address='fd00:{n}::1' prefix='64'/></network>"
+        ))
+    };
+    for (name, n) in [("a", 1), ("b", 2)] {
+        let network = registry.define(network(name, n), &host, mac(n)).unwrap();
+        registry.defined(network);
+    }
+    let begin = registry.start("a", &host, mac(9)).unwrap();
+    let interface = "eth0".to_owned();
+    assert!(begin.notices[0].contains(&format!("net.ipv6.conf.{interface}.accept_ra is 2")), "{:?}", begin.notices);
+    start(&mut registry, "a", &host);
+    host.forwarding6 = true;
+    assert_eq!(registry.start("b", &host, mac(9)).unwrap().notices, Vec::<String>::new(), "said once");
+    start(&mut registry, "b", &host);
+
+    let shared = [Undo::DisableForwarding6, Undo::RestoreRouterAdvertisements { interface }];
+    let stop = registry.stop("a").unwrap();
+    assert!(shared.iter().all(|undo| !stop.undos.contains(undo)));
+    assert_eq!(stop.hand_over.iter().map(|(_, undo)| undo.clone()).collect::<Vec<_>>(), shared);
+    for (heir, undo) in stop.hand_over {
+        registry.inherit(&heir, undo);
+    }
+    registry.stopped(&stop.name);
+    let last = registry.stop("b").unwrap().undos;
+    // The host stops routing before it would lose its routes.
+    let places: Vec<usize> = shared.iter().map(|undo| last.iter().position(|other| other == undo).unwrap()).collect();
+    assert!(places[0] < places[1], "{last:?}");
 }
 
 fn request(mac: Option<&str>, queues: u32) -> PortRequest {

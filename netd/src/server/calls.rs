@@ -6,7 +6,8 @@ use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Update, Xml,
     calls::{
         AddForward, AddPort, ApplyNetwork, ConfirmChange, DeleteForward, DumpXml, GetPorts, ListAddresses,
-        ListForwards, ListLeases, ListNetworks, ListPorts, Method, NewNetwork, OneNetwork, SetAutostart, UpdateNetwork,
+        ListForwards, ListLeases, ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, SetAutostart,
+        UpdateNetwork,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -71,6 +72,18 @@ pub(super) async fn answer<H: Host>(verbs: &Verbs<H>, access: Access, call: &Raw
     }
 }
 
+/// Whether the call asks for events; the answer to that is no single reply.
+pub(super) fn is_monitor(call: &RawCall) -> bool {
+    call.method.rsplit_once('.').is_some_and(|(interface, name)| interface == INTERFACE && name == "Monitor")
+}
+
+/// The name of the network whose events are asked for, if not those of all.
+pub(super) fn monitored<H: Host>(verbs: &Verbs<H>, call: &RawCall) -> Result<Option<String>, Answer> {
+    let Monitor { network } = parameters(call)?;
+    let found = network.map(|key| verbs.get(&key)).transpose();
+    found.map(|found| found.map(|reply| reply.network.name)).map_err(|error| reply::<()>(Err(error)))
+}
+
 fn read_only(method: Method) -> Error {
     Error::new(ErrorKind::AccessDenied, format!("operation forbidden: read only access prevents {}", method.name()))
         .with_hint("run as root or as a member of group netd, on the socket netd.sock")
@@ -82,6 +95,7 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let ListNetworks {} = parameters(call)?;
             reply(Ok(verbs.list()))
         }
+        Method::Monitor => Answer::Wrong(varlink_service::Error::ExpectedMore),
         Method::GetNetwork => reply(verbs.get(&parameters::<OneNetwork>(call)?.network)),
         Method::DefineNetwork => reply(verbs.define(&parameters::<NewNetwork>(call)?.xml).await),
         Method::CreateNetwork => reply(verbs.create(&parameters::<NewNetwork>(call)?.xml).await),

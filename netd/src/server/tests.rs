@@ -11,10 +11,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{apply::fake::Fake, registry::Registry, store::Store};
+use crate::{
+    apply::fake::Fake,
+    events::{Bus, healed},
+    registry::Registry,
+    store::Store,
+};
 
 struct Served {
     directory: TempDir,
+    events: Bus,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -24,14 +30,16 @@ impl Served {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let path = directory.path().join("sock");
         let (config, run) = (directory.path().join("config"), directory.path().join("run"));
+        let events = Bus::default();
+        let bus = events.clone();
         runtime.block_on(async {
             let (store, first) = Store::open(&config, &run).unwrap();
-            let verbs = Verbs::new(Fake::new(), store, Registry::new(Path::new("/etc/resolv.conf")));
+            let verbs = Verbs::new(Fake::new(), store, Registry::new(Path::new("/etc/resolv.conf")), bus);
             verbs.recover(first).await.unwrap();
             let listener = UnixListener::bind(&path).unwrap();
             tokio::spawn(serve(listener, access, verbs));
         });
-        Served { directory, _runtime: runtime }
+        Served { directory, events, _runtime: runtime }
     }
 
     fn path(&self) -> PathBuf {
@@ -112,6 +120,69 @@ fn the_read_only_socket_refuses_every_method_that_changes_something() {
     }
     let listed = served.call("io.netd.Networks.ListNetworks", json!({}));
     assert_eq!(listed["parameters"]["networks"][0]["active"], false);
+}
+
+fn monitor(client: &mut Client, network: Value) -> Value {
+    let call = json!({ "method": "io.netd.Networks.Monitor", "parameters": { "network": network }, "more": true });
+    client.write_all(format!("{call}\0").as_bytes()).unwrap();
+    answer(client)
+}
+
+#[test]
+fn who_monitors_hears_of_its_network_until_it_hangs_up() {
+    let served = Served::start(Access::Full);
+    let (mut all, mut one) = (served.connect(), served.connect());
+    let begun = json!({ "parameters": { "event": null, "missed": 0 }, "continues": true });
+    assert_eq!(monitor(&mut all, Value::Null), begun);
+    let uuid = served.call("io.netd.Networks.GetNetwork", json!({ "network": "default" }));
+    assert_eq!(monitor(&mut one, uuid["parameters"]["network"]["uuid"].clone()), begun);
+    let xml = "<network><name>other</name></network>";
+    served.call("io.netd.Networks.DefineNetwork", json!({ "xml": xml }));
+    served.call("io.netd.Networks.StartNetwork", json!({ "network": "default" }));
+    let next = |client: &mut Client| {
+        let told = answer(client);
+        assert_eq!(told["continues"], true);
+        let event = &told["parameters"]["event"];
+        format!("{} {}", event["kind"].as_str().unwrap(), event["network"].as_str().unwrap())
+    };
+    assert_eq!([next(&mut all), next(&mut all)], ["defined other", "started default"]);
+    assert_eq!(next(&mut one), "started default");
+    // Anything said on such a connection ends it.
+    ask(&mut one, "io.netd.Networks.ListNetworks", json!({}));
+    assert_eq!(one.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn monitoring_is_for_everyone_and_must_be_asked_for_rightly() {
+    let served = Served::start(Access::ReadOnly);
+    let mut client = served.connect();
+    ask(&mut client, "io.netd.Networks.Monitor", json!({}));
+    assert_eq!(answer(&mut client)["error"], "org.varlink.service.ExpectedMore");
+    assert_eq!(monitor(&mut client, json!("nope"))["parameters"]["kind"], "no_network");
+    assert_eq!(monitor(&mut client, json!(7))["error"], "org.varlink.service.InvalidParameter");
+    assert_eq!(monitor(&mut client, Value::Null)["continues"], true);
+}
+
+#[test]
+fn a_client_that_reads_too_slowly_is_told_what_it_missed_and_keeps_no_other_waiting() {
+    let served = Served::start(Access::Full);
+    let (mut slow, mut quick) = (served.connect(), served.connect());
+    monitor(&mut slow, Value::Null);
+    monitor(&mut quick, Value::Null);
+    let told = 3000;
+    for number in 0..told {
+        served.events.tell(healed(None, number.to_string()));
+        let detail = &answer(&mut quick)["parameters"]["event"]["detail"];
+        assert_eq!(*detail, number.to_string());
+    }
+    let (mut read, mut missed) = (0, 0);
+    while read + missed < told {
+        let reply = answer(&mut slow);
+        missed += reply["parameters"]["missed"].as_u64().unwrap();
+        read += u64::from(!reply["parameters"]["event"].is_null());
+    }
+    assert_eq!(read + missed, told);
+    assert!(missed > 0, "all {told} events fit into a socket: too few to prove anything");
 }
 
 #[test]

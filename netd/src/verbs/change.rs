@@ -10,15 +10,17 @@
 //! A change that is to be confirmed is live at once, but the definition waits for the word: a host that is started
 //! again has the old one. Its record says until when, and what to go back to.
 
-use netd_api::{ChangeReply, NetworkReply};
+use netd_api::{ChangeReply, EventKind, NetworkReply};
 
 use super::{Host, VerbError, Verbs, random_mac, reply};
 use crate::{
     apply::{ApplyError, Outcome, StepError},
     change::{self, Edit, Forwards, LiveStep, Shared},
+    events::lifecycle,
+    hooks::Operation,
     host::HostState,
     model::{Network, NetworkName},
-    plan::{Desired, Step, Undo},
+    plan::{Desired, Step},
     port::DEFAULT_MTU,
     registry::{Affect, Apply, Change, Live, LiveChange, Refusal},
     store::{Before, Deadline, Definition, Phase, Record},
@@ -166,6 +168,7 @@ impl<H: Host> Verbs<H> {
                 if let Some(definition) = definition {
                     self.save_definition(&definition)?;
                     self.registry_mut().defined(definition);
+                    self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
                 }
             }
         }
@@ -179,7 +182,7 @@ impl<H: Host> Verbs<H> {
         let live = Live { network: network.clone(), desired: to.clone(), journal: Vec::new() };
         let after = self.registry().with_live(live).forwards(|network| self.host.leases(network));
         let forwards = Forwards { before: &before, after: &after };
-        let steps = change::plan(&from, &to, host, shared, Some(forwards));
+        let steps = change::plan(&from, &to, host, &shared, Some(forwards));
         Planned { network, from, to, shared, steps, before, after }
     }
 
@@ -249,6 +252,7 @@ impl<H: Host> Verbs<H> {
             Some(seconds) => tracing::info!("network {name} changed; taken back in {seconds} s unless confirmed"),
             None => tracing::info!("network {name} changed"),
         }
+        self.tell_changed(name).await;
         self.deadlines.send_replace(());
         Ok(confirm)
     }
@@ -273,7 +277,7 @@ impl<H: Host> Verbs<H> {
             }
         }
         let host = self.host.observe().await?;
-        match change::plan(&planned.from, &planned.to, &host, planned.shared, None).into_iter().next() {
+        match change::plan(&planned.from, &planned.to, &host, &planned.shared, None).into_iter().next() {
             None => Ok(()),
             Some(step) => Err(ApplyError::Unverified(Box::new(step)).into()),
         }
@@ -308,7 +312,10 @@ impl<H: Host> Verbs<H> {
         if let Some(definition) = definition {
             self.save_definition(definition)?;
         }
-        if planned.from.forwarding && !planned.to.forwarding {
+        let ended = |from: bool, to: bool| from && !to;
+        if ended(planned.from.forwarding, planned.to.forwarding)
+            || ended(planned.from.forwarding6, planned.to.forwarding6)
+        {
             self.hand_forwarding_over(name)?;
         }
         Ok(self.store.save_record(record)?)
@@ -316,12 +323,12 @@ impl<H: Host> Verbs<H> {
 
     /// Another network that needs the host to route has to undo one day what this one did.
     fn hand_forwarding_over(&self, name: &NetworkName) -> Result<(), VerbError> {
-        let heir = {
+        let heirs = {
             let registry = self.registry();
             let (name, live) = registry.find_live(name.as_str())?;
             registry.hand_over(name, &live.journal)
         };
-        if let Some((heir, undo)) = heir {
+        for (heir, undo) in heirs {
             self.registry_mut().inherit(&heir, undo);
             self.save_live(&heir, Phase::Active)?;
         }
@@ -399,6 +406,15 @@ impl<H: Host> Verbs<H> {
         }
         if let Err(error) = self.sync_forwards().await {
             tracing::error!("network {name}: {error}");
+        }
+    }
+
+    /// To whoever wants to know: a network is other than it was.
+    async fn tell_changed(&self, name: &NetworkName) {
+        let network = self.registry().find_live(name.as_str()).ok().map(|(_, live)| live.network.clone());
+        if let Some(network) = network {
+            self.events.tell(lifecycle(name.as_str(), EventKind::Updated));
+            self.tell_hooks(&network, Operation::Updated).await;
         }
     }
 
@@ -485,6 +501,7 @@ impl<H: Host> Verbs<H> {
         }
         self.settle_change(name, &from, &to, true).await;
         tracing::info!("network {name} is as it was before the change");
+        self.tell_changed(name).await;
         Ok(())
     }
 
@@ -504,11 +521,11 @@ impl<H: Host> Verbs<H> {
         desired.redirect_dns(dns_port.filter(|_| desired.services.dns.is_some()));
         let restored = Live { network, desired, journal: before.journal.clone() };
         let others = registry.others(&restored.network.name);
-        let shared = Shared { ours: live.journal.contains(&Undo::DisableForwarding), others };
+        let shared = Shared::of(&live.journal, others);
         let table = self.applied().clone();
         let after = registry.with_live(restored.clone()).forwards(|network| self.host.leases(network));
         let forwards = unseen.then_some(Forwards { before: &table, after: &after });
-        let steps = change::plan(&from, &restored.desired, host, shared, forwards);
+        let steps = change::plan(&from, &restored.desired, host, &shared, forwards);
         Ok((restored, steps))
     }
 }

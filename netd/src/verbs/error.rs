@@ -5,6 +5,7 @@ use netd_api::ErrorKind;
 use super::PortError;
 use crate::{
     apply::{ApplyError, StepError, UndoError},
+    hooks::{HookError, How},
     observe::ObserveError,
     port::tap::TapError,
     registry::Refusal,
@@ -33,6 +34,9 @@ pub enum VerbError {
     /// A port could not be made.
     #[error("internal error: {0}")]
     Port(Box<PortError>),
+    /// One of the user's hooks said no.
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// The disk did not do as asked.
     #[error("internal error: {0}")]
     Store(#[from] StoreError),
@@ -73,6 +77,9 @@ impl VerbError {
                 Some(libc::EROFS) => Some("the file system is read-only: choose another with --config-dir".into()),
                 _ => None,
             },
+            VerbError::Hook(HookError { how: How::TooLong { .. }, .. }) => {
+                Some("a hook may ask netd, but not make it change anything: that waits for the hook to end".into())
+            }
             VerbError::Undo(_) => Some("the rest of the network is down; restart the daemon to try again".into()),
             _ => None,
         }
@@ -83,6 +90,13 @@ impl From<VerbError> for netd_api::Error {
     fn from(error: VerbError) -> Self {
         match error {
             VerbError::Refused(refusal) => (*refusal).into(),
+            VerbError::Hook(error) => {
+                let reply = netd_api::Error::new(ErrorKind::OperationFailed, error.to_string());
+                match VerbError::Hook(error).hint() {
+                    Some(hint) => reply.with_hint(hint),
+                    None => reply,
+                }
+            }
             error => {
                 let reply = netd_api::Error::new(ErrorKind::Internal, error.to_string());
                 match error.hint() {

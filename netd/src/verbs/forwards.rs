@@ -13,6 +13,7 @@ use netd_api::{ForwardReply, Forwards};
 
 use super::{Host, VerbError, Verbs};
 use crate::{
+    events::forward_changed,
     model::NetworkName,
     observe::listeners::Listener,
     plan::Step,
@@ -155,6 +156,24 @@ impl<H: Host> Verbs<H> {
         self.open_localnet(&before, after).await
     }
 
+    fn tell_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) {
+        let tell = |forward: &nat::Forward, detail: String| {
+            // Those of a network that is stopped end with it.
+            let network = self.registry().on_bridge(&forward.bridge).map(NetworkName::to_string);
+            if let Some(network) = network {
+                self.events.tell(forward_changed(Some(&network), detail));
+            }
+        };
+        for forward in after.iter().filter(|forward| !before.contains(forward)) {
+            tell(forward, leads(forward));
+        }
+        let same =
+            |a: &nat::Forward, b: &nat::Forward| (a.protocol, a.address, a.ports) == (b.protocol, b.address, b.ports);
+        for forward in before.iter().filter(|gone| !after.iter().any(|forward| same(gone, forward))) {
+            tell(forward, format!("{} is not forwarded any more", at(forward)));
+        }
+    }
+
     /// Before the rules that guard 127.0.0.1 go. A bridge that is gone took its setting along.
     async fn close_localnet(&self, before: &[nat::Forward], after: &[nat::Forward]) {
         for bridge in bridges(before).difference(&bridges(after)) {
@@ -175,8 +194,35 @@ impl<H: Host> Verbs<H> {
             let step = Step::RouteLocalnet { bridge: (*bridge).to_owned(), on: true };
             result = result.and(self.host.run(&step).await.map(drop));
         }
+        self.tell_forwards(before, &after);
         *self.applied() = after;
         Ok(result?)
+    }
+}
+
+/// Where a forward leads, in a line.
+fn leads(forward: &nat::Forward) -> String {
+    let range = |first: u16, last: u16| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let (first, last) = forward.ports;
+    let targets = forward.targets.iter();
+    let to: Vec<String> = targets
+        .map(|(address, port)| format!("{address}:{}", range(*port, port.saturating_add(last - first))))
+        .collect();
+    let to = if to.is_empty() { "nobody yet".to_owned() } else { to.join(", ") };
+    format!("{} leads to {to}", at(forward))
+}
+
+/// The port of the host, as `forward-add` takes it.
+fn at(forward: &nat::Forward) -> String {
+    let (first, last) = forward.ports;
+    let protocol = match forward.protocol {
+        nat::Protocol::Tcp => "tcp",
+        nat::Protocol::Udp => "udp",
+    };
+    let ports = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    match forward.address {
+        Some(address) => format!("{protocol}/{ports} of {address}"),
+        None => format!("{protocol}/{ports}"),
     }
 }
 

@@ -4,6 +4,7 @@
 use super::{Host, VerbError, Verbs};
 use crate::{
     apply,
+    events::healed,
     host::HostState,
     model::NetworkName,
     plan::{self, InPlace, Step, Undo},
@@ -35,9 +36,14 @@ impl<H: Host> Verbs<H> {
         if flushed {
             tracing::warn!("the nftables table was removed; putting it back");
         }
-        self.host.heal_guards().await?;
+        if self.host.heal_guards().await? {
+            self.events.tell(healed(None, "the ports' guards were removed and are back".into()));
+        }
         if before != after || flushed {
             self.replace_firewall().await?;
+        }
+        if flushed {
+            self.events.tell(healed(None, "the firewall rules were removed and are back".into()));
         }
         Ok(())
     }
@@ -75,10 +81,19 @@ impl<H: Host> Verbs<H> {
             tracing::warn!("network {name}: net.ipv4.ip_forward is off, so its guests reach no other network");
             steps.retain(|step| *step != Step::EnableForwarding);
         }
+        if steps.contains(&Step::EnableForwarding6) {
+            tracing::warn!("network {name}: net.ipv6.conf.all.forwarding is off, so its guests reach no other network");
+            let is_6 = |step: &Step| matches!(step, Step::EnableForwarding6 | Step::KeepRouterAdvertisements { .. });
+            steps.retain(|step| !is_6(step));
+        }
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
             tracing::warn!("network {name}: {step}");
         }
+        let done = said_of(&live.desired.bridge.name, host, &steps);
         let (outcome, failures) = apply::mend(&self.host, steps).await;
+        if let Some(done) = done.filter(|_| failures.is_empty()) {
+            self.events.tell(healed(Some(name.as_str()), done));
+        }
         for failure in failures {
             tracing::error!("network {name}: {failure}");
         }
@@ -87,4 +102,14 @@ impl<H: Host> Verbs<H> {
         }
         self.registry_mut().started(live);
     }
+}
+
+/// What is told of steps that put right what another program undid. Servers start with every daemon: that heals nothing.
+fn said_of(bridge: &str, host: &HostState, steps: &[Step]) -> Option<String> {
+    if host.link(bridge).is_none() {
+        return Some(format!("bridge {bridge} was deleted and is back"));
+    }
+    let steps = steps.iter().filter(|step| !matches!(step, Step::StartServices(_))).map(Step::to_string);
+    let done = steps.collect::<Vec<_>>().join("; ");
+    (!done.is_empty()).then_some(done)
 }

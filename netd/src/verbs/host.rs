@@ -6,6 +6,7 @@ use nat::guards::Sources;
 
 use crate::{
     apply::{Executor, Kernel, StepError, guards::Wanted},
+    hooks::{HookError, Operation},
     host::Neighbour,
     model::{Ports, Protocol},
     observe::{
@@ -58,8 +59,8 @@ pub trait Host: Executor {
         &self,
         ports: &[(Port, Option<(String, Sources)>)],
     ) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Puts the guards back if someone has removed them.
-    fn heal_guards(&self) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Puts the guards back if someone has removed them; true if that was so.
+    fn heal_guards(&self) -> impl Future<Output = Result<bool, StepError>> + Send;
     /// A port is gone: nothing stays of its guards.
     fn port_gone(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// What a port's guards dropped; `None` if there are none now.
@@ -76,6 +77,13 @@ pub trait Host: Executor {
     fn drop_strays(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
     /// Seconds since the machine booted, suspended or not.
     fn uptime(&self) -> u64;
+    /// Runs the user's hooks about a network, with `input` made only if there are any.
+    fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> impl Future<Output = Result<(), HookError>> + Send;
     /// The host's neighbours.
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
 }
@@ -135,9 +143,8 @@ impl Host for Kernel {
         self.guards.restore(&wanted, |network: &str| self.services.leases(network)).await
     }
 
-    async fn heal_guards(&self) -> Result<(), StepError> {
-        self.guards.heal().await?;
-        Ok(())
+    async fn heal_guards(&self) -> Result<bool, StepError> {
+        self.guards.heal().await
     }
 
     async fn port_gone(&self, port: &Port) -> Result<(), StepError> {
@@ -173,6 +180,15 @@ impl Host for Kernel {
 
     fn uptime(&self) -> u64 {
         observe::uptime()
+    }
+
+    async fn call_hooks(
+        &self,
+        network: &str,
+        operation: Operation,
+        input: impl FnOnce() -> String + Send,
+    ) -> Result<(), HookError> {
+        if self.hooks.exist() { self.hooks.call(network, operation, &input()).await } else { Ok(()) }
     }
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {

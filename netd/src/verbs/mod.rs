@@ -12,6 +12,7 @@ mod change;
 mod error;
 mod forwards;
 mod heal;
+mod hooks;
 mod host;
 mod ports;
 mod recover;
@@ -21,7 +22,7 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use netd_api::{Leases, NetworkReply, Networks};
+use netd_api::{EventKind, Leases, NetworkReply, Networks};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub use change::How;
@@ -30,8 +31,11 @@ pub use host::{Host, PortError};
 
 use crate::{
     apply,
+    events::{Bus, Listener, lifecycle},
+    hooks::Operation,
     host::HostState,
     model::{MacAddr, Network, NetworkName},
+    nss::Known,
     plan::Step,
     registry::{Live, Registry, Start, Stop},
     store::{Phase, Record, Store},
@@ -49,11 +53,12 @@ pub struct Verbs<H> {
     applied: std::sync::Mutex<Vec<nat::Forward>>,
     /// Rung when a change is made that must be confirmed, or is confirmed.
     deadlines: watch::Sender<()>,
+    events: Bus,
 }
 
 impl<H: Host> Verbs<H> {
-    /// The verbs on `host`, with nothing known yet: [`Verbs::recover`] comes next.
-    pub fn new(host: H, store: Store, registry: Registry) -> Arc<Self> {
+    /// The verbs on `host`, with nothing known yet: [`Verbs::recover`] comes next. What happens is told to `events`.
+    pub fn new(host: H, store: Store, registry: Registry, events: Bus) -> Arc<Self> {
         Arc::new(Verbs {
             host,
             store,
@@ -61,12 +66,18 @@ impl<H: Host> Verbs<H> {
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
             deadlines: watch::Sender::default(),
+            events,
         })
     }
 
     /// Waits for the verb that runs and keeps others from starting: for a clean end of the daemon.
     pub async fn quiet(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
+    }
+
+    /// Hears what happens from now on.
+    pub fn listen(&self) -> Listener {
+        self.events.listen()
     }
 
     // A panic while the lock was held cannot leave the registry half changed: its changes are single assignments.
@@ -76,6 +87,22 @@ impl<H: Host> Verbs<H> {
 
     fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
         self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of the active networks.
+    pub(crate) fn active_networks(&self) -> Vec<String> {
+        self.active().iter().map(NetworkName::to_string).collect()
+    }
+
+    /// What the host's resolver is to know of an active network.
+    pub(crate) fn known_to_host(&self, network: &str) -> Option<Known> {
+        let registry = self.registry();
+        let (name, live) = registry.find_live(network).ok()?;
+        Some(Known {
+            bridge: live.desired.bridge.name.clone(),
+            leases: self.host.leases(name.as_str()),
+            ports: registry.ports(Some(name)).into_iter().cloned().collect(),
+        })
     }
 
     /// Every network.
@@ -110,6 +137,7 @@ impl<H: Host> Verbs<H> {
         self.save_definition(&network)?;
         let name = network.name.clone();
         self.registry_mut().defined(network);
+        self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
         reply(&self.registry(), &name, Vec::new())
     }
 
@@ -137,6 +165,7 @@ impl<H: Host> Verbs<H> {
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
         let Start { network, definition, mut desired, steps, notices } = start;
         let name = network.name.clone();
+        self.call_hooks(&network, Operation::Start).await?;
         if let Some(definition) = definition {
             self.save_definition(&definition)?;
             self.registry_mut().defined(definition);
@@ -158,6 +187,7 @@ impl<H: Host> Verbs<H> {
             Ok(done) => done,
             Err(failed) => {
                 self.after_failed_start(&name, &failed)?;
+                self.tell_hooks(&network, Operation::Stopped).await;
                 return Err(failed.error.into());
             }
         };
@@ -175,16 +205,22 @@ impl<H: Host> Verbs<H> {
             let undos = crate::plan::teardown(&record.journal, others);
             let left = apply::take_back(&self.host, &undos).await;
             self.settle(&name, &left)?;
+            self.tell_hooks(&network, Operation::Stopped).await;
             return Err(error.into());
         }
-        self.registry_mut().started(Live { network, desired, journal: record.journal });
-        if let Err(error) = self.sync_forwards().await {
+        self.registry_mut().started(Live { network: network.clone(), desired, journal: record.journal });
+        let mut result = self.sync_forwards().await;
+        if result.is_ok() {
+            result = self.call_hooks(&network, Operation::Started).await;
+        }
+        if let Err(error) = result {
             tracing::error!("network {name} not started: {error}");
             let stop = self.registry().stop(name.as_str())?;
             self.carry_out_stop(&stop).await?;
             return Err(error);
         }
         tracing::info!("network {name} started");
+        self.events.tell(lifecycle(name.as_str(), EventKind::Started));
         reply(&self.registry(), &name, notices)
     }
 
@@ -216,10 +252,11 @@ impl<H: Host> Verbs<H> {
 
     async fn carry_out_stop(&self, stop: &Stop) -> Result<(), VerbError> {
         let Stop { name, hand_over, undos, forget } = stop;
-        if let Some((heir, undo)) = hand_over {
+        for (heir, undo) in hand_over {
             self.registry_mut().inherit(heir, undo.clone());
             self.save_live(heir, Phase::Active)?;
         }
+        let network = self.registry().find_live(name.as_str())?.1.network.clone();
         self.save_live(name, Phase::Stopping)?;
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
@@ -232,6 +269,8 @@ impl<H: Host> Verbs<H> {
             self.forget(name).await?;
         }
         tracing::info!("network {name} stopped");
+        self.events.tell(lifecycle(name.as_str(), EventKind::Stopped));
+        self.tell_hooks(&network, Operation::Stopped).await;
         match left.into_iter().next() {
             None => Ok(()),
             Some(failure) => Err(failure.into()),
@@ -261,6 +300,7 @@ impl<H: Host> Verbs<H> {
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);
+        self.events.tell(lifecycle(name.as_str(), EventKind::Undefined));
         if !remains {
             self.forget(&name).await?;
         }

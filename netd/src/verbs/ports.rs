@@ -7,10 +7,11 @@ use netd_api::{AddressSource, Addresses, PortDetails, PortInfo, Ports};
 
 use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
+    hooks::HookPort,
     model::NetworkName,
     port::Port,
     registry::{
-        PortRequest,
+        PortRequest, PortSpec,
         ports::{leased, seen},
     },
 };
@@ -22,13 +23,27 @@ impl<H: Host> Verbs<H> {
     pub async fn add_port(&self, request: &PortRequest) -> Result<(netd_api::Port, Vec<OwnedFd>), VerbError> {
         let _turn = self.turn.lock().await;
         let spec = self.registry().add_port(request, random_mac)?;
-        let (port, queues) = self.host.open_port(&spec).await?;
-        // If it cannot be kept for the next daemon the descriptors are dropped here, and the tap with them.
-        self.store.save_port(&port)?;
+        self.call_port_hooks(&spec).await?;
+        let (port, queues) = match self.open_port(&spec).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let port = HookPort { guest: spec.guest.as_deref(), mac: spec.mac, bridge: &spec.bridge };
+                self.tell_port_hooks(spec.network.as_str(), port).await;
+                return Err(error);
+            }
+        };
         self.registry_mut().port_added(port.clone());
+        self.events.port_up(&port);
         self.publish_ports(&spec.network);
         tracing::info!("port {} of network {} for {}", port.interface, port.network, port.mac);
         Ok((view(&port), queues))
+    }
+
+    async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
+        let (port, queues) = self.host.open_port(spec).await?;
+        // If it cannot be kept for the next daemon the descriptors are dropped here, and the tap with them.
+        self.store.save_port(&port)?;
+        Ok((port, queues))
     }
 
     /// The ports of one network, or of all.
@@ -86,6 +101,8 @@ impl<H: Host> Verbs<H> {
                 tracing::error!("the guards of port {} stay: {error}", port.interface);
             }
             tracing::info!("port {} of network {} is gone", port.interface, port.network);
+            self.events.port_down(&port);
+            self.tell_port_gone(&port).await;
             networks.insert(port.network);
         }
         for name in networks.iter().filter_map(|name| name.parse::<NetworkName>().ok()) {

@@ -163,9 +163,9 @@ impl<H: Host> Verbs<H> {
                 let registry = self.registry();
                 (registry.others(&name), registry.hand_over(&name, &record.journal))
             }
-            Err(_) => (Others::default(), None),
+            Err(_) => (Others::default(), Vec::new()),
         };
-        if let Some((heir, undo)) = hand_over {
+        for (heir, undo) in hand_over {
             self.registry_mut().inherit(&heir, undo);
             if let Err(error) = self.save_live(&heir, Phase::Active) {
                 tracing::error!("network {}: {error}", record.name);
@@ -187,6 +187,7 @@ impl<H: Host> Verbs<H> {
     fn adopt_ports(&self, host: &HostState) -> Result<(), VerbError> {
         for port in self.store.load_ports()? {
             if self.is_ours(&port, host) {
+                self.events.know_port(&port);
                 self.registry_mut().port_added(port);
             } else {
                 self.registry_mut().unplugged(port.mac);

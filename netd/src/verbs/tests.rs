@@ -1,5 +1,7 @@
 //! The verbs on a host made of values and a disk that is real: killed anywhere, the next daemon ends in a clean state.
 
+mod events;
+mod hooks;
 mod random;
 
 use std::{path::Path, sync::Arc};
@@ -29,7 +31,7 @@ pub(super) fn daemon(fake: &Fake, directory: &TempDir) -> Option<Arc<Verbs<Fake>
 /// The same, on a host where it may not be able to start.
 fn start_daemon(fake: &Fake, directory: &TempDir) -> Option<Result<Arc<Verbs<Fake>>, VerbError>> {
     let (store, first) = Store::open(&directory.path().join("config"), &directory.path().join("runtime")).unwrap();
-    let verbs = Verbs::new(fake.clone(), store, Registry::new(Path::new("/etc/resolv.conf")));
+    let verbs = Verbs::new(fake.clone(), store, Registry::new(Path::new("/etc/resolv.conf")), Bus::default());
     Some(verbs.recover(first).now_or_never()?.map(|()| verbs))
 }
 

@@ -52,3 +52,8 @@ pub(crate) fn has_uuid(text: &str) -> bool {
 pub fn write(network: &Network) -> String {
     write::network(network)
 }
+
+/// A text as it stands in XML, in an element or an attribute.
+pub(crate) fn escape(text: &str) -> String {
+    write::Escaped(text).to_string()
+}

@@ -17,7 +17,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 122, 1);
 const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
 
 /// The type of a frame that no guard looks into: what an honest guest says so that it is heard behind its lies.
-const HONEST: u16 = 0x88b5;
+pub(crate) const HONEST: u16 = 0x88b5;
 
 fn info(space: &Space, key: &str) -> PortInfo {
     let mut found = space.call(async |client| client.get_ports(key).await).unwrap().ports;
@@ -25,12 +25,12 @@ fn info(space: &Space, key: &str) -> PortInfo {
     found.pop().unwrap()
 }
 
-fn dropped(space: &Space, guest: &Guest) -> Dropped {
+pub(crate) fn dropped(space: &Space, guest: &Guest) -> Dropped {
     info(space, &guest.port.interface).dropped.expect("a guarded port")
 }
 
 /// Says it and then the truth; whether anybody heard the first.
-fn is_heard(liar: &Guest, victim: &Guest, lie: &[u8]) -> bool {
+pub(crate) fn is_heard(liar: &Guest, victim: &Guest, lie: &[u8]) -> bool {
     victim.heard();
     liar.send(lie);
     liar.send(&ethernet(liar.mac, BROADCAST, HONEST, b"the truth"));

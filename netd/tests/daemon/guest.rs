@@ -40,10 +40,15 @@ impl Guest {
 
     pub(crate) fn plug_with(space: &Space, network: &str, guest: &str, guards: Option<bool>) -> Self {
         let request = PortRequest { network: network.into(), guest: Some(guest.into()), mac: None, queues: 1, guards };
+        Self::plug_request(space, request)
+    }
+
+    pub(crate) fn plug_request(space: &Space, request: PortRequest) -> Self {
+        let network = request.network.clone();
         let (port, mut fds): (Port, Vec<OwnedFd>) = space.call(async |client| client.add_port(request).await).unwrap();
         // A bridge without a port has no carrier, and with its first the kernel takes a moment to give it one: what the
         // host sends until then is lost.
-        let bridge = space.call(async |client| client.get_network(network).await).unwrap().network.bridge.unwrap();
+        let bridge = space.call(async |client| client.get_network(&network).await).unwrap().network.bridge.unwrap();
         wait_for("the bridge's carrier", || space.run(&format!("ip link show dev {bridge}")).contains("state UP"));
         let mac = port.mac.parse::<Mac>().unwrap().0;
         Guest { port, mac, address: Ipv4Addr::UNSPECIFIED, tap: File::from(fds.pop().unwrap()) }
@@ -160,12 +165,33 @@ fn ipv4(protocol: u8, source: Ipv4Addr, target: Ipv4Addr, payload: &[u8]) -> Vec
     [&header[..], payload].concat()
 }
 
-/// An IPv6 packet to all nodes.
+/// An IPv6 packet to all nodes, with the hop limit that NDP has.
 pub(crate) fn ipv6(from: [u8; 6], source: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
     let all_nodes = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let length = (payload.len() as u16).to_be_bytes();
     let packet = [&[0x60, 0, 0, 0, length[0], length[1], next, 255][..], &source, &all_nodes, payload].concat();
     ethernet(from, [0x33, 0x33, 0, 0, 0, 1], 0x86dd, &packet)
+}
+
+/// A neighbour solicitation (type 135) or advertisement (136) about `target`, with these options, to all nodes.
+pub(crate) fn neighbour(from: [u8; 6], source: [u8; 16], kind: u8, target: [u8; 16], options: &[u8]) -> Vec<u8> {
+    // An advertisement that overrides what was known before.
+    let flags = if kind == 136 { 0x20 } else { 0 };
+    let mut message = [&[kind, 0, 0, 0, flags, 0, 0, 0][..], &target, options].concat();
+    let mut sum = 58 + message.len() as u32;
+    let all_nodes = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    for pair in [&source[..], &all_nodes, &message].concat().chunks(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+    }
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv6(from, source, 58, &message)
+}
+
+/// The option of NDP that says a MAC: of the source (1) or the target (2).
+pub(crate) fn lladdr(kind: u8, mac: [u8; 6]) -> Vec<u8> {
+    [&[kind, 1][..], &mac].concat()
 }
 
 fn message(mac: [u8; 6], kind: u8, options: &[(u8, &[u8])]) -> Message {

@@ -2,8 +2,10 @@
 //! killed, and says what is wrong. Needs root, `ip` and `nft`; fails without.
 
 mod doctor;
+mod events;
 mod forwards;
 mod guards;
+mod guards6;
 mod guest;
 mod harness;
 

@@ -2,13 +2,13 @@
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::{
     cmsg_space, libc,
     sys::socket::{
@@ -40,7 +40,7 @@ pub(super) struct Origin {
 }
 
 /// The subnets the guests are on; another list may take its place at any time.
-pub(super) type Subnets = Arc<RwLock<Vec<Ipv4Net>>>;
+pub(super) type Subnets = Arc<RwLock<Vec<IpNet>>>;
 
 /// One address served over UDP. Bound to that address, so that is where replies come from.
 #[derive(Debug)]
@@ -128,13 +128,13 @@ impl UdpPort {
     /// socket have only an address of the host.
     fn is_host(&self, peer: IpAddr) -> bool {
         match peer {
-            IpAddr::V4(peer) if self.is_guest(peer) => false,
+            peer if self.is_guest(peer) => false,
             IpAddr::V6(peer) if peer.is_unicast_link_local() => false,
             peer => std::net::UdpSocket::bind((peer, 0)).is_ok(),
         }
     }
 
-    fn is_guest(&self, peer: Ipv4Addr) -> bool {
+    fn is_guest(&self, peer: IpAddr) -> bool {
         // Replaced whole, so never half changed.
         let subnets = self.subnets.read().unwrap_or_else(PoisonError::into_inner);
         subnets.iter().any(|subnet| subnet.contains(&peer))

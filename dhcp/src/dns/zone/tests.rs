@@ -198,6 +198,23 @@ fn reverse_names_of_a_public_subnet_of_any_length_stay_here() {
 }
 
 #[test]
+fn reverse_names_of_a_public_ipv6_subnet_of_any_length_stay_here() {
+    let zone = zone_with(|config| {
+        config.subnets =
+            ["2600:1:2:3::/64", "2600:9::/30", "2600:1:2:4:8000::/65"].map(|net| net.parse().unwrap()).into();
+    });
+    let ask_about = |address: &str| ask(&zone, &Name::reverse(address.parse().unwrap()).to_string(), rtype::PTR);
+    assert_eq!(ask_about("2600:1:2:3::7"), "nxdomain 3.0.0.0.2.0.0.0.1.0.0.0.0.0.6.2.ip6.arpa.");
+    assert_eq!(ask_about("2600:1:2:5::7"), "forward");
+    assert_eq!(ask_about("2600:a::7"), "nxdomain a.0.0.0.0.0.6.2.ip6.arpa.");
+    assert_eq!(ask_about("2600:c::7"), "forward");
+    assert_eq!(ask_about("2600:1:2:4:9::7"), "forward");
+    assert_eq!(ask_about("2600:1:2:4:9000::7"), "nxdomain 9.4.0.0.0.2.0.0.0.1.0.0.0.0.0.6.2.ip6.arpa.");
+    assert_eq!(ask(&zone, "3.0.0.0.2.0.0.0.1.0.0.0.0.0.6.2.ip6.arpa", rtype::NS), "ns");
+    assert_eq!(ask(&zone, "0.0.0.2.0.0.0.1.0.0.0.0.0.6.2.ip6.arpa", rtype::NS), "forward");
+}
+
+#[test]
 fn a_known_address_elsewhere_has_its_reverse_name() {
     assert_eq!(ask(&zone(), "5.114.0.203.in-addr.arpa", rtype::PTR), "www.shop.example.");
     assert_eq!(ask(&zone(), "5.114.0.203.in-addr.arpa", MX), "nodata 5.114.0.203.in-addr.arpa.");

@@ -3,13 +3,13 @@
 use std::{
     ffi::OsStr,
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::{Output, Stdio},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::process::Command;
 
 use super::{
@@ -27,9 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn sample() -> nat::Network {
     nat::Network {
         bridge: "netd-doctor".to_owned(),
-        mode: nat::Mode::Nat { dev: None, addresses: None, ports: (1024, 65535) },
-        subnets: vec![Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24)],
-        dns_redirect: Some(nat::DnsRedirect { addresses: vec![Ipv4Addr::new(192, 0, 2, 1)], port: 5353 }),
+        mode: nat::Mode::Nat { dev: None, addresses: None, ports: (1024, 65535), ipv6: true },
+        subnets: vec![
+            Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24).into(),
+            Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 64).into(),
+        ],
+        dns_redirect: Some(nat::DnsRedirect { addresses: vec![Ipv4Addr::new(192, 0, 2, 1).into()], port: 5353 }),
     }
 }
 

@@ -61,7 +61,8 @@ fn running() -> (Arc<Verbs<Fake>>, Fake, TempDir) {
     now(verbs.start("a")).unwrap();
     let request = PortRequest { network: "a".into(), guest: Some("vm1".into()), queues: 1, ..PortRequest::default() };
     now(verbs.add_port(&request)).unwrap();
-    fake.world().guarded.insert("a".into(), nat::guards::Sources::Leases);
+    let sources = verbs.registry().find_live("a").unwrap().1.desired.sources.clone();
+    fake.world().guarded.insert("a".into(), sources);
     (verbs, fake, directory)
 }
 

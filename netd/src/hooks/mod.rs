@@ -1,0 +1,127 @@
+//! Hooks in libvirt's calling convention: the user's programs that are told of networks and ports, and may refuse.
+//!
+//! ```text
+//! CONFIG/hooks/network, then CONFIG/hooks/network.d/* by name:   NAME OPERATION begin|end -   <hookData> on stdin
+//!
+//! start ──► (network is made) ──► started … port-created, port-deleted, updated … (network is taken down) ──► stopped
+//! ```
+//!
+//! `start`, `started` and `port-created` that fail undo what they were called about. The others are told after the fact.
+//! Here is what is said to them and what their failure means; `run` runs them.
+
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use run::Hooks;
+
+use crate::{model::MacAddr, xml::escape};
+
+/// What a hook is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A network is about to be made.
+    Start,
+    /// It is there.
+    Started,
+    /// It is gone.
+    Stopped,
+    /// A guest is about to be plugged in.
+    PortCreated,
+    /// It is gone.
+    PortDeleted,
+    /// A network was changed while active.
+    Updated,
+}
+
+impl Operation {
+    /// The second argument.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Start => "start",
+            Operation::Started => "started",
+            Operation::Stopped => "stopped",
+            Operation::PortCreated => "port-created",
+            Operation::PortDeleted => "port-deleted",
+            Operation::Updated => "updated",
+        }
+    }
+
+    /// The third argument.
+    pub fn sub_operation(self) -> &'static str {
+        match self {
+            Operation::Stopped => "end",
+            _ => "begin",
+        }
+    }
+}
+
+/// A port as hooks see it.
+#[derive(Clone, Copy, Debug)]
+pub struct HookPort<'a> {
+    /// The guest's name.
+    pub guest: Option<&'a str>,
+    /// The MAC of the guest's side.
+    pub mac: MacAddr,
+    /// The bridge it is on.
+    pub bridge: &'a str,
+}
+
+/// What a hook reads: the network's XML, and the port's where it is about one.
+pub fn input(network: &str, port: Option<HookPort<'_>>) -> String {
+    let port = port.map(|port| {
+        let owner = port.guest.map(|guest| format!("  <owner>\n    <name>{}</name>\n  </owner>\n", escape(guest)));
+        format!(
+            "<networkport>\n{}  <mac address='{}'/>\n  <plug type='network' bridge='{}'/>\n</networkport>\n",
+            owner.unwrap_or_default(),
+            port.mac,
+            escape(port.bridge),
+        )
+    });
+    format!("<hookData>\n{network}{}</hookData>\n", port.unwrap_or_default())
+}
+
+/// A hook that did not end well.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Hook script execution failed: internal error: Child process ({command}) {how}")]
+pub struct HookError {
+    /// Its path and arguments.
+    pub command: String,
+    /// How it ended, and what it said on stderr.
+    pub how: How,
+}
+
+/// How a hook ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum How {
+    /// With another exit status than 0.
+    #[error("unexpected exit status {status}: {stderr}")]
+    Status {
+        /// The status.
+        status: i32,
+        /// What it said.
+        stderr: String,
+    },
+    /// By a signal.
+    #[error("unexpected fatal signal {signal}: {stderr}")]
+    Signal {
+        /// Its number.
+        signal: i32,
+        /// What it said.
+        stderr: String,
+    },
+    /// It took too long and was killed.
+    #[error("did not end within {} seconds and was killed: {stderr}", patience.as_secs())]
+    TooLong {
+        /// How long it was given.
+        patience: Duration,
+        /// What it said.
+        stderr: String,
+    },
+    /// It could not be run.
+    #[error("could not be run: {0}")]
+    NotRun(String),
+}

@@ -1,0 +1,250 @@
+//! IPv6 on networks: guests with addresses of their own making or set by hand, the host, and the Internet.
+
+use std::{net::Ipv6Addr, os::fd::AsRawFd};
+
+use anyhow::{Context, Result, ensure};
+use netd_api::PortRequest;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
+};
+use tests::{
+    daemon::Daemon,
+    internet::{GATEWAY6, HOST6, Internet, PAGE, WEB, WEB_NAME, WEB6},
+    space::Space,
+    station::Station,
+    wait::{self, PATIENCE},
+};
+
+/// A network of both families with the IPv6 subnet fd00:N::/64.
+fn both(name: &str, bridge: &str, forward: &str, n: u8, more: &str) -> String {
+    format!(
+        "<network><name>{name}</name>{forward}<bridge name='{bridge}'/>
+  <ip address='192.168.{n}.1' prefix='24'><dhcp><range start='192.168.{n}.10' end='192.168.{n}.99'/></dhcp></ip>
+  <ip family='ipv6' address='fd00:{n}::1' prefix='64'/>
+{more}</network>\n"
+    )
+}
+
+/// A guest with a static address, as there is no router advertisement to make one of.
+fn plug(netd: &Daemon, network: &str, name: &str, address: &str, gateway: Option<&str>) -> Result<Station> {
+    let guest = Station::plug(netd, network, name)?;
+    guest.space.ip(&format!("address add {address}/64 dev eth0 nodad"))?;
+    if let Some(gateway) = gateway {
+        guest.space.ip(&format!("-6 route add default via {gateway} dev eth0"))?;
+    }
+    Ok(guest)
+}
+
+fn host_with_internet(name: &str) -> Result<(Daemon, Internet)> {
+    let host = Space::new(name)?;
+    let internet = Internet::connect(&host)?;
+    Ok((Daemon::on(host)?, internet))
+}
+
+fn sysctl(space: &Space, name: &str) -> Result<String> {
+    Ok(space.check("sysctl", &["-n", name])?.trim().to_owned())
+}
+
+#[test]
+fn a_guest_behind_nat66_is_seen_as_the_host_and_is_not_reached_from_outside() -> Result<()> {
+    let (mut netd, internet) = host_with_internet("nat66")?;
+    netd.create(&both("blue", "blue0", "<forward mode='nat'><nat ipv6='yes'/></forward>", 81, ""))?;
+    netd.create(&both("green", "green0", "<forward mode='nat'/>", 82, ""))?;
+    for name in ["blue0", "green0"] {
+        let settings = ["accept_ra", "autoconf", "disable_ipv6"];
+        for setting in settings {
+            assert_eq!(sysctl(&netd.host, &format!("net.ipv6.conf.{name}.{setting}"))?, "0", "{name} {setting}");
+        }
+    }
+    assert_eq!(sysctl(&netd.host, "net.ipv6.conf.all.forwarding")?, "1");
+    let guest = plug(&netd, "blue", "vm1", "fd00:81::5", Some("fd00:81::1"))?;
+    assert_eq!(guest.fetch(WEB6)?, PAGE);
+    let visit = internet.visits().pop().context("a visit")?;
+    assert_eq!(visit.source.ip(), HOST6);
+    assert!(visit.source.port() >= 1024, "{visit:?}");
+    assert!(guest.reaches(&GATEWAY6.to_string())?);
+
+    // Ways to the guests exist. Into the translated network only answers come; the other is routed.
+    let routed = plug(&netd, "green", "vm2", "fd00:82::5", Some("fd00:82::1"))?;
+    for n in [81, 82] {
+        internet.space.ip(&format!("-6 route add fd00:{n}::/64 via {HOST6}"))?;
+    }
+    let ping = |address: &str| {
+        Ok::<_, anyhow::Error>(internet.space.run("ping", &["-n", "-c1", "-W2", address])?.status.success())
+    };
+    assert!(!ping("fd00:81::5")?);
+    assert!(ping("fd00:82::5")?);
+    assert_eq!(routed.fetch(WEB6)?, PAGE);
+    assert_eq!(internet.visits().pop().context("a visit")?.source.ip().to_string(), "fd00:82::5");
+    assert_eq!(
+        {
+            routed.lease()?;
+            routed.fetch(WEB)?
+        },
+        PAGE,
+        "IPv4 beside it"
+    );
+    drop((guest, routed));
+    netd.finish()
+}
+
+#[test]
+fn guests_reach_each_other_and_nobody_takes_anothers_address() -> Result<()> {
+    let (mut netd, _internet) = host_with_internet("six")?;
+    netd.create(&both("blue", "blue0", "<forward mode='route'/>", 83, ""))?;
+    netd.create(&both("red", "red0", "", 84, ""))?;
+    let one = plug(&netd, "blue", "one", "fd00:83::a", Some("fd00:83::1"))?;
+    let two = plug(&netd, "blue", "two", "fd00:83::b", Some("fd00:83::1"))?;
+    let red = plug(&netd, "red", "red", "fd00:84::a", Some("fd00:84::1"))?;
+    assert!(one.reaches("fd00:83::b")? && two.reaches("fd00:83::a")? && one.reaches("fd00:83::1")?);
+    assert!(red.reaches("fd00:84::1")? && !red.reaches("fd00:83::a")? && !one.reaches("fd00:84::a")?);
+    // What the kernel makes of the MAC, and the bridge's own on the link.
+    let made = one.space.sh("ip -6 -o address show dev eth0 scope link | grep -o 'fe80:[^/]*'")?;
+    wait::until_true("the guest's own address", PATIENCE, || two.reaches(&format!("{}%eth0", made.trim())))?;
+    let bridge = netd.host.sh("ip -6 -o address show dev blue0 scope link | grep -o 'fe80:[^/]*'")?;
+    assert!(one.reaches(&format!("{}%eth0", bridge.trim()))?);
+
+    // Another's address, the host's, and one from nowhere.
+    for stolen in ["fd00:83::a", "fd00:83::1", "fd00:99::7"] {
+        two.space.ip(&format!("address add {stolen}/64 dev eth0 nodad"))?;
+        let victim = if stolen == "fd00:83::a" { "fd00:83::1" } else { "fd00:83::a" };
+        assert!(!two.space.run("ping", &["-n", "-c1", "-W1", "-I", stolen, victim])?.status.success(), "{stolen}");
+        two.space.ip(&format!("address del {stolen}/64 dev eth0"))?;
+    }
+    let told = netd.ok(&["port-info", "two"])?;
+    ensure!(!told.contains("IP 0,"), "{told}");
+    assert!(one.reaches("fd00:83::1")? && two.reaches("fd00:83::a")?);
+
+    // The guest goes, its address is free.
+    drop(one);
+    two.space.ip("address add fd00:83::a/64 dev eth0 nodad")?;
+    wait::until_true("the address to be free", PATIENCE, || {
+        Ok(two.space.run("ping", &["-n", "-c1", "-W1", "-I", "fd00:83::a", "fd00:83::1"])?.status.success())
+    })?;
+    drop((two, red));
+    netd.finish()
+}
+
+#[test]
+fn a_network_without_an_ipv6_address_of_the_host_has_it_among_guests_if_asked() -> Result<()> {
+    let mut netd = Daemon::new("among")?;
+    let network = |name: &str, bridge: &str, ipv6: &str| {
+        format!("<network {ipv6}><name>{name}</name><bridge name='{bridge}'/></network>")
+    };
+    netd.create(&network("with", "with0", "ipv6='yes'"))?;
+    netd.create(&network("without", "without0", ""))?;
+    for (name, expected) in [("with", true), ("without", false)] {
+        let one = plug(&netd, name, "one", "2001:db8:5::1", None)?;
+        let two = plug(&netd, name, "two", "2001:db8:5::2", None)?;
+        assert_eq!(one.reaches("2001:db8:5::2")?, expected, "{name}");
+        assert_eq!(sysctl(&netd.host, &format!("net.ipv6.conf.{name}0.disable_ipv6"))?, "1");
+        drop((one, two));
+    }
+    assert_eq!(sysctl(&netd.host, "net.ipv6.conf.all.forwarding")?, "0");
+    netd.finish()
+}
+
+#[test]
+fn dns_is_served_by_ipv6_and_has_ipv6_records() -> Result<()> {
+    let (mut netd, internet) = host_with_internet("dns6")?;
+    let more = "<dns><host ip='fd00:85::77'><hostname>printer</hostname></host></dns>\n";
+    netd.create(&both("blue", "blue0", "<forward mode='nat'/>", 85, more))?;
+    let guest = plug(&netd, "blue", "vm1", "fd00:85::5", Some("fd00:85::1"))?;
+    let dig = |question: &str| {
+        let answer = guest.space.sh(&format!("dig +short +tries=2 +time=2 @fd00:85::1 {question} || true"))?;
+        Ok::<_, anyhow::Error>(answer.trim().to_owned())
+    };
+    assert_eq!(dig("printer AAAA")?, "fd00:85::77");
+    assert_eq!(dig("-x fd00:85::77")?, "printer.");
+    assert_eq!(dig(WEB_NAME)?, WEB.to_string());
+    assert_eq!(dig(&format!("+tcp {WEB_NAME}"))?, WEB.to_string());
+    drop(guest);
+    netd.finish()?;
+    drop(internet);
+    Ok(())
+}
+
+#[test]
+fn static_routes_and_addresses_come_back_and_survive_a_restart() -> Result<()> {
+    let (mut netd, _internet) = host_with_internet("heal6")?;
+    let more = "<route family='ipv6' address='fd00:8600::' prefix='48' gateway='fd00:86::5'/>\n";
+    netd.create(&both("blue", "blue0", "<forward mode='route'/>", 86, more))?;
+    // A router has what is behind it to speak for.
+    let request =
+        PortRequest { network: "blue".into(), guest: Some("vm1".into()), mac: None, queues: 1, guards: Some(false) };
+    let guest = Station::plug_with(&netd, "vm1", request)?;
+    guest.space.ip("address add fd00:86::5/64 dev eth0 nodad")?;
+    guest.space.ip("address add fd00:8600::1/48 dev lo nodad")?;
+    let ping = |netd: &Daemon| {
+        Ok::<_, anyhow::Error>(netd.host.run("ping", &["-n", "-c1", "-W1", "fd00:8600::1"])?.status.success())
+    };
+    // The host asks for its source's address, which is the bridge's.
+    assert!(ping(&netd)?);
+    for disturbance in
+        ["address del fd00:86::1/64 dev blue0", "-6 route del fd00:8600::/48", "link set blue0 down", "link del blue0"]
+    {
+        netd.host.ip(disturbance)?;
+        wait::until_true(disturbance, PATIENCE, || ping(&netd))?;
+    }
+    netd.host.sh("sysctl -q -w net.ipv6.conf.blue0.disable_ipv6=1")?;
+    wait::until_true("IPv6 to be back", PATIENCE, || ping(&netd))?;
+    netd.kill()?;
+    netd.start()?;
+    assert!(ping(&netd)? && guest.reaches("fd00:86::1")?);
+    drop(guest);
+    netd.finish()
+}
+
+/// A router advertisement, sent to one host: there is a router, and nothing else (RFC 4861 §4.2).
+fn advertise(router: &Space, interface: &str, to: Ipv6Addr) -> Result<()> {
+    router.inside(|| {
+        let kind = SockProtocol::IcmpV6;
+        let raw = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, kind)?;
+        setsockopt(&raw, sockopt::Ipv6Ttl, &255)?;
+        let index = nix::net::if_::if_nametoindex(interface)?;
+        let to = SockaddrIn6::from(std::net::SocketAddrV6::new(to, 0, 0, index));
+        let message = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+        sendto(raw.as_raw_fd(), &message, &to, MsgFlags::empty())?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_host_whose_routes_come_from_router_advertisements_keeps_them_when_it_becomes_a_router() -> Result<()> {
+    let host = Space::new("ra")?;
+    let router = Space::new("router")?;
+    host.sh("sysctl -q -w net.ipv6.conf.default.accept_ra=1")?;
+    host.connect("uplink", &router, "eth0")?;
+    let local = |space: &Space, interface: &str| {
+        wait::until("a link-local address", PATIENCE, || {
+            let text = space.ip(&format!("-6 -o address show dev {interface} scope link -tentative"))?;
+            Ok(text.split_whitespace().nth(3).and_then(|net| net.split('/').next()?.parse::<Ipv6Addr>().ok()))
+        })
+    };
+    let (own, _) = (local(&host, "uplink")?, local(&router, "eth0")?);
+    let has_route = |host: &Space| Ok::<_, anyhow::Error>(host.ip("-6 route show default")?.contains("proto ra"));
+    wait::until_true("the route from the advertisement", PATIENCE, || {
+        advertise(&router, "eth0", own)?;
+        has_route(&host)
+    })?;
+    let mut netd = Daemon::on(host)?;
+    let text = netd.ok(&["net-create", &netd.file("a.xml", &both("a", "a0", "<forward mode='route'/>", 87, ""))?])?;
+    ensure!(netd.log().matches("net.ipv6.conf.uplink.accept_ra is 2").count() == 1, "{text}{}", netd.log());
+    assert_eq!(sysctl(&netd.host, "net.ipv6.conf.uplink.accept_ra")?, "2");
+    assert!(has_route(&netd.host)?);
+    // New ones count, too.
+    netd.host.ip("-6 route del default")?;
+    wait::until_true("the route from the advertisement", PATIENCE, || {
+        advertise(&router, "eth0", own)?;
+        has_route(&netd.host)
+    })?;
+    // The second network changes nothing and says nothing; with the last of them all is as it was.
+    netd.create(&both("b", "b0", "<forward mode='route'/>", 88, ""))?;
+    assert_eq!(netd.log().matches("accept_ra is 2").count(), 1, "{}", netd.log());
+    netd.ok(&["net-destroy", "a"])?;
+    assert_eq!(sysctl(&netd.host, "net.ipv6.conf.uplink.accept_ra")?, "2");
+    netd.ok(&["net-destroy", "b"])?;
+    assert_eq!(sysctl(&netd.host, "net.ipv6.conf.uplink.accept_ra")?, "1");
+    assert_eq!(sysctl(&netd.host, "net.ipv6.conf.all.forwarding")?, "0");
+    netd.stop()
+}
