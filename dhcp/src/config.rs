@@ -75,6 +75,19 @@ pub struct Dhcp4Config {
     pub mtu: Option<u16>,
     /// Static routes (option 121), without the default route: the server adds it (RFC 3442).
     pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// Options set by hand, in place of what would be said; the last with a code counts.
+    pub options: Vec<Option4>,
+}
+
+/// An option set by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Option4 {
+    /// Its code.
+    pub code: u8,
+    /// Its bytes; without any it is never sent.
+    pub value: Vec<u8>,
+    /// Sent to clients that did not ask for it too.
+    pub force: bool,
 }
 
 /// A pool.
@@ -126,21 +139,57 @@ pub struct PortName {
     pub guest: Option<String>,
 }
 
-/// DNS on one network.
+/// An SRV record (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsService {
+    /// Its whole name: `_ldap._tcp.lab.example`.
+    pub name: String,
+    /// Who serves it; nobody if absent.
+    pub target: Option<String>,
+    /// The target's port.
+    pub port: u16,
+    /// Lower is tried first.
+    pub priority: u16,
+    /// Share among targets of equal priority.
+    pub weight: u16,
+}
+
+/// A resolver to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsForwarder {
+    /// For names in this domain only; for every name if absent.
+    pub domain: Option<String>,
+    /// The resolver; the host's own if absent.
+    pub address: Option<IpAddr>,
+    /// Its port; 53 if absent.
+    pub port: Option<u16>,
+}
+
+/// DNS on one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsConfig {
     /// The host's addresses on the bridge; port 53 of each is served.
     pub listen: Vec<IpAddr>,
     /// The subnets whose reverse zones we answer for.
     pub subnets: Vec<IpNet>,
+    /// Networks whose reverse names are asked of an upstream where we know nothing, even if they are private ones.
+    pub reverse_upstream: Vec<IpNet>,
     /// The domain guests' names are in, besides being known by their first label.
     pub domain: Option<String>,
     /// Never ask an upstream for names in `domain`.
     pub local_only: bool,
     /// Fixed records.
     pub hosts: Vec<(IpAddr, Vec<String>)>,
+    /// Fixed TXT records: a name and its text, of any length.
+    pub texts: Vec<(String, String)>,
+    /// Fixed SRV records.
+    pub services: Vec<DnsService>,
+    /// Ask upstream resolvers for names without a dot too.
+    pub forward_plain_names: bool,
     /// Ask upstream resolvers for the rest; false on isolated networks (no tunnel out by DNS).
     pub forward: bool,
+    /// Resolvers in place of the host's, or for a domain; asked on isolated networks too.
+    pub forwarders: Vec<DnsForwarder>,
     /// Where upstream resolvers are listed, usually `/etc/resolv.conf`; watched.
     pub resolv_conf: PathBuf,
 }

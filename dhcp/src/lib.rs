@@ -20,6 +20,7 @@ mod ports;
 mod report;
 mod row;
 mod service;
+mod stats;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -27,4 +28,5 @@ pub mod v4;
 mod watch;
 
 pub use service::{Error, Lease, Services, Started};
+pub use stats::{BOUNDS, Counts, Latency};
 pub use watch::{LeaseChange, LeaseKind, LeaseWatch};

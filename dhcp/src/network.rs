@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::{dns::Names, engine::Engine, moment::Moment, watch::LeaseWatch};
+use crate::{dns::Names, engine::Engine, moment::Moment, stats::Stats, watch::LeaseWatch};
 
 /// One network, served or not.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Network {
     pub(crate) name: Arc<str>,
     engine: Mutex<Engine>,
     names: watch::Sender<Arc<Names>>,
+    /// What its servers have done.
+    pub(crate) stats: Arc<Stats>,
     watch: Option<Arc<dyn LeaseWatch>>,
     /// Held from reading what changed until it was told, so that changes are told in their order.
     telling: tokio::sync::Mutex<()>,
@@ -25,6 +27,7 @@ impl Network {
             name: name.into(),
             engine: Mutex::new(engine),
             names: watch::Sender::default(),
+            stats: Arc::default(),
             watch,
             telling: tokio::sync::Mutex::default(),
         }

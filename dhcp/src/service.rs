@@ -19,6 +19,7 @@ use crate::{
     io::{self, clock},
     network::Network,
     row::{Row, Write},
+    stats::Counts,
     store::{Job, Store, WriteFailed},
     v4::policy::Policy,
     watch::LeaseWatch,
@@ -191,7 +192,7 @@ impl Services {
 
         let dns = match dns {
             Some(dns) => Some(
-                dns::serve(dns, &bridge, site.network.names())
+                dns::serve(dns, &bridge, site.network.names(), site.network.stats.clone())
                     .await
                     .map_err(|cause| Error::Dns { network: name.clone(), cause })?,
             ),
@@ -240,7 +241,9 @@ impl Services {
         let serves_dns = dns.is_some();
         let served = match (&mut running.dns, dns) {
             (Some(service), Some(dns)) => service.reconfigure(dns).await.map(|()| None),
-            (None, Some(dns)) => dns::serve(dns, &bridge, site.network.names()).await.map(Some),
+            (None, Some(dns)) => {
+                dns::serve(dns, &bridge, site.network.names(), site.network.stats.clone()).await.map(Some)
+            }
             (_, None) => Ok(None),
         };
         let new_dns = match served {
@@ -311,6 +314,11 @@ impl Services {
         let Some(site) = self.known(network) else { return Vec::new() };
         let rows = site.network.engine().leases(clock::now());
         rows.into_iter().map(Lease::from).collect()
+    }
+
+    /// What the servers of one network have done since this process started; none if it never had any.
+    pub fn counts(&self, network: &str) -> Option<Counts> {
+        Some(self.known(network)?.network.stats.read())
     }
 
     /// Drops every lease and port name of one network, which has been undefined. On an error nothing is dropped.

@@ -106,11 +106,8 @@ fn dhcp_and_dns_are_turned_on_and_off_each_without_the_other_noticing() {
         let dns = DnsConfig {
             listen: vec![SERVER.into()],
             subnets: vec!["192.168.122.0/24".parse().unwrap()],
-            domain: None,
-            local_only: false,
-            hosts: Vec::new(),
-            forward: false,
             resolv_conf: directory.path().join("resolv.conf"),
+            ..DnsConfig::default()
         };
         let with_dns = NetworkConfig { dns: Some(dns.clone()), ..config() };
         assert_eq!(services.reconfigure(with_dns).await.unwrap(), Started { dns_port: Some(53) });

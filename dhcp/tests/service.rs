@@ -239,9 +239,8 @@ fn dns_knows_a_guest_by_its_port_and_by_its_own_name_as_soon_as_it_has_its_ack()
             subnets: vec!["192.168.122.0/24".parse().unwrap()],
             domain: Some("lab.test".into()),
             local_only: true,
-            hosts: Vec::new(),
-            forward: false,
             resolv_conf: directory.path().join("resolv.conf"),
+            ..DnsConfig::default()
         });
         let services = Services::open(&directory.path().join("leases.db")).await.unwrap();
         let guest = Guest::new(1);

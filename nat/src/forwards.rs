@@ -13,38 +13,83 @@
 //! where there are several targets, the rules of that forward).
 //!
 //! Connections from 127.0.0.1 need `route_localnet` on the bridge, which the caller sets; it would let guests send to
-//! 127.0.0.1 of the host, so the chain `forward_martians` drops what comes from a bridge with such an address.
+//! 127.0.0.1 of the host, so the chain `forward_martians` drops what comes from a bridge with such an address. There is
+//! no such setting for ::1: the kernel takes no answer to it from any interface but `lo` (`rt6_need_strict`), so what is
+//! asked of ::1 stays with the host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::ruleset::TABLE;
 
 /// Called from the chain `forward` before anything else; always there, empty without forwards.
-pub(crate) const FORWARDED: &str = "forwarded";
+pub(crate) const FORWARDED: [&str; 2] = ["forwarded", "forwarded6"];
+
+/// What a forward is of. One leads from a family to the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    /// `forward_in`, `forward6_in`.
+    fn name(self, rest: &str) -> String {
+        format!("{}_{rest}", if self == Family::V4 { "forward" } else { "forward6" })
+    }
+
+    fn forwarded(self) -> &'static str {
+        if self == Family::V4 { FORWARDED[0] } else { FORWARDED[1] }
+    }
+
+    /// What its header is called, in expressions and in `dnat`.
+    fn header(self) -> &'static str {
+        if self == Family::V4 { "ip" } else { "ip6" }
+    }
+
+    /// Its name to `meta nfproto`.
+    fn protocol(self) -> &'static str {
+        if self == Family::V4 { "ipv4" } else { "ipv6" }
+    }
+
+    /// Nobody can send to the host's ::1 from outside.
+    fn hooks(self) -> impl Iterator<Item = Hook> {
+        HOOKS.into_iter().filter(move |(name, ..)| self == Family::V4 || *name != "martians")
+    }
+
+    fn address_type(self) -> &'static str {
+        if self == Family::V4 { "ipv4_addr" } else { "ipv6_addr" }
+    }
+}
 
 /// A port forward with everything looked up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Forward {
     /// What is forwarded.
     pub protocol: Protocol,
-    /// The one address of the host it is for; every one if absent.
-    pub address: Option<Ipv4Addr>,
+    /// The one address of the host it is for; every IPv4 one if absent, every IPv6 one if `::`.
+    pub address: Option<IpAddr>,
     /// The host's ports, first and last.
     pub ports: (u16, u16),
     /// The bridge of the network the targets are on.
     pub bridge: String,
     /// The subnets of that network.
-    pub subnets: Vec<Ipv4Net>,
-    /// Addresses, each with the port that stands for the first of `ports`. Connections go to one after the other; to
+    pub subnets: Vec<IpNet>,
+    /// Addresses of the same family, each with the port that stands for the first of `ports`. Connections go to one after the other; to
     /// none they are rejected.
-    pub targets: Vec<(Ipv4Addr, u16)>,
+    pub targets: Vec<(IpAddr, u16)>,
 }
 
 /// What can be forwarded.
@@ -69,7 +114,7 @@ impl Protocol {
 /// What a packet is looked up by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     protocol: Protocol,
     port: u16,
 }
@@ -78,53 +123,67 @@ struct Key {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Element {
     Bridge(String),
-    Inside(String, Ipv4Net),
-    Target(Ipv4Addr, Protocol, u16),
+    Inside(String, IpNet),
+    Target(IpAddr, Protocol, u16),
     Waiting(Key),
-    Address(Key, Ipv4Addr),
+    Address(Key, IpAddr),
     Port(Key, u16),
     Round(Key, String),
 }
 
 /// Bridges with the subnets on them: the one set with prefixes in it.
-const INSIDE: &str = "forward_inside";
+const INSIDE: &str = "inside";
+
+/// Stands for `ipv4_addr` or `ipv6_addr` in [`SETS`].
+const ADDRESS: &str = "address";
 
 /// Sets and maps: name, key, and what a map leads to. Those whose name ends in `_at` are for one address of the host.
 const SETS: [(&str, &[&str], Option<&str>); 11] = [
-    ("forward_bridges", &["ifname"], None),
-    (INSIDE, &["ifname", "ipv4_addr"], None),
-    ("forward_targets", &["ipv4_addr", "inet_proto", "inet_service"], None),
-    ("forward_waiting", &["inet_proto", "inet_service"], None),
-    ("forward_waiting_at", &["ipv4_addr", "inet_proto", "inet_service"], None),
-    ("forward_address", &["inet_proto", "inet_service"], Some("ipv4_addr")),
-    ("forward_address_at", &["ipv4_addr", "inet_proto", "inet_service"], Some("ipv4_addr")),
-    ("forward_port", &["inet_proto", "inet_service"], Some("inet_service")),
-    ("forward_port_at", &["ipv4_addr", "inet_proto", "inet_service"], Some("inet_service")),
-    ("forward_round", &["inet_proto", "inet_service"], Some("verdict")),
-    ("forward_round_at", &["ipv4_addr", "inet_proto", "inet_service"], Some("verdict")),
+    ("bridges", &["ifname"], None),
+    (INSIDE, &["ifname", ADDRESS], None),
+    ("targets", &[ADDRESS, "inet_proto", "inet_service"], None),
+    ("waiting", &["inet_proto", "inet_service"], None),
+    ("waiting_at", &[ADDRESS, "inet_proto", "inet_service"], None),
+    ("address", &["inet_proto", "inet_service"], Some(ADDRESS)),
+    ("address_at", &[ADDRESS, "inet_proto", "inet_service"], Some(ADDRESS)),
+    ("port", &["inet_proto", "inet_service"], Some("inet_service")),
+    ("port_at", &[ADDRESS, "inet_proto", "inet_service"], Some("inet_service")),
+    ("round", &["inet_proto", "inet_service"], Some("verdict")),
+    ("round_at", &[ADDRESS, "inet_proto", "inet_service"], Some("verdict")),
 ];
 
-/// Base chains: name, type, hook, priority. Before `ruleset`'s source translation, after its DNS redirect.
-const HOOKS: [(&str, &str, &str, i32); 5] = [
-    ("forward_martians", "filter", "prerouting", -300),
-    ("forward_in", "nat", "prerouting", -99),
-    ("forward_own", "nat", "output", -100),
-    ("forward_refuse", "filter", "input", 0),
-    ("forward_back", "nat", "postrouting", 99),
+/// A base chain: name, type, hook, priority.
+type Hook = (&'static str, &'static str, &'static str, i32);
+
+/// Base chains. Before `ruleset`'s source translation, after its DNS redirect.
+const HOOKS: [Hook; 5] = [
+    ("martians", "filter", "prerouting", -300),
+    ("in", "nat", "prerouting", -99),
+    ("own", "nat", "output", -100),
+    ("refuse", "filter", "input", 0),
+    ("back", "nat", "postrouting", 99),
 ];
 
 /// Chains that others jump to.
-const CHAINS: [&str; 3] = ["forward_dnat", "forward_enter", "forward_reject"];
+const CHAINS: [&str; 3] = ["dnat", "enter", "reject"];
 
 /// The commands that turn the forwards `before` into those `after`, in a table that has the former exactly.
 pub(crate) fn change(before: &[Forward], after: &[Forward]) -> Vec<Value> {
+    Family::ALL.into_iter().flat_map(|family| change_of(family, before, after)).collect()
+}
+
+fn change_of(family: Family, before: &[Forward], after: &[Forward]) -> Vec<Value> {
+    let of_family = |forwards: &[Forward]| -> Vec<Forward> {
+        forwards.iter().filter(|forward| forward.family() == family).cloned().collect()
+    };
+    let (before, after) = (of_family(before), of_family(after));
     let mut commands = Vec::new();
     if before.is_empty() && !after.is_empty() {
-        commands.extend(base());
+        commands.extend(base(family));
     }
-    let (old, new) = (elements(before), elements(after));
-    commands.extend(element_commands("delete", old.difference(&new)));
-    let (old_rounds, new_rounds) = (rounds(before), rounds(after));
+    let (old, new) = (elements(&before), elements(&after));
+    commands.extend(element_commands(family, "delete", old.difference(&new)));
+    let (old_rounds, new_rounds) = (rounds(&before), rounds(&after));
     for name in old_rounds.keys().filter(|name| !new_rounds.contains_key(*name)) {
         commands.push(command("flush", "chain", chain(name)));
         commands.push(command("delete", "chain", chain(name)));
@@ -134,9 +193,9 @@ pub(crate) fn change(before: &[Forward], after: &[Forward]) -> Vec<Value> {
         commands.push(command("flush", "chain", chain(name)));
         commands.extend(round_rules(forward).map(|statements| rule(name, statements)));
     }
-    commands.extend(element_commands("add", new.difference(&old)));
+    commands.extend(element_commands(family, "add", new.difference(&old)));
     if after.is_empty() && !before.is_empty() {
-        commands.extend(without_base());
+        commands.extend(without_base(family));
     }
     commands
 }
@@ -146,10 +205,12 @@ fn elements(forwards: &[Forward]) -> BTreeSet<Element> {
     let mut elements = BTreeSet::new();
     for forward in forwards {
         elements.insert(Element::Bridge(forward.bridge.clone()));
-        elements.extend(forward.subnets.iter().map(|subnet| Element::Inside(forward.bridge.clone(), subnet.trunc())));
+        let subnets = forward.subnets.iter().filter(|subnet| Family::of(subnet.addr()) == forward.family());
+        elements.extend(subnets.map(|subnet| Element::Inside(forward.bridge.clone(), subnet.trunc())));
         let (first, last) = forward.ports;
         for port in first..=last {
-            let key = Key { address: forward.address, protocol: forward.protocol, port };
+            let address = forward.address.filter(|address| !address.is_unspecified());
+            let key = Key { address, protocol: forward.protocol, port };
             let target = |first_target: u16| first_target.saturating_add(port - first);
             for (address, first_target) in &forward.targets {
                 elements.insert(Element::Target(*address, forward.protocol, target(*first_target)));
@@ -173,10 +234,16 @@ fn rounds(forwards: &[Forward]) -> BTreeMap<String, &Forward> {
 }
 
 impl Forward {
+    fn family(&self) -> Family {
+        self.address.map_or(Family::V4, Family::of)
+    }
+
     fn round(&self) -> String {
         let (first, last) = self.ports;
-        let address = self.address.map(|address| format!("_{address}")).unwrap_or_default();
-        format!("round_{}_{first}-{last}{address}", self.protocol.name())
+        let address = self.address.filter(|address| *address != IpAddr::from(Ipv6Addr::UNSPECIFIED));
+        let address = address.map(|address| format!("_{address}").replace(':', "_")).unwrap_or_default();
+        let round = if self.family() == Family::V4 { "round" } else { "round6" };
+        format!("{round}_{}_{first}-{last}{address}", self.protocol.name())
     }
 }
 
@@ -197,52 +264,61 @@ fn round_rules(forward: &Forward) -> impl Iterator<Item = Value> + '_ {
                 (first..=last).map(|port| json!([port, first_target.saturating_add(port - first)])).collect();
             json!({ "map": { "key": th("dport"), "data": { "set": pairs } } })
         };
-        statements.push(json!({ "dnat": { "family": "ip", "addr": address, "port": port } }));
+        statements.push(json!({ "dnat": { "family": forward.family().header(), "addr": address, "port": port } }));
         Value::Array(statements)
     })
 }
 
 /// Everything that does not depend on which forwards there are.
-fn base() -> Vec<Value> {
+fn base(family: Family) -> Vec<Value> {
     let mut commands = Vec::new();
+    let kind = |kind: &'static str| if kind == ADDRESS { family.address_type() } else { kind };
     for (name, key, leads_to) in SETS {
-        let key = if let [key] = key { json!(key) } else { json!(key) };
-        let mut set = json!({ "family": "inet", "table": TABLE, "name": name, "type": key });
+        let key: Vec<&str> = key.iter().map(|part| kind(part)).collect();
+        let key = if let [key] = key.as_slice() { json!(key) } else { json!(key) };
+        let mut set = json!({ "family": "inet", "table": TABLE, "name": family.name(name), "type": key });
         if name == INSIDE {
             set["flags"] = json!(["interval"]);
         }
         if let Some(leads_to) = leads_to {
-            set["map"] = json!(leads_to);
+            set["map"] = json!(kind(leads_to));
         }
         commands.push(command("add", if leads_to.is_some() { "map" } else { "set" }, set));
     }
     for name in CHAINS {
-        commands.push(command("add", "chain", chain(name)));
+        commands.push(command("add", "chain", chain(&family.name(name))));
     }
-    for (name, kind, hook, priority) in HOOKS {
-        let mut chain = chain(name);
+    for (name, kind, hook, priority) in family.hooks() {
+        let mut chain = chain(&family.name(name));
         chain["type"] = json!(kind);
         chain["hook"] = json!(hook);
         chain["prio"] = json!(priority);
         chain["policy"] = json!("accept");
         commands.push(command("add", "chain", chain));
     }
-    commands.extend(base_rules().into_iter().map(|(chain, statements)| rule(chain, Value::Array(statements))));
+    commands.extend(base_rules(family).into_iter().map(|(chain, statements)| {
+        let chain = if chain == FORWARDED[0] { family.forwarded().to_owned() } else { family.name(chain) };
+        rule(&chain, Value::Array(statements))
+    }));
     commands
 }
 
-fn base_rules() -> Vec<(&'static str, Vec<Value>)> {
-    let from_guests = is(meta("iifname"), json!("@forward_bridges"));
-    let to_guests = is(meta("oifname"), json!("@forward_bridges"));
+/// Rules by chain, whose names are without the family's prefix.
+fn base_rules(family: Family) -> Vec<(&'static str, Vec<Value>)> {
+    let set = |name: &str| json!(format!("@{}", family.name(name)));
+    let ip = |field: &str| ip(family, field);
+    let key = |at: bool| key(family, at);
+    let from_guests = is(meta("iifname"), set("bridges"));
+    let to_guests = is(meta("oifname"), set("bridges"));
     let loopback = json!({ "prefix": { "addr": "127.0.0.0", "len": 8 } });
     let translated = json!({ "match": { "op": "in", "left": { "ct": { "key": "status" } }, "right": "dnat" } });
     let direction = |way: &str| is(json!({ "ct": { "key": "direction" } }), json!(way));
     let local = |end: &str| is(json!({ "fib": { "result": "type", "flags": [end] } }), json!("local"));
-    let to_the_host = || [is(meta("nfproto"), json!("ipv4")), local("daddr")];
-    let jump = |way: &str, target: &str| json!({ way: { "target": target } });
+    let to_the_host = || [is(meta("nfproto"), json!(family.protocol())), local("daddr")];
+    let jump = |way: &str, target: &str| json!({ way: { "target": family.name(target) } });
     let target = |end: &str, port: &str| {
         let key = json!({ "concat": [ip(end), meta("l4proto"), th(port)] });
-        is(key, json!("@forward_targets"))
+        is(key, set("targets"))
     };
     // What guests ask of their gateway's DNS server stays with it, whatever is forwarded.
     let guests_dns = || {
@@ -252,105 +328,116 @@ fn base_rules() -> Vec<(&'static str, Vec<Value>)> {
         with(is_ours, [json!({ "return": null })])
     };
     // So does what the host asks of a server on another loopback address, such as a resolver's 127.0.0.53.
-    let other_loopback = || {
-        let not_the_usual = json!({ "match": { "op": "!=", "left": ip("daddr"), "right": "127.0.0.1" } });
-        vec![is(ip("daddr"), loopback.clone()), not_the_usual, json!({ "return": null })]
+    // Nobody is forwarded from ::1; and a neighbour on a link, which knows the host by an address of that link only, is
+    // not one of a guest's on another.
+    let not_forwarded = || match family {
+        Family::V4 => {
+            let not_the_usual = json!({ "match": { "op": "!=", "left": ip("daddr"), "right": "127.0.0.1" } });
+            vec![is(ip("daddr"), loopback.clone()), not_the_usual, json!({ "return": null })]
+        }
+        Family::V6 => {
+            let on_the_link = json!({ "prefix": { "addr": "fe80::", "len": 10 } });
+            vec![is(ip("daddr"), json!({ "set": ["::1", on_the_link] })), json!({ "return": null })]
+        }
     };
     let new = json!({ "match": { "op": "in", "left": { "ct": { "key": "state" } }, "right": "new" } });
-    let waiting = |at: bool| {
-        let set = if at { "@forward_waiting_at" } else { "@forward_waiting" };
-        vec![is(key(at), json!(set)), jump("goto", "forward_reject")]
-    };
+    let waiting = |at: bool| vec![is(key(at), set(if at { "waiting_at" } else { "waiting" })), jump("goto", "reject")];
     let round = |at: bool| {
-        let map = if at { "@forward_round_at" } else { "@forward_round" };
+        let map = set(if at { "round_at" } else { "round" });
         vec![json!({ "vmap": { "key": key(at), "data": map } })]
     };
     // Not by the interface it came in by: br_netfilter hides that.
     let inside = json!({ "concat": [meta("oifname"), ip("saddr")] });
-    vec![
-        ("forward_martians", vec![from_guests.clone(), is(ip("daddr"), loopback.clone()), json!({ "drop": null })]),
-        ("forward_martians", vec![from_guests.clone(), is(ip("saddr"), loopback.clone()), json!({ "drop": null })]),
-        ("forward_in", guests_dns()),
-        ("forward_in", with(to_the_host().into(), [jump("jump", "forward_dnat")])),
-        ("forward_own", other_loopback()),
-        ("forward_own", with(to_the_host().into(), [jump("jump", "forward_dnat")])),
-        ("forward_dnat", dnat(true)),
-        ("forward_dnat", round(true)),
-        ("forward_dnat", dnat(false)),
-        ("forward_dnat", round(false)),
-        ("forward_refuse", guests_dns()),
-        ("forward_refuse", other_loopback()),
-        ("forward_refuse", with(with(vec![new.clone()], to_the_host()), waiting(true))),
-        ("forward_refuse", with(with(vec![new], to_the_host()), waiting(false))),
-        ("forward_reject", vec![is(meta("l4proto"), json!("tcp")), json!({ "reject": { "type": "tcp reset" } })]),
-        ("forward_reject", vec![json!({ "reject": { "type": "icmpx", "expr": "port-unreachable" } })]),
-        ("forward_back", vec![translated.clone(), to_guests, local("saddr"), json!({ "masquerade": null })]),
-        ("forward_back", vec![translated.clone(), is(inside, json!("@forward_inside")), json!({ "masquerade": null })]),
-        (FORWARDED, vec![translated.clone(), direction("reply"), target("saddr", "sport"), json!({ "accept": null })]),
-        (FORWARDED, vec![translated, direction("original"), target("daddr", "dport"), jump("goto", "forward_enter")]),
+    let martian = |end: &str| vec![from_guests.clone(), is(ip(end), loopback.clone()), json!({ "drop": null })];
+    let mut rules = match family {
+        Family::V4 => vec![("martians", martian("daddr")), ("martians", martian("saddr"))],
+        // The kernel takes no ::1 from outside anyway; what is to an address of one link stays there.
+        Family::V6 => vec![("in", not_forwarded())],
+    };
+    rules.extend([
+        ("in", guests_dns()),
+        ("in", with(to_the_host().into(), [jump("jump", "dnat")])),
+        ("own", not_forwarded()),
+        ("own", with(to_the_host().into(), [jump("jump", "dnat")])),
+        ("dnat", dnat(family, true)),
+        ("dnat", round(true)),
+        ("dnat", dnat(family, false)),
+        ("dnat", round(false)),
+        ("refuse", guests_dns()),
+        ("refuse", not_forwarded()),
+        ("refuse", with(with(vec![new.clone()], to_the_host()), waiting(true))),
+        ("refuse", with(with(vec![new], to_the_host()), waiting(false))),
+        ("reject", vec![is(meta("l4proto"), json!("tcp")), json!({ "reject": { "type": "tcp reset" } })]),
+        ("reject", vec![json!({ "reject": { "type": "icmpx", "expr": "port-unreachable" } })]),
+        ("back", vec![translated.clone(), to_guests, local("saddr"), json!({ "masquerade": null })]),
+        ("back", vec![translated.clone(), is(inside, set(INSIDE)), json!({ "masquerade": null })]),
+        (
+            FORWARDED[0],
+            vec![translated.clone(), direction("reply"), target("saddr", "sport"), json!({ "accept": null })],
+        ),
+        (FORWARDED[0], vec![translated, direction("original"), target("daddr", "dport"), jump("goto", "enter")]),
         // A client that is a guest itself may come if it may leave its own network.
-        ("forward_enter", vec![json!({ "vmap": { "key": meta("iifname"), "data": "@forward_from" } })]),
-        ("forward_enter", vec![json!({ "accept": null })]),
-    ]
+        ("enter", vec![json!({ "vmap": { "key": meta("iifname"), "data": "@forward_from" } })]),
+        ("enter", vec![json!({ "accept": null })]),
+    ]);
+    rules
 }
 
 /// To the address and the port that two maps give for one key: `nft` up to 1.0.6 reads no map that gives both.
-fn dnat(at: bool) -> Vec<Value> {
+fn dnat(family: Family, at: bool) -> Vec<Value> {
     let look_up = |map: &str| {
-        let data = format!("@forward_{map}{}", if at { "_at" } else { "" });
-        json!({ "map": { "key": key(at), "data": data } })
+        let data = format!("@{}{}", family.name(map), if at { "_at" } else { "" });
+        json!({ "map": { "key": key(family, at), "data": data } })
     };
-    let to = json!({ "family": "ip", "addr": look_up("address"), "port": look_up("port") });
+    let to = json!({ "family": family.header(), "addr": look_up("address"), "port": look_up("port") });
     vec![transport(), json!({ "dnat": to })]
 }
 
 /// Takes away all that [`base`] makes.
-fn without_base() -> Vec<Value> {
-    let mut commands = vec![command("flush", "chain", chain(FORWARDED))];
-    let chains = || HOOKS.iter().map(|(name, ..)| *name).chain(CHAINS);
-    commands.extend(chains().map(|name| command("flush", "chain", chain(name))));
-    commands.extend(chains().map(|name| command("delete", "chain", chain(name))));
+fn without_base(family: Family) -> Vec<Value> {
+    let mut commands = vec![command("flush", "chain", chain(family.forwarded()))];
+    let chains = || family.hooks().map(|(name, ..)| name).chain(CHAINS).map(|name| family.name(name));
+    commands.extend(chains().map(|name| command("flush", "chain", chain(&name))));
+    commands.extend(chains().map(|name| command("delete", "chain", chain(&name))));
     for (name, _, leads_to) in SETS {
-        let set = json!({ "family": "inet", "table": TABLE, "name": name });
+        let set = json!({ "family": "inet", "table": TABLE, "name": family.name(name) });
         commands.push(command("delete", if leads_to.is_some() { "map" } else { "set" }, set));
     }
     commands
 }
 
 /// One command per set or map, with all its elements.
-fn element_commands<'a>(verb: &str, elements: impl Iterator<Item = &'a Element>) -> Vec<Value> {
-    let mut by_name: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+fn element_commands<'a>(family: Family, verb: &str, elements: impl Iterator<Item = &'a Element>) -> Vec<Value> {
+    let mut by_name: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for element in elements {
         let (name, element) = element.in_set();
-        by_name.entry(name).or_default().push(element);
+        by_name.entry(family.name(name)).or_default().push(element);
     }
-    let element = |(name, elem): (&str, Vec<Value>)| {
+    let element = |(name, elem): (String, Vec<Value>)| {
         command(verb, "element", json!({ "family": "inet", "table": TABLE, "name": name, "elem": elem }))
     };
     by_name.into_iter().map(element).collect()
 }
 
 impl Element {
-    /// The set or map it is in, and how it is written there.
+    /// The set or map it is in, without the family's prefix, and how it is written there.
     fn in_set(&self) -> (&'static str, Value) {
         let by_key = |key: &Key, at, any| if key.address.is_some() { at } else { any };
         match self {
-            Element::Bridge(bridge) => ("forward_bridges", json!(bridge)),
+            Element::Bridge(bridge) => ("bridges", json!(bridge)),
             Element::Inside(bridge, subnet) => {
                 let prefix = json!({ "prefix": { "addr": subnet.network(), "len": subnet.prefix_len() } });
                 (INSIDE, json!({ "concat": [bridge, prefix] }))
             }
             Element::Target(address, protocol, port) => {
-                ("forward_targets", json!({ "concat": [address, protocol.name(), port] }))
+                ("targets", json!({ "concat": [address, protocol.name(), port] }))
             }
-            Element::Waiting(key) => (by_key(key, "forward_waiting_at", "forward_waiting"), key.value()),
-            Element::Address(key, address) => {
-                (by_key(key, "forward_address_at", "forward_address"), json!([key.value(), address]))
-            }
-            Element::Port(key, port) => (by_key(key, "forward_port_at", "forward_port"), json!([key.value(), port])),
+            Element::Waiting(key) => (by_key(key, "waiting_at", "waiting"), key.value()),
+            Element::Address(key, address) => (by_key(key, "address_at", "address"), json!([key.value(), address])),
+            Element::Port(key, port) => (by_key(key, "port_at", "port"), json!([key.value(), port])),
             Element::Round(key, chain) => {
                 let verdict = json!({ "goto": { "target": chain } });
-                (by_key(key, "forward_round_at", "forward_round"), json!([key.value(), verdict]))
+                (by_key(key, "round_at", "round"), json!([key.value(), verdict]))
             }
         }
     }
@@ -367,10 +454,10 @@ impl Key {
 }
 
 /// A packet's [`Key`], with the address it is to or without.
-fn key(at: bool) -> Value {
+fn key(family: Family, at: bool) -> Value {
     let mut parts = vec![meta("l4proto"), th("dport")];
     if at {
-        parts.insert(0, ip("daddr"));
+        parts.insert(0, ip(family, "daddr"));
     }
     json!({ "concat": parts })
 }
@@ -404,8 +491,8 @@ fn meta(key: &str) -> Value {
     json!({ "meta": { "key": key } })
 }
 
-fn ip(field: &str) -> Value {
-    json!({ "payload": { "protocol": "ip", "field": field } })
+fn ip(family: Family, field: &str) -> Value {
+    json!({ "payload": { "protocol": family.header(), "field": field } })
 }
 
 fn th(field: &str) -> Value {

@@ -1,7 +1,7 @@
 //! From [`Network`] to nft objects. Pure: the same intent gives the same bytes.
 //!
 //! ```text
-//! forward ─┬─► forwarded   what port forwards let in (`forwards`)
+//! forward ─┬─► forwarded, forwarded6   what port forwards let in (`forwards`)
 //!          ├─ iifname vmap @forward_from ─► from_BRIDGE   may this leave its network?  return | accept | reject
 //!          └─ iifname vmap… oifname vmap @forward_to ─► to_BRIDGE   may this enter?    return | reject
 //! postrouting ─ iifname vmap @masquerade ─► nat_BRIDGE
@@ -186,7 +186,9 @@ impl<'a> Transaction<'a> {
     /// The table, its maps and its base chains. Adding them again is no change; their rules are written anew.
     fn base(&mut self) {
         self.push(NfCmd::Add(NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None })));
-        self.push(NfCmd::Add(NfListObject::Chain(chain(forwards::FORWARDED.to_owned()))));
+        for name in forwards::FORWARDED {
+            self.push(NfCmd::Add(NfListObject::Chain(chain(name.to_owned()))));
+        }
         for hook in &HOOKS {
             for map in hook.maps {
                 let declaration = VerdictMapDeclaration {
@@ -207,8 +209,10 @@ impl<'a> Transaction<'a> {
             })));
             self.push(NfCmd::Flush(FlushObject::Chain(chain(hook.chain.to_owned()))));
             if hook.hook == NfHook::Forward {
-                let forwarded = JumpTarget { target: forwards::FORWARDED.into() };
-                self.rule(hook.chain.to_owned(), vec![Statement::Jump(forwarded)]);
+                for name in forwards::FORWARDED {
+                    let forwarded = JumpTarget { target: name.into() };
+                    self.rule(hook.chain.to_owned(), vec![Statement::Jump(forwarded)]);
+                }
             }
             for map in hook.maps {
                 let look_up =

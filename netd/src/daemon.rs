@@ -12,6 +12,7 @@ mod privileges;
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,7 +21,7 @@ use std::{
 
 use futures_util::{Stream, StreamExt};
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     time::Instant,
 };
@@ -29,23 +30,28 @@ use crate::{
     apply::{Guards, Kernel},
     events::{self, Bus, Heard, LeaseFront, Listener},
     hooks::Hooks,
+    metrics::serve::Pages,
     nss,
     observe::{self, Event, Netlink, ObserveError},
     registry::Registry,
     server::{self, Access},
+    snoop::Snoop,
     store::{Store, StoreError},
     verbs::{VerbError, Verbs},
 };
 
 pub use lock::LockError;
 pub use privileges::MissingPrivilege;
-pub(crate) use privileges::missing as missing_capabilities;
+pub(crate) use privileges::{missing as missing_capabilities, raise_descriptor_limit};
 
 /// The socket for clients that may change things, in the runtime directory.
 pub const SOCKET: &str = "netd.sock";
 
 /// The socket for everyone.
 pub const READ_ONLY_SOCKET: &str = "netd-ro.sock";
+
+/// The socket that metrics are read from.
+pub const METRICS_SOCKET: &str = "metrics.sock";
 
 /// Members of this group may use [`SOCKET`].
 pub const GROUP: &str = "netd";
@@ -64,6 +70,8 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// Where the host's resolvers are listed.
     pub resolv_conf: PathBuf,
+    /// Where metrics are served over TCP too: a loopback address.
+    pub metrics: Option<SocketAddr>,
     /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
     pub nss_dir: Option<PathBuf>,
 }
@@ -75,6 +83,7 @@ impl Default for Options {
             state_dir: "/var/lib/netd".into(),
             runtime_dir: "/run/netd".into(),
             resolv_conf: "/etc/resolv.conf".into(),
+            metrics: None,
             nss_dir: None,
         }
     }
@@ -106,6 +115,14 @@ pub enum DaemonError {
     Listen {
         /// Its path.
         path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Metrics cannot be served over TCP.
+    #[error("cannot serve metrics on {address}: {cause}")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// Why.
         cause: io::Error,
     },
@@ -145,17 +162,27 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let front = LeaseFront::new(guards.clone(), bus.clone());
     let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), Arc::new(front)).await?;
     let (moves, names) = (bus.listen(), bus.listen());
-    let kernel = Kernel::new(Netlink::open()?, services, guards, hooks);
+    let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
     verbs.recover(first).await?;
 
+    let pages = Pages::new(Arc::clone(&verbs));
+    let metrics = listen(&options.runtime_dir.join(METRICS_SOCKET), 0o666)?;
+    let metrics_over_tcp = match options.metrics {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.map_err(|cause| DaemonError::Metrics { address, cause })?)
+        }
+        None => None,
+    };
+
     let nss_dir = options.nss_dir.clone().unwrap_or_else(|| options.state_dir.join("dnsmasq"));
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
-    let tasks = [
+    let mut tasks = vec![
+        tokio::spawn(pages.clone().serve_unix(metrics)),
         tokio::spawn(server::serve(socket, Access::Full, Arc::clone(&verbs))),
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
@@ -163,6 +190,9 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
         tokio::spawn(expire(Arc::clone(&verbs))),
     ];
+    if let Some(listener) = metrics_over_tcp {
+        tasks.push(tokio::spawn(pages.serve_tcp(listener)));
+    }
     notify(sd_notify::NotifyState::Ready);
     tracing::info!("ready on {}", options.runtime_dir.join(SOCKET).display());
 
@@ -174,7 +204,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     for task in tasks {
         task.abort();
     }
-    for name in [SOCKET, READ_ONLY_SOCKET] {
+    for name in [SOCKET, READ_ONLY_SOCKET, METRICS_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));
     }

@@ -2,7 +2,7 @@
 //!
 //! `observe` fills it in, `plan` compares it with what is wanted, tests build it by hand.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -97,10 +97,12 @@ pub struct Route {
 pub struct Neighbour {
     /// The index of the link it was seen on.
     pub link: u32,
-    /// Its IPv4 address.
-    pub address: Ipv4Addr,
+    /// Its address.
+    pub address: IpAddr,
     /// Its hardware address.
     pub mac: MacAddr,
+    /// Seconds since it was last known to be there.
+    pub age: u64,
 }
 
 /// What already uses a subnet.

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+mod capture;
 pub mod change;
 pub mod check;
 pub mod cli;
@@ -14,13 +15,16 @@ pub mod doctor;
 pub mod events;
 pub mod hooks;
 pub mod host;
+pub mod metrics;
 pub mod model;
 pub mod nss;
 pub mod observe;
+mod packet;
 pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod server;
+pub mod snoop;
 mod sockets;
 pub mod store;
 pub mod verbs;

@@ -7,6 +7,7 @@ pub mod listeners;
 pub(crate) mod rules;
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     pin::pin,
@@ -29,8 +30,12 @@ use tokio::task::JoinHandle;
 
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
+    metrics::{Flow, Traffic},
     model::MacAddr,
 };
+
+/// `USER_HZ`, in which the kernel tells ages (time(7)).
+const TICKS_PER_SECOND: u64 = 100;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 const FORWARDING_6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
@@ -110,9 +115,14 @@ impl Netlink {
         }
     }
 
-    /// Everyone the host has an IPv4 neighbour entry for.
+    /// What every link has carried since it was made, by name: one dump for all of them.
+    pub async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
+        Ok(collect("links", self.handle.link().get().execute(), traffic).await?.into_iter().collect())
+    }
+
+    /// Everyone the host has a neighbour entry for.
     pub async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
-        let dump = self.handle.neighbours().get().set_address_family(AddressFamily::Inet).execute();
+        let dump = self.handle.neighbours().get().execute();
         collect("neighbours", dump, neighbour).await
     }
 }
@@ -254,6 +264,25 @@ fn link(message: LinkMessage) -> Option<Link> {
     (!link.name.is_empty()).then_some(link)
 }
 
+/// The kernel counts what a link receives, which is what guests send.
+fn traffic(message: LinkMessage) -> Option<(String, Traffic)> {
+    let (mut link, mut traffic) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link = Some(name),
+            LinkAttribute::Stats64(stats) => {
+                let (from, to) = (stats.rx_dropped, stats.tx_dropped);
+                traffic = Some(Traffic {
+                    from_guests: Flow { bytes: stats.rx_bytes, packets: stats.rx_packets, drops: from },
+                    to_guests: Flow { bytes: stats.tx_bytes, packets: stats.tx_packets, drops: to },
+                });
+            }
+            _ => {}
+        }
+    }
+    Some((link?, traffic?))
+}
+
 fn isolated(infos: &[LinkInfo]) -> bool {
     infos.iter().any(|info| match info {
         LinkInfo::PortData(InfoPortData::BridgePort(facts)) => facts.contains(&InfoBridgePort::Isolated(true)),
@@ -331,13 +360,16 @@ fn route(message: RouteMessage) -> Option<Route> {
 }
 
 fn neighbour(message: NeighbourMessage) -> Option<Neighbour> {
-    let (mut address, mut hardware) = (None, None);
+    let (mut address, mut hardware, mut confirmed) = (None, None, 0);
     for attribute in message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) => address = Some(destination),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) => address = Some(destination.into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(destination)) => address = Some(destination.into()),
             NeighbourAttribute::LinkLayerAddress(bytes) => hardware = mac(&bytes),
+            NeighbourAttribute::CacheInfo(info) => confirmed = info.confirmed,
             _ => {}
         }
     }
-    Some(Neighbour { link: message.header.ifindex, address: address?, mac: hardware? })
+    let age = u64::from(confirmed) / TICKS_PER_SECOND;
+    Some(Neighbour { link: message.header.ifindex, address: address?, mac: hardware?, age })
 }

@@ -5,7 +5,7 @@
 //! itself waiting. How many there may be is bounded, in all and per user.
 
 mod calls;
-mod limits;
+pub(crate) mod limits;
 mod monitor;
 
 use std::{future::Future, io, sync::Arc, time::Duration};

@@ -346,6 +346,84 @@ fn ports_are_forwarded_listed_and_refused() {
 }
 
 #[test]
+fn titles_descriptions_and_metadata_are_kept_live_and_in_the_definition() {
+    with_daemon(|d| {
+        let uri = "http://app.example/1";
+        assert_eq!(d.verb(&["net-desc", "default"]), said("No description for network: default\n"));
+        assert_eq!(d.verb(&["net-desc", "default", "--title"]), said("No title for network: default\n"));
+        assert!(d.verb(&["net-start", "default"]).ok);
+        assert_eq!(
+            d.verb(&["net-desc", "default", "--config", "--title", "Where", "the <lab> is"]),
+            said("Network title updated successfully\n")
+        );
+        assert_eq!(d.verb(&["net-desc", "default", "--title"]), said("No title for network: default\n"));
+        assert_eq!(d.verb(&["net-desc", "default", "--title", "--config"]), said("Where the <lab> is\n"));
+        let both = ["net-desc", "default", "--live", "--config", "--new-desc", "two\nlines"];
+        assert_eq!(d.verb(&both), said("Network description updated successfully\n"));
+        assert_eq!(
+            d.verb(&["net-metadata", "default", uri, "app", "<rack height='3'><row/></rack>"]),
+            said("Metadata modified\n")
+        );
+        let live = d.verb(&["net-dumpxml", "default"]).stdout;
+        let element = format!("    <app:rack xmlns:app='{uri}' height='3'><app:row/></app:rack>\n");
+        assert!(live.contains("  <description>two\nlines</description>\n") && live.contains(&element), "{live}");
+        assert!(!live.contains("<title>"), "{live}");
+        let definition = d.verb(&["net-dumpxml", "default", "--inactive"]).stdout;
+        assert!(definition.contains("  <title>Where the &lt;lab&gt; is</title>\n"), "{definition}");
+        assert!(!definition.contains("rack"), "{definition}");
+        let get = ["net-metadata", "default", uri];
+        assert_eq!(d.verb(&get), said("<rack height='3'><row/></rack>\n"));
+        let absent = "error: metadata not found: Requested metadata element is not present\n";
+        assert_eq!(d.verb(&["net-metadata", "default", uri, "--config"]), failed(absent));
+        assert_eq!(d.verb(&["net-metadata", "default", uri, "--remove"]), said("Metadata removed\n"));
+        assert_eq!(d.verb(&get), failed(absent));
+        assert_eq!(d.verb(&["net-metadata", "default", uri, "--remove"]), failed(absent));
+
+        // What is refused leaves everything as it was.
+        for (arguments, error) in [
+            (
+                vec!["net-desc", "default", "--title", "two\nlines"],
+                "error: Failed to set new network title\n\
+                 error: XML error: line 4: <title>: the title can't contain newlines\n",
+            ),
+            (
+                vec!["net-desc", "default", "a\u{1}b"],
+                "error: Failed to set new network description\n\
+                 error: invalid argument: text 'a b' is not what XML can hold: no control characters, and not more than \
+                 a network may have\n",
+            ),
+            (
+                vec!["net-metadata", "default", uri, "app", "<a>"],
+                "error: XML error: line 1: <a>: the text ends in the middle of an element\n",
+            ),
+            (
+                vec!["net-metadata", "default", uri, "--edit"],
+                "error: namespace key is required when modifying metadata\n",
+            ),
+            (vec!["net-desc", "nobody"], "error: failed to get network 'nobody'\n"),
+        ] {
+            let refused = d.verb(&arguments);
+            assert!(!refused.ok && refused.stderr.starts_with(error), "{arguments:?}: {refused:?}");
+        }
+        assert_eq!(d.verb(&["net-dumpxml", "default", "--inactive"]).stdout, definition);
+
+        assert!(d.verb(&["net-destroy", "default"]).ok);
+        assert_eq!(
+            d.verb(&["net-list", "--all", "--title"]),
+            said(
+                " Name      State      Autostart   Persistent   Title\n\
+                 -------------------------------------------------------------------\n \
+                 default   inactive   no          yes          Where the <lab> is\n"
+            )
+        );
+        let not_running = d.verb(&["net-desc", "default", "--live", "x"]);
+        assert!(not_running.stderr.contains("network is not running"), "{not_running:?}");
+        assert_eq!(d.verb(&["net-desc", "default", "--title", ""]), said("Network title updated successfully\n"));
+        assert_eq!(d.verb(&["net-desc", "default", "--title"]), said("No title for network: default\n"));
+    });
+}
+
+#[test]
 fn a_network_is_applied_updated_and_confirmed() {
     with_daemon(|d| {
         let lan = |mtu: &str| {
@@ -441,8 +519,7 @@ fn a_network_is_applied_updated_and_confirmed() {
         assert_eq!(
             update(&["modify", "mtu", &piece, "--live"]).stderr,
             "error: Failed to update network lan\n\
-             error: Requested operation is not valid: network is not running\n\
-             hint: start it with 'netd net-start lan'\n"
+             error: Requested operation is not valid: network is not running\n"
         );
         assert_eq!(
             d.verb(&["net-apply", &new, "--confirm", "9"]).stderr,

@@ -248,3 +248,53 @@ fn a_host_whose_routes_come_from_router_advertisements_keeps_them_when_it_become
     assert_eq!(sysctl(&netd.host, "net.ipv6.conf.all.forwarding")?, "0");
     netd.stop()
 }
+
+/// What a server at port 80 of the station says to whoever asks from a space.
+fn serve_and_ask(guest: &Station, asked: &[(&Space, &str)]) -> Result<Vec<String>> {
+    let listener = guest.space.inside(|| Ok(std::net::TcpListener::bind("[::]:80")?))?;
+    std::thread::spawn(move || {
+        while let Ok((mut stream, client)) = listener.accept() {
+            let _ = std::io::Write::write_all(&mut stream, client.ip().to_canonical().to_string().as_bytes());
+        }
+    });
+    let ask = |(space, at): &(&Space, &str)| {
+        let answer = space.sh(&format!("socat -u -T5 TCP:{at},connect-timeout=5 - 2>&1 || true"))?;
+        anyhow::Ok(answer.trim().rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    asked.iter().map(ask).collect()
+}
+
+#[test]
+fn a_port_of_ipv6_leads_to_a_guest_from_outside_from_the_host_and_from_its_neighbours() -> Result<()> {
+    let (mut netd, internet) = host_with_internet("forward6")?;
+    let forward = "<forward mode='nat'><nat ipv6='yes'/></forward>";
+    netd.create(&both("blue", "blue0", forward, 89, ""))?;
+    let (one, two) = (
+        plug(&netd, "blue", "one", "fd00:89::a", Some("fd00:89::1"))?,
+        plug(&netd, "blue", "two", "fd00:89::b", Some("fd00:89::1"))?,
+    );
+    let text = netd.netd(&["forward-add", "blue", "tcp/8080", "[fd00:89::a]:80"])?;
+    let said = String::from_utf8_lossy(&text.stderr).into_owned();
+    ensure!(text.status.success() && said.contains("::1 does not lead there"), "{said}");
+    let own = format!("[{HOST6}]:8080");
+    let asked = [(&internet.space, own.as_str()), (&netd.host, &own), (&two.space, &own), (&netd.host, "[::1]:8080")];
+    let answers = serve_and_ask(&one, &asked)?;
+    assert_eq!(answers[..3], [GATEWAY6.to_string(), "fd00:89::1".into(), "fd00:89::1".into()]);
+    ensure!(answers[3].contains("refused"), "{answers:?}");
+    let refused = netd.refused(&["forward-add", "blue", "tcp/8081", "one", "--address", "::"])?;
+    ensure!(refused.contains("its own to choose"), "{refused}");
+    // In the XML, and after a restart.
+    let xml = netd.ok(&["net-dumpxml", "blue"])?;
+    ensure!(xml.contains("address='::'") && xml.contains("<netd:to ip='fd00:89::a' port='80'/>"), "{xml}");
+    netd.kill()?;
+    netd.start()?;
+    let answer = internet.space.sh(&format!("socat -u -T5 TCP:{own},connect-timeout=5 -"))?;
+    assert_eq!(answer.trim(), GATEWAY6.to_string());
+    netd.ok(&["forward-delete", "blue", "tcp/8080"])?;
+    let answer = internet.space.sh(&format!("socat -u -T5 TCP:{own},connect-timeout=5 - 2>&1 || true"))?;
+    ensure!(answer.contains("refused"), "{answer}");
+    drop((one, two));
+    netd.finish()?;
+    drop(internet);
+    Ok(())
+}

@@ -158,6 +158,45 @@ fn an_isolated_network_asks_nobody_outside() -> Result<()> {
 }
 
 #[test]
+fn everything_that_dns_can_say_is_answered_as_the_xml_has_it() -> Result<()> {
+    let host = Space::new("records")?;
+    let internet = Internet::connect(&host)?;
+    let mut netd = Daemon::on(host)?;
+    // The host's resolvers are asked for www.example.net only; for the rest, nobody who is there.
+    let more = format!(
+        "  <domain name='red.test' localOnly='yes'/>
+  <dns forwardPlainNames='yes'>
+    <forwarder addr='198.51.100.99'/>
+    <forwarder domain='{WEB_NAME}'/>
+    <forwarder domain='corp' addr='{}'/>
+    <txt name='red.test' value='v=spf1 -all'/>
+    <srv service='ldap' protocol='tcp' target='six.red.test' port='389' priority='1' weight='10'/>
+    <host ip='fd00:90::6'><hostname>six</hostname></host>
+  </dns>\n",
+        tests::internet::DNS
+    );
+    netd.create(&xml::network("red", "red0", "", 94, &more))?;
+    let vm1 = Station::plug(&netd, "red", "vm1")?;
+    vm1.lease()?;
+    let dig = |question: &str| -> Result<String> {
+        let answer = vm1.space.sh(&format!("dig +short +tries=1 +time=5 @192.168.94.1 {question} || true"))?;
+        Ok(answer.trim().to_owned())
+    };
+    assert_eq!(dig("red.test TXT")?, "\"v=spf1 -all\"");
+    assert_eq!(dig("_ldap._tcp.red.test SRV")?, "1 10 389 six.red.test.");
+    assert_eq!(dig("six.red.test AAAA")?, "fd00:90::6");
+    assert_eq!(dig("-x fd00:90::6")?, "six.red.test.");
+    assert_eq!(internet.queries(), Vec::<String>::new());
+    // An isolated network asks whom it is told to, and nobody else.
+    assert_eq!(dig(WEB_NAME)?, WEB.to_string());
+    dig("mail.corp")?;
+    dig("www.other.example")?;
+    assert_eq!(internet.queries(), [format!("{WEB_NAME} 1"), "mail.corp 1".to_owned()]);
+    drop(vm1);
+    netd.finish()
+}
+
+#[test]
 fn networks_do_not_answer_for_each_other() -> Result<()> {
     let mut netd = Daemon::new("two")?;
     netd.create(&xml::nat("blue", "blue0", 92))?;

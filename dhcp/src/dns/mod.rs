@@ -6,12 +6,13 @@
 //!                          └──► resolver ──in flight, deadlines──► upstream ─► the upstream's bytes
 //! ```
 //!
-//! `wire`, `zone`, `cache`, `resolver` and `upstream` are pure: bytes, values and `now` in, values out. `io` holds the
+//! `wire`, `zone`, `cache`, `resolver`, `route` and `upstream` are pure: bytes, values and `now` in, values out. `io` holds the
 //! sockets and the watch on resolv.conf and decides nothing. No name is ever looked up by the host's own resolver.
 
 mod cache;
 mod io;
 mod resolver;
+mod route;
 #[cfg(test)]
 mod testing;
 mod upstream;
@@ -26,7 +27,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::config::DnsConfig;
+use crate::{config::DnsConfig, stats::Stats};
 
 /// Names learnt from ports and leases, beside the fixed records of the configuration.
 ///
@@ -96,6 +97,13 @@ impl Running {
 
 /// Serves `config` on its addresses for packets that come in through `bridge` or from the host itself, and follows
 /// `names` and the file that lists the upstreams. Must be called on a tokio runtime with time and I/O.
-pub async fn serve(config: DnsConfig, bridge: &str, names: watch::Receiver<Arc<Names>>) -> Result<Running, Error> {
-    io::Service::start(config, bridge, names, io::Surroundings::default()).await.map(Running)
+pub(crate) async fn serve(
+    config: DnsConfig,
+    bridge: &str,
+    names: watch::Receiver<Arc<Names>>,
+    stats: Arc<Stats>,
+) -> Result<Running, Error> {
+    let mut surroundings = io::Surroundings::default();
+    surroundings.stats = stats;
+    io::Service::start(config, bridge, names, surroundings).await.map(Running)
 }

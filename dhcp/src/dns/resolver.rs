@@ -26,6 +26,7 @@ use std::{
 
 use super::{
     cache::{Bounds, Cache, Key},
+    route::Routes,
     wire::{
         LONGEST, Query, Reply, Requester, Why, emit_error, emit_local, emit_refusal, emit_upstream_query, header_of,
         rcode,
@@ -104,6 +105,8 @@ pub(super) struct Resolver<C> {
     cache: Cache,
     limits: Limits,
     upstreams: Vec<Upstream>,
+    /// Which of them are for which names.
+    routes: Routes,
     lookups: HashMap<u64, Lookup<C>>,
     by_question: HashMap<Key, u64>,
     /// When each lookup wants to be looked at.
@@ -177,6 +180,7 @@ impl<C> Resolver<C> {
             cache: Cache::new(limits.cache),
             limits,
             upstreams: Vec::new(),
+            routes: Routes::default(),
             lookups: HashMap::new(),
             by_question: HashMap::new(),
             timers: BTreeSet::new(),
@@ -199,18 +203,19 @@ impl<C> Resolver<C> {
 
     /// Replaces the upstreams. Others know other names, so nothing kept is good any more, and questions in flight are
     /// put to the new ones at once.
-    pub(super) fn set_upstreams(&mut self, addresses: &[SocketAddr], now: Instant, out: &mut Vec<Action<C>>) {
-        if self.upstreams.iter().map(|upstream| upstream.address).eq(addresses.iter().copied()) {
+    pub(super) fn set_routes(&mut self, routes: Routes, now: Instant, out: &mut Vec<Action<C>>) {
+        if self.routes == routes {
             return;
         }
         self.cache.clear();
-        self.upstreams =
-            addresses.iter().map(|&address| Upstream { address, silences: 0, rests_until: None }).collect();
+        let all = routes.all().into_iter();
+        self.upstreams = all.map(|address| Upstream { address, silences: 0, rests_until: None }).collect();
+        self.routes = routes;
         let mut ids: Vec<u64> = self.lookups.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
-            let turns = self.turns(now);
-            if let Some(lookup) = self.lookups.get_mut(&id) {
+            let turns = self.lookups.get(&id).map(|lookup| self.turns(&lookup.query, now));
+            if let (Some(lookup), Some(turns)) = (self.lookups.get_mut(&id), turns) {
                 lookup.turns = turns;
             }
             self.next_turn(id, now, out);
@@ -273,7 +278,7 @@ impl<C> Resolver<C> {
         if let Some((reply, age)) = self.cache.get(&Key::of(query), now) {
             return Some(reply.emit(Requester { query, limit, age, cached: true }));
         }
-        if self.upstreams.is_empty() {
+        if self.routes.of(&query.name).is_empty() {
             return error(rcode::SERVFAIL, Some(Why::NoReachableAuthority));
         }
         let of_client = self.waiting_of.get(&client).copied().unwrap_or(0);
@@ -286,9 +291,10 @@ impl<C> Resolver<C> {
     fn start(&mut self, key: Key, query: Query, client: Client<C>, now: Instant, out: &mut Vec<Action<C>>) {
         self.last_lookup += 1;
         let id = self.last_lookup;
-        let all_rest = self.upstreams.iter().all(|upstream| upstream.rests(now));
+        let upstreams = self.routes.of(&query.name);
+        let (count, all_rest) = (upstreams.len(), upstreams.iter().all(|address| self.rests(*address, now)));
         let deadline = now + if all_rest { SHORT_DEADLINE } else { DEADLINE };
-        let turns = self.turns(now);
+        let turns = self.turns(&query, now);
         self.by_question.insert(key.clone(), id);
         self.timers.insert((deadline, id));
         let lookup = Lookup {
@@ -302,16 +308,20 @@ impl<C> Resolver<C> {
             worst: None,
         };
         self.lookups.insert(id, lookup);
-        for _ in 0..if all_rest { self.upstreams.len() } else { 1 } {
+        for _ in 0..if all_rest { count } else { 1 } {
             self.next_turn(id, now, out);
         }
     }
 
     /// Whom to ask, in order: as listed, those at rest last, and round again.
-    fn turns(&self, now: Instant) -> VecDeque<SocketAddr> {
-        let mut order: Vec<&Upstream> = self.upstreams.iter().collect();
-        order.sort_by_key(|upstream| upstream.rests(now));
-        order.iter().map(|upstream| upstream.address).cycle().take(TURNS.max(order.len())).collect()
+    fn turns(&self, query: &Query, now: Instant) -> VecDeque<SocketAddr> {
+        let mut order = self.routes.of(&query.name).to_vec();
+        order.sort_by_key(|address| self.rests(*address, now));
+        order.iter().copied().cycle().take(TURNS.max(order.len())).collect()
+    }
+
+    fn rests(&self, address: SocketAddr, now: Instant) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.address == address && upstream.rests(now))
     }
 
     /// Asks whose turn it is; gives up where nobody is left and nobody can answer any more.

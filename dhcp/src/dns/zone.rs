@@ -15,7 +15,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Names,
+    Names, route,
     wire::{CLASS_IN, Name, Query, Record, decimal_octet, rtype},
 };
 use crate::config::DnsConfig;
@@ -85,13 +85,19 @@ pub(super) struct Zone {
     forward: bool,
     domain: Option<Name>,
     local_only: bool,
-    subnets: Vec<Ipv4Net>,
-    subnets6: Vec<Ipv6Net>,
+    plain_names: bool,
+    subnets: Vec<IpNet>,
+    /// Networks whose reverse names are not ours and not withheld.
+    reverse_upstream: Vec<IpNet>,
+    /// Domains that have upstreams of their own (folded).
+    elsewhere: Vec<Name>,
+    /// TXT and SRV records, by folded wire form.
+    fixed: HashMap<Box<[u8]>, Vec<Record>>,
     /// By folded wire form.
     addresses: HashMap<Box<[u8]>, Vec<IpAddr>>,
     /// The spelling of the name that an address answers to.
     pointers: HashMap<IpAddr, Name>,
-    /// Names in `domain` that have no records but lie above ones that do.
+    /// Names in `domain` that have no addresses but other records, or lie above ones that have records.
     above: HashSet<Box<[u8]>>,
 }
 
@@ -100,10 +106,13 @@ impl Zone {
     pub(super) fn new(config: &DnsConfig, names: &Names) -> Zone {
         let domain = config.domain.as_deref().and_then(Name::from_text).map(|name| name.folded());
         let mut zone = Zone {
-            forward: config.forward,
+            forward: route::forwards_others(config),
             local_only: config.local_only,
-            subnets: config.subnets.iter().filter_map(in_v4).collect(),
-            subnets6: config.subnets.iter().filter_map(in_v6).collect(),
+            plain_names: config.forward_plain_names,
+            reverse_upstream: config.reverse_upstream.clone(),
+            elsewhere: domains(config),
+            fixed: fixed(config),
+            subnets: config.subnets.clone(),
             addresses: HashMap::new(),
             pointers: HashMap::new(),
             above: HashSet::new(),
@@ -118,6 +127,8 @@ impl Zone {
         zone.add_all(config.hosts.iter().flat_map(|(ip, names)| names.iter().map(move |name| (name.as_str(), *ip))));
         zone.add_all(listen);
         zone.add_all(names.records.iter().map(|(name, ip)| (name.as_str(), *ip)));
+        let named: Vec<Box<[u8]>> = zone.fixed.keys().cloned().collect();
+        zone.exists_above(named);
         zone
     }
 
@@ -137,18 +148,20 @@ impl Zone {
                 }
             }
         }
-        if let Some(domain) = &self.domain {
-            let ours = fresh.keys().filter(|name| is_under(name, domain.bytes()) && ***name != *domain.bytes());
-            let names: Vec<Box<[u8]>> = ours.cloned().collect();
-            for name in names {
-                let mut at = 0;
-                while name[at..] != *domain.bytes() {
-                    at += 1 + usize::from(name[at]);
-                    self.above.insert(name[at..].into());
-                }
+        self.exists_above(fresh.keys().cloned().collect());
+        self.addresses.extend(fresh);
+    }
+
+    /// Takes note of names that have records, and with them of those above, where they are in the domain.
+    fn exists_above(&mut self, names: Vec<Box<[u8]>>) {
+        let Some(domain) = &self.domain else { return };
+        for name in names.iter().filter(|name| is_under(name, domain.bytes())) {
+            let mut at = 0;
+            while name[at..] != *domain.bytes() {
+                self.above.insert(name[at..].into());
+                at += 1 + usize::from(name[at]);
             }
         }
-        self.addresses.extend(fresh);
     }
 
     /// A guest is known by its first label and, where the network has a domain, in it. The last is the longest.
@@ -176,31 +189,60 @@ impl Zone {
             _ => {}
         }
         let name = query.name.folded();
+        let fixed = self.fixed.get(name.bytes());
+        let matching: Vec<Record> = fixed
+            .into_iter()
+            .flatten()
+            .filter(|r| query.qtype == rtype::ANY || r.rtype() == query.qtype)
+            .cloned()
+            .collect();
         if let Some(addresses) = self.addresses.get(name.bytes()) {
-            return self.addresses_verdict(&name, addresses, query.qtype);
+            return self.known(&name, addresses, matching, query.qtype);
         }
-        if let Some(verdict) = self.reverse(&name, query.qtype) {
+        if !matching.is_empty() {
+            return self.known(&name, &[], matching, query.qtype);
+        }
+        match self.unknown(&name, query.qtype) {
+            Verdict::NoName { zone } if fixed.is_some() => Verdict::NoData { zone },
+            verdict => verdict,
+        }
+    }
+
+    /// A name that has nothing of that type.
+    fn unknown(&self, name: &Name, qtype: u16) -> Verdict {
+        if self.is_elsewhere(name) {
+            return Verdict::Forward;
+        }
+        if let Some(verdict) = self.reverse(name, qtype) {
             return verdict;
         }
         if let Some(domain) = self.domain.as_ref().filter(|domain| is_under(name.bytes(), domain.bytes()))
-            && let Some(verdict) = self.in_domain(&name, domain, query.qtype)
+            && let Some(verdict) = self.in_domain(name, domain, qtype)
         {
             return verdict;
         }
-        if let Some(verdict) = special(&name, query.qtype) {
+        if let Some(verdict) = special(name, qtype) {
             return verdict;
         }
-        if name.labels().count() == 1 && !describes_delegation(query.qtype) {
+        if name.labels().count() == 1 && !self.plain_names && !describes_delegation(qtype) {
             return Verdict::NoName { zone: Name::root() };
         }
         if self.forward { Verdict::Forward } else { Verdict::Refused }
     }
 
-    /// A name with addresses: those of the type asked for, or none, but never an upstream's word about it.
-    fn addresses_verdict(&self, name: &Name, addresses: &[IpAddr], qtype: u16) -> Verdict {
+    /// Whether a domain with upstreams of its own has the name; a longer or equal one that is ours alone counts more.
+    fn is_elsewhere(&self, name: &Name) -> bool {
+        let own = self.domain.as_ref().filter(|domain| self.local_only && is_under(name.bytes(), domain.bytes()));
+        let own = own.map_or(0, |domain| domain.labels().count());
+        self.elsewhere.iter().any(|domain| is_under(name.bytes(), domain.bytes()) && domain.labels().count() > own)
+    }
+
+    /// A name with records: those of the type asked for, or none, but never an upstream's word about it.
+    fn known(&self, name: &Name, addresses: &[IpAddr], fixed: Vec<Record>, qtype: u16) -> Verdict {
         let zone = self.zone_of(name);
         let records = addresses.iter().map(|&address| Record::Address(address));
         let mut records: Vec<Record> = records.filter(|r| qtype == rtype::ANY || r.rtype() == qtype).collect();
+        records.extend(fixed);
         if self.domain.as_ref() == Some(name) {
             records.extend(apex(qtype));
         }
@@ -236,7 +278,7 @@ impl Zone {
         if !is_under(name.bytes(), IP6) {
             return None;
         }
-        let zone = self.subnet_v6(name).or_else(|| private_v6(name));
+        let zone = self.zone_v6(name);
         match name.reversed_address() {
             Some(address) => self.pointer(name, address, zone, qtype),
             None => {
@@ -246,18 +288,20 @@ impl Zone {
         }
     }
 
-    /// The reverse zone of a subnet that a folded name is in: cut where whole digits cover the subnet.
-    fn subnet_v6(&self, name: &Name) -> Option<Name> {
-        let labels: Vec<&[u8]> = name.labels().collect();
-        let digits: Vec<u8> = labels.iter().rev().skip(2).map_while(|label| nibble(label)).collect();
-        let bits = digits.iter().take(32).fold(0u128, |bits, digit| bits << 4 | u128::from(*digit));
-        let zone = self.subnets6.iter().find_map(|net| {
-            let length = usize::from(net.prefix_len().div_ceil(4));
-            let spare = (32 - digits.len().min(32)) * 4;
-            let address = Ipv6Addr::from_bits(bits.checked_shl(spare as u32).unwrap_or(0));
-            (digits.len() >= length && net.contains(&address)).then_some(length)
-        });
-        zone.map(|length| ancestor(name, 2 + length))
+    /// The reverse zone under ip6.arpa that a name is in and that is not asked upstream: cut where whole nibbles cover a
+    /// subnet, or a private range.
+    fn zone_v6(&self, name: &Name) -> Option<Name> {
+        let mut labels: Vec<&[u8]> = name.labels().collect();
+        labels.truncate(labels.len() - 2);
+        labels.reverse();
+        let nibbles: Vec<u8> = labels.iter().take(32).map_while(|label| nibble(label)).collect();
+        let padded = (0..32).fold(0u128, |sum, at| sum << 4 | u128::from(nibbles.get(at).copied().unwrap_or(0)));
+        let cut = |net: &Ipv6Net| usize::from(net.prefix_len().div_ceil(4));
+        let covers = |net: &Ipv6Net| nibbles.len() >= cut(net) && net.contains(&Ipv6Addr::from(padded));
+        if let Some(net) = self.subnets.iter().filter_map(in_v6).find(covers) {
+            return Some(ancestor(name, 2 + cut(&net)));
+        }
+        private_v6(name).filter(|_| !self.reverse_upstream.iter().filter_map(in_v6).any(|net| covers(&net)))
     }
 
     fn reverse_v4(&self, name: &Name, qtype: u16) -> Option<Verdict> {
@@ -270,8 +314,10 @@ impl Zone {
         let private = PRIVATE_V4.into_iter().filter_map(|(address, length)| Ipv4Net::new(address, length).ok());
         // A zone is cut where whole octets cover the network; names above the cut are the parents' and go upstream.
         let cut = |net: &Ipv4Net| usize::from(net.prefix_len().div_ceil(8));
-        let mut zones = self.subnets.iter().copied().chain(private);
-        let zone = zones.find(|net| octets.len() >= cut(net) && net.contains(&Ipv4Addr::from(quad)));
+        let covers = |net: &Ipv4Net| octets.len() >= cut(net) && net.contains(&Ipv4Addr::from(quad));
+        let upstream = self.reverse_upstream.iter().filter_map(in_v4).any(|net| covers(&net));
+        let mut zones = self.subnets.iter().filter_map(in_v4).chain(private.filter(|_| !upstream));
+        let zone = zones.find(covers);
         let zone = zone.map(|net| ancestor(name, 2 + cut(&net)));
         if octets.len() == 4 && labels.len() == 4 {
             return self.pointer(name, IpAddr::V4(quad.into()), zone, qtype);
@@ -291,6 +337,29 @@ impl Zone {
         }
         Some(negative(name, zone?, qtype, false))
     }
+}
+
+/// The domains of the configuration's forwarders.
+fn domains(config: &DnsConfig) -> Vec<Name> {
+    let domains = config.forwarders.iter().filter_map(|forwarder| forwarder.domain.as_deref());
+    domains.filter_map(Name::from_text).map(|name| name.folded()).collect()
+}
+
+/// The configuration's TXT and SRV records.
+fn fixed(config: &DnsConfig) -> HashMap<Box<[u8]>, Vec<Record>> {
+    let mut fixed: HashMap<Box<[u8]>, Vec<Record>> = HashMap::new();
+    let texts = config.texts.iter().map(|(name, text)| (name, Some(Record::Text(text.as_bytes().into()))));
+    let services = config.services.iter().map(|service| {
+        let target = service.target.as_deref().map_or_else(|| Some(Name::root()), Name::from_text);
+        let (priority, weight, port) = (service.priority, service.weight, service.port);
+        (&service.name, target.map(|target| Record::Service { priority, weight, port, target }))
+    });
+    for (name, record) in texts.chain(services) {
+        if let (Some(name), Some(record)) = (Name::from_text(name), record) {
+            fixed.entry(name.folded().bytes().into()).or_default().push(record);
+        }
+    }
+    fixed
 }
 
 /// SOA and NS at the top of a zone of ours.

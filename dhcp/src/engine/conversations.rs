@@ -27,7 +27,7 @@ use std::{
 
 use super::{Engine, Next, Submission};
 use crate::{
-    config::{Dhcp4Config, LeaseTime, Mac, PortName, Range4, Reservation4},
+    config::{Dhcp4Config, LeaseTime, Mac, Option4, PortName, Range4, Reservation4},
     moment::Moment,
     row::{Row, Write},
     v4::{
@@ -84,6 +84,7 @@ impl Stage {
             domain: None,
             mtu: None,
             routes: Vec::new(),
+            options: Vec::new(),
         };
         let now = moment(0);
         let mut stage = Stage {
@@ -179,6 +180,13 @@ impl Stage {
                 "route" => {
                     let (to, via) = value.split_once('>').unwrap();
                     self.config.routes.push((to.parse().unwrap(), via.parse().unwrap()));
+                }
+                // option=CODE:HEX, forced with a final !
+                "option" => {
+                    let (code, value) = value.split_once(':').unwrap();
+                    let (value, force) = value.strip_suffix('!').map_or((value, false), |value| (value, true));
+                    let value = bytes(0, value);
+                    self.config.options.push(Option4 { code: code.parse().unwrap(), value, force });
                 }
                 // host=CLIENT|-,NAME|-,ADDRESS|-,LEASE|-
                 "host" => {

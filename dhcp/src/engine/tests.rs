@@ -41,6 +41,7 @@ fn policy() -> Policy {
         domain: None,
         mtu: None,
         routes: vec![],
+        options: Vec::new(),
     })
 }
 

@@ -23,8 +23,9 @@ use crate::{
     network::Network,
     report::Report,
     row::Write,
+    stats::Received,
     store::{Job, Store},
-    v4::{frame::Checksum, reply::Reply},
+    v4::{frame::Checksum, options::code, reply::Reply, request::Kind},
 };
 
 /// Frames decided on before the disk's answers are looked at.
@@ -87,7 +88,8 @@ impl Sockets {
     }
 }
 
-type Answer = (Submission, bool);
+/// What the disk said, and when the message came that it is about.
+type Answer = (Submission, bool, Moment);
 
 struct Server {
     network: Arc<Network>,
@@ -120,8 +122,8 @@ impl Server {
                         outcomes.push(self.settle(answer));
                     }
                     self.network.tell(clock::now()).await;
-                    for outcome in outcomes {
-                        self.emit(outcome, sockets.as_ref());
+                    for (outcome, came) in outcomes {
+                        self.emit(outcome, sockets.as_ref(), came);
                     }
                     self.network.publish(clock::now());
                     wake = wake.min(self.alarm());
@@ -150,9 +152,9 @@ impl Server {
         let _ = closing.send(());
         while self.pending > 0 {
             let Some(answer) = settled.recv().await else { return };
-            let outcome = self.settle(answer);
+            let (outcome, came) = self.settle(answer);
             self.network.tell(clock::now()).await;
-            self.emit(outcome, None);
+            self.emit(outcome, None, came);
         }
     }
 
@@ -171,45 +173,53 @@ impl Server {
         }
         let handled = match self.network.engine().handle(frame, checksum, now) {
             Ok(handled) => handled,
-            Err(cause) => return self.report.unusable(network, &cause),
+            Err(cause) => {
+                self.network.stats.received(Received::Unusable);
+                return self.report.unusable(network, &cause);
+            }
         };
+        self.network.stats.received(handled.kind.into());
         self.report.handled(network, &handled, now.boot);
         match handled.next {
             Next::Nothing => {}
-            Next::Send(reply) => self.send(packets, &reply),
-            Next::Write(submission, writes) => self.store(submission, writes),
+            Next::Send(reply) => self.send(packets, &reply, now),
+            Next::Write(submission, writes) => self.store(submission, writes, now),
         }
     }
 
-    fn store(&mut self, submission: Submission, writes: Vec<Write>) {
+    fn store(&mut self, submission: Submission, writes: Vec<Write>, came: Moment) {
         self.pending += 1;
         let answers = self.answers.clone();
         let done = Box::new(move |result: Result<(), _>| {
             // Nobody is there to be told if the daemon is on its way out.
-            let _ = answers.send((submission, result.is_ok()));
+            let _ = answers.send((submission, result.is_ok(), came));
         });
         self.store.submit(Job { network: self.network.name.clone(), writes, done });
     }
 
-    fn settle(&mut self, (submission, written): Answer) -> Settled {
+    fn settle(&mut self, (submission, written, came): Answer) -> (Settled, Moment) {
         self.pending -= 1;
-        self.network.engine().settle(submission, written)
+        (self.network.engine().settle(submission, written), came)
     }
 
-    fn emit(&mut self, settled: Settled, sockets: Option<&Sockets>) {
+    fn emit(&mut self, settled: Settled, sockets: Option<&Sockets>, came: Moment) {
         if let (Some(reply), Some(sockets)) = (settled.reply, sockets) {
-            self.send(&sockets.packets, &reply);
+            self.send(&sockets.packets, &reply, came);
         }
         if let Some((mac, outcome)) = settled.about {
             self.report.settled(&self.network.name, mac, &outcome, clock::now().boot);
         }
     }
 
-    fn send(&mut self, packets: &PacketSocket, reply: &Reply) {
+    fn send(&mut self, packets: &PacketSocket, reply: &Reply, came: Moment) {
         let sent = packets.mac().and_then(|mac| match self.network.engine().frame(reply, mac) {
             Some(frame) => packets.send(&frame),
             None => Err(io::ErrorKind::InvalidData.into()),
         });
+        if sent.is_ok() {
+            let kind = reply.message.options.get(code::MESSAGE_TYPE).and_then(|value| value.first()).copied();
+            self.network.stats.replied(kind, clock::now().boot.saturating_sub(came.boot));
+        }
         if let Err(cause) = sent {
             let (network, to) = (&*self.network.name, reply.mac);
             self.report.trouble(clock::now().boot, |more| warn!(network, "failed to send to {to}: {cause}{more}"));
@@ -256,5 +266,17 @@ async fn hear(
             packets.receive(buffer, BURST, |frame, checksum| each(packets, frame, checksum)).await
         }
         None => std::future::pending().await,
+    }
+}
+
+impl From<Kind> for Received {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Discover => Received::Discover,
+            Kind::Request => Received::Request,
+            Kind::Decline => Received::Decline,
+            Kind::Release => Received::Release,
+            Kind::Inform => Received::Inform,
+        }
     }
 }

@@ -103,7 +103,21 @@ impl View<'_> {
         let config = self.policy.config();
         // First of all, whether asked for or not: a router without a mask is no use (RFC 2132 §3.3).
         writer.add(code::SUBNET_MASK, &config.server.netmask().octets());
-        for &code in request.wanted.as_deref().unwrap_or(&USUAL) {
+        let by_hand = |code: u8| config.options.iter().rfind(|option| option.code == code);
+        let wanted = request.wanted.as_deref().unwrap_or(&USUAL);
+        // What is set by hand is wanted by a client that does not say what it wants, too.
+        let set = config.options.iter().filter(|option| option.force || request.wanted.is_none());
+        let mut codes = wanted.to_vec();
+        for option in set.filter(|option| !wanted.contains(&option.code)) {
+            codes.push(option.code);
+        }
+        for code in codes {
+            if let Some(option) = by_hand(code) {
+                if !option.value.is_empty() {
+                    writer.add(code, &option.value);
+                }
+                continue;
+            }
             let value = match code {
                 code::ROUTER => config.router.map(|router| router.octets().to_vec()),
                 code::DNS_SERVERS => some(config.dns.iter().flat_map(Ipv4Addr::octets).collect()),

@@ -1,9 +1,11 @@
 //! EDGE: port forwards with real packets: from everywhere they must work from, and nothing else with them.
 
+mod six;
+
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     thread,
     time::Duration,
@@ -29,7 +31,7 @@ fn forward(bridge: &str, protocol: Protocol, port: u16, targets: &[(Ipv4Addr, u1
         ports: (port, port),
         bridge: bridge.to_owned(),
         subnets: vec![subnet.parse().unwrap()],
-        targets: targets.to_vec(),
+        targets: targets.iter().map(|(address, port)| ((*address).into(), *port)).collect(),
     }
 }
 
@@ -50,10 +52,11 @@ fn change(world: &World, before: &[Forward], after: &[Forward]) {
 
 /// Everyone who connects is told the server's name and the address it was seen to come from.
 fn serve(namespace: &Namespace, name: &str, port: u16) {
-    serve_at(namespace, name, Ipv4Addr::UNSPECIFIED, port);
+    serve_at(namespace, name, Ipv6Addr::UNSPECIFIED, port);
 }
 
-fn serve_at(namespace: &Namespace, name: &str, address: Ipv4Addr, port: u16) {
+fn serve_at(namespace: &Namespace, name: &str, address: impl Into<IpAddr>, port: u16) {
+    let address: IpAddr = address.into();
     let (tcp, udp) = namespace.run(|| {
         let any = (address, port);
         (TcpListener::bind(any).unwrap(), UdpSocket::bind(any).unwrap())
@@ -62,33 +65,34 @@ fn serve_at(namespace: &Namespace, name: &str, address: Ipv4Addr, port: u16) {
     let [for_tcp, for_udp] = names;
     thread::spawn(move || {
         while let Ok((mut stream, client)) = tcp.accept() {
-            let _ = stream.write_all(format!("{for_tcp} {}", client.ip()).as_bytes());
+            let _ = stream.write_all(format!("{for_tcp} {}", client.ip().to_canonical()).as_bytes());
         }
     });
     thread::spawn(move || {
         while let Ok((_, client)) = udp.recv_from(&mut [0; 8]) {
-            let _ = udp.send_to(format!("{for_udp} {}", client.ip()).as_bytes(), client);
+            let _ = udp.send_to(format!("{for_udp} {}", client.ip().to_canonical()).as_bytes(), client);
         }
     });
 }
 
 /// Who answers at this address and port, or how nobody does.
-fn ask(namespace: &Namespace, protocol: Protocol, to: Ipv4Addr, port: u16) -> Result<String, Answer> {
+fn ask(namespace: &Namespace, protocol: Protocol, to: impl Into<IpAddr>, port: u16) -> Result<String, Answer> {
     let lost = |error: std::io::Error| match error.kind() {
         ErrorKind::ConnectionRefused => Answer::Refused,
         _ => Answer::Lost,
     };
-    let to = SocketAddrV4::new(to, port);
+    let to = SocketAddr::new(to.into(), port);
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     namespace.run(|| match protocol {
         Protocol::Tcp => {
-            let mut stream = TcpStream::connect_timeout(&to.into(), PATIENCE).map_err(lost)?;
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE).map_err(lost)?;
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut text = String::new();
             stream.read_to_string(&mut text).map_err(lost)?;
             Ok(text)
         }
         Protocol::Udp => {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            let socket = UdpSocket::bind((any, 0)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.connect(to).unwrap();
             socket.send(b"?").map_err(lost)?;
@@ -183,7 +187,7 @@ fn a_forward_opens_nothing_but_itself() {
 fn a_forward_of_one_address_leaves_the_others_alone() {
     let (world, vm1, _, _, before) = forwarded(plain_nat());
     serve(world.host(), "host", 80);
-    let one = Forward { address: Some(world.second_uplink()), ..tcp("virbrA", 80, &[(world.address(vm1), 22)]) };
+    let one = Forward { address: Some(world.second_uplink().into()), ..tcp("virbrA", 80, &[(world.address(vm1), 22)]) };
     let after = [before.clone(), vec![one]].concat();
     change(&world, &before, &after);
     let outside = world.namespace(world.outside());
@@ -317,7 +321,7 @@ fn the_last_forward_takes_everything_with_it() {
         let steps = [
             vec![tcp("virbrA", 1, &targets[..1])],
             vec![tcp("virbrA", 1, &targets), tcp("virbrA", 2, &[])],
-            vec![Forward { address: Some(LOCALHOST), ..tcp("virbrA", 1, &targets) }],
+            vec![Forward { address: Some(LOCALHOST.into()), ..tcp("virbrA", 1, &targets) }],
             vec![],
         ];
         let mut before = Vec::new();
@@ -372,7 +376,7 @@ fn ten_thousand_forwards_are_made_and_one_of_them_changed() {
         block_on(nat::replace(&networks, &forwards)).unwrap();
         println!("10,000 forwards in {:?}", begin.elapsed());
         let mut after = forwards.clone();
-        after[77].targets[0].0 = Ipv4Addr::new(10, 1, 200, 1);
+        after[77].targets[0].0 = Ipv4Addr::new(10, 1, 200, 1).into();
         let begin = std::time::Instant::now();
         block_on(nat::change_forwards(&forwards, &after)).unwrap();
         println!("one changed in {:?}", begin.elapsed());

@@ -188,6 +188,10 @@ impl World {
         self.machines[machine].address
     }
 
+    pub(crate) fn address6(&self, machine: usize) -> Ipv6Addr {
+        self.machines[machine].address6
+    }
+
     /// One guest more on the network of another: `PREFIX.NUMBER`.
     pub(crate) fn another_guest(&mut self, of: usize, number: u8) -> usize {
         let (bridge, gateway) = (self.machines[of].name.clone(), self.machines[of].gateway);

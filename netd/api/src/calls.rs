@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
+pub use crate::metadata::{GetMetadata, SetMetadata};
 use crate::{AddressSource, Forward, Protocol, Update};
 
 /// The methods of the interface, by the name after the last dot.
@@ -18,11 +19,14 @@ pub enum Method {
     UndefineNetwork,
     SetAutostart,
     DumpXml,
+    GetMetadata,
+    SetMetadata,
     ListLeases,
     ListPorts,
     GetPorts,
     AddPort,
     ListAddresses,
+    OpenCapture,
     ListForwards,
     AddForward,
     DeleteForward,
@@ -34,7 +38,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 21] = [
+    pub const ALL: [Method; 24] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -44,11 +48,14 @@ impl Method {
         Method::UndefineNetwork,
         Method::SetAutostart,
         Method::DumpXml,
+        Method::GetMetadata,
+        Method::SetMetadata,
         Method::ListLeases,
         Method::ListPorts,
         Method::GetPorts,
         Method::AddPort,
         Method::ListAddresses,
+        Method::OpenCapture,
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
@@ -69,6 +76,7 @@ impl Method {
             Method::ListNetworks
             | Method::GetNetwork
             | Method::DumpXml
+            | Method::GetMetadata
             | Method::ListLeases
             | Method::ListPorts
             | Method::GetPorts
@@ -81,7 +89,10 @@ impl Method {
             | Method::DestroyNetwork
             | Method::UndefineNetwork
             | Method::SetAutostart
+            | Method::SetMetadata
             | Method::AddPort
+            // Changes nothing, but what others say is not for everyone.
+            | Method::OpenCapture
             | Method::AddForward
             | Method::DeleteForward
             | Method::ApplyNetwork
@@ -182,6 +193,16 @@ pub struct ListAddresses {
     pub guest: String,
     /// Where to look.
     pub source: AddressSource,
+}
+
+/// Parameters of `OpenCapture`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct OpenCapture {
+    /// A port's interface, or an active network's bridge.
+    pub interface: String,
+    /// Bytes of each frame, 64 to 262,144.
+    pub snaplen: u32,
 }
 
 /// Parameters of `ListForwards`.

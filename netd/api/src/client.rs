@@ -8,9 +8,10 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, ChangeReply, DEFAULT_SOCKET, Error, Forward, ForwardReply, Forwards, Leases, Monitor,
-    NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
-    calls::DeleteForward,
+    AddressSource, Addresses, Capture, ChangeReply, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards,
+    Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol,
+    SOCKET_VARIABLE, Update, Xml,
+    calls::{DeleteForward, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -24,6 +25,22 @@ trait Methods {
     async fn undefine_network(&mut self, network: String) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn set_autostart(&mut self, network: String, autostart: bool) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn dump_xml(&mut self, network: String, inactive: bool) -> zlink::Result<Result<Xml, Error>>;
+    async fn get_metadata(
+        &mut self,
+        network: String,
+        kind: MetadataKind,
+        uri: Option<String>,
+        inactive: bool,
+    ) -> zlink::Result<Result<Metadata, Error>>;
+    async fn set_metadata(
+        &mut self,
+        network: String,
+        kind: MetadataKind,
+        uri: Option<String>,
+        key: Option<String>,
+        text: Option<String>,
+        forms: Forms,
+    ) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn list_leases(&mut self, network: String, mac: Option<String>) -> zlink::Result<Result<Leases, Error>>;
     async fn list_ports(&mut self, network: Option<String>) -> zlink::Result<Result<Ports, Error>>;
     async fn get_ports(&mut self, port: String) -> zlink::Result<Result<PortDetails, Error>>;
@@ -38,6 +55,12 @@ trait Methods {
     ) -> zlink::Result<(Result<PortReply, Error>, Vec<OwnedFd>)>;
     async fn list_addresses(&mut self, guest: String, source: AddressSource)
     -> zlink::Result<Result<Addresses, Error>>;
+    #[zlink(return_fds)]
+    async fn open_capture(
+        &mut self,
+        interface: String,
+        snaplen: u32,
+    ) -> zlink::Result<(Result<Capture, Error>, Vec<OwnedFd>)>;
     async fn list_forwards(&mut self, network: Option<String>) -> zlink::Result<Result<Forwards, Error>>;
     async fn add_forward(&mut self, forward: Forward) -> zlink::Result<Result<ForwardReply, Error>>;
     async fn delete_forward(
@@ -137,6 +160,18 @@ impl Client {
         flatten(self.connection.dump_xml(network.to_owned(), inactive).await)
     }
 
+    /// The title, description or an element of metadata of a network.
+    pub async fn get_metadata(&mut self, request: GetMetadata) -> Result<Metadata, ClientError> {
+        let GetMetadata { network, kind, uri, inactive } = request;
+        flatten(self.connection.get_metadata(network, kind, uri, inactive).await)
+    }
+
+    /// Sets or removes it.
+    pub async fn set_metadata(&mut self, request: SetMetadata) -> Result<NetworkReply, ClientError> {
+        let SetMetadata { network, kind, uri, key, text, forms } = request;
+        flatten(self.connection.set_metadata(network, kind, uri, key, text, forms).await)
+    }
+
     /// The leases of one network, of one MAC if given.
     pub async fn list_leases(&mut self, network: &str, mac: Option<String>) -> Result<Leases, ClientError> {
         flatten(self.connection.list_leases(network.to_owned(), mac).await)
@@ -168,6 +203,17 @@ impl Client {
     /// The addresses of a guest.
     pub async fn list_addresses(&mut self, guest: &str, source: AddressSource) -> Result<Addresses, ClientError> {
         flatten(self.connection.list_addresses(guest.to_owned(), source).await)
+    }
+
+    /// Hears everything on a port, or on an active network's bridge, by its interface name: the first `snaplen` bytes of
+    /// each frame, from the packet socket that is returned; closed on exec.
+    pub async fn open_capture(&mut self, interface: &str, snaplen: u32) -> Result<(Capture, OwnedFd), ClientError> {
+        let (reply, fds) =
+            self.connection.open_capture(interface.to_owned(), snaplen).await.map_err(ClientError::Transport)?;
+        let reply = reply?;
+        let fd = fds.first().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData));
+        let fd = fd.and_then(OwnedFd::try_clone).map_err(|cause| ClientError::Transport(cause.into()))?;
+        Ok((reply, fd))
     }
 
     /// The port forwards of one network, or of all.

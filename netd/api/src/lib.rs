@@ -7,6 +7,7 @@
 pub mod calls;
 mod client;
 mod events;
+mod metadata;
 mod monitor;
 
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use client::{Client, ClientError, PortRequest, blocking, socket_path};
 pub use events::{Event, EventKind, Told};
+pub use metadata::{Forms, Metadata, MetadataKind};
 pub use monitor::Monitor;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub struct Network {
     pub autostart: bool,
     /// The interface name of the bridge, once one was chosen.
     pub bridge: Option<String>,
+    /// A short text for people.
+    pub title: Option<String>,
 }
 
 /// A DHCP lease as `net-dhcp-leases` shows it.
@@ -131,6 +135,40 @@ pub struct Address {
     pub address: String,
     /// The prefix length; 0 where the source knows none.
     pub prefix: u8,
+    /// How it is known.
+    pub source: AddressOrigin,
+    /// Seconds since it was last seen in use; absent for a lease that was never seen in use.
+    pub age_seconds: Option<u64>,
+}
+
+/// How an address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum AddressOrigin {
+    /// We leased it.
+    Lease,
+    /// The kernel's neighbour table has it.
+    Neighbour,
+    /// The guest said so in ARP.
+    Arp,
+    /// The guest said so in IPv6 neighbour discovery.
+    Nd,
+    /// Another DHCP server gave it, or the guest named it to one.
+    Dhcp,
+}
+
+impl AddressOrigin {
+    /// The word for it in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            AddressOrigin::Lease => "lease",
+            AddressOrigin::Neighbour => "neighbour",
+            AddressOrigin::Arp => "arp",
+            AddressOrigin::Nd => "nd",
+            AddressOrigin::Dhcp => "dhcp",
+        }
+    }
 }
 
 /// A port of the host, or several in a row, that leads to guests of a network.
@@ -180,8 +218,10 @@ pub enum AddressSource {
     /// The lease table.
     #[default]
     Lease,
-    /// The kernel's neighbour table.
+    /// The kernel's neighbour table, and what the guest was heard to say on the bridge.
     Arp,
+    /// All of these: leases first, then what was seen last.
+    Any,
 }
 
 /// What went wrong, coarse enough for a program to act on. The kinds follow libvirt's error codes.
@@ -373,6 +413,18 @@ pub struct PortReply {
 pub struct Addresses {
     /// The addresses, by interface.
     pub addresses: Vec<Address>,
+}
+
+/// Reply of `OpenCapture`. One file descriptor travels with it: a packet socket (packet(7)) that hears every frame of the
+/// interface in both directions, and of no other.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Capture {
+    /// The interface.
+    pub interface: String,
+    /// The network it belongs to.
+    pub network: String,
+    /// The guest, if it is the port of one with a name.
+    pub guest: Option<String>,
 }
 
 /// Reply of `AddForward` and `DeleteForward`.

@@ -2,7 +2,7 @@
 //! and outlives the daemon that uses it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard},
@@ -16,12 +16,14 @@ use crate::{
     change::LiveStep,
     hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
-    model::{Ports, Protocol},
+    metrics::Traffic,
+    model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
     plan::{Bridge, Step, Undo, kernel_delay},
     port::{self, Port},
     registry::PortSpec,
-    verbs::{Host, PortError},
+    snoop::Seen,
+    verbs::{CaptureError, Host, PortError},
 };
 
 /// A handle on the host; clones are the same host.
@@ -46,6 +48,8 @@ pub(crate) struct World {
     pub(crate) guarded: BTreeMap<String, nat::guards::Sources>,
     /// The time since this host booted.
     pub(crate) uptime: Duration,
+    /// Where guests' addresses are listened for: network and bridge.
+    pub(crate) listening: Vec<(String, String)>,
     /// Where DNS is served.
     pub(crate) dns_port: u16,
     /// The hooks that ran, each with how many networks were served and how many taps there were.
@@ -141,6 +145,7 @@ impl Fake {
         let mut world = self.world();
         world.services.clear();
         world.served.clear();
+        world.listening.clear();
     }
 
     /// The machine starts anew: nothing of anybody's networks is left.
@@ -293,7 +298,7 @@ impl World {
             Step::StartServices(config) => {
                 self.link(&config.bridge)?;
                 assert!(self.services.insert(config.network.clone()), "served twice: {}", config.network);
-                self.served.insert(config.network.clone(), config.clone());
+                self.served.insert(config.network.clone(), (**config).clone());
                 return Ok(Outcome { dns_port: Some(self.dns_port) });
             }
             Step::AddFirewall(network) => {
@@ -542,6 +547,30 @@ impl Host for Fake {
 
     fn uptime(&self) -> u64 {
         self.world().uptime.as_secs()
+    }
+
+    fn listen(&self, networks: &[(String, String)]) {
+        self.world().listening = networks.to_vec();
+    }
+
+    fn heard(&self, _mac: MacAddr) -> Vec<Seen> {
+        Vec::new()
+    }
+
+    fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
+        unreachable!("a host made of values has no frames")
+    }
+
+    async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
+        Ok(HashMap::new())
+    }
+
+    fn server_counts(&self, _network: &str) -> Option<dhcp::Counts> {
+        None
+    }
+
+    async fn table_rewrites(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
     }
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {

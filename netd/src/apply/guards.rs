@@ -29,6 +29,8 @@ struct State {
     elements: Elements,
     /// The table is there, as far as we know.
     table: bool,
+    /// How often it was written anew.
+    rewrites: u64,
     /// By interface name, which is what the kernel's elements go by.
     ports: BTreeMap<String, Entry>,
 }
@@ -66,7 +68,7 @@ impl<F: Fn(&str) -> Vec<dhcp::Lease> + Sync> Leases for F {}
 impl Guards {
     /// No port is guarded yet.
     pub fn new() -> io::Result<Self> {
-        let state = State { elements: Elements::open()?, table: false, ports: BTreeMap::new() };
+        let state = State { elements: Elements::open()?, table: false, rewrites: 0, ports: BTreeMap::new() };
         Ok(Guards { state: Mutex::new(state) })
     }
 
@@ -151,6 +153,11 @@ impl Guards {
         tracing::warn!("the nftables table of the ports' guards was removed; putting it back");
         state.rewrite().await?;
         Ok(true)
+    }
+
+    /// How often the table was written anew.
+    pub(crate) async fn rewrites(&self) -> u64 {
+        self.state.lock().await.rewrites
     }
 
     /// What was dropped of a port's frames; `None` if it is not guarded now.
@@ -285,6 +292,7 @@ impl State {
         let ports = self.wanted();
         if !ports.is_empty() {
             guards::replace(&mut self.elements, &ports).await?;
+            self.rewrites += 1;
         } else if self.table {
             guards::delete().await?;
         }

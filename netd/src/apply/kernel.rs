@@ -1,6 +1,9 @@
 //! EDGE: the executor that does steps on this host: rtnetlink, sysctls, `nft`, and the servers in this process.
 
-use std::{fs, io, sync::Arc};
+use std::{
+    fs, io,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use super::{Executor, Guards, Outcome, StepError, links, live};
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
     registry::PortSpec,
+    snoop::Snoop,
 };
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -21,14 +25,17 @@ pub struct Kernel {
     pub(crate) netlink: Netlink,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
+    pub(crate) snoop: Snoop,
+    /// How often our table of the family inet was written anew.
+    pub(crate) rewrites: AtomicU64,
     pub(crate) hooks: Hooks,
 }
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
     /// `guards` watches, and with the user's `hooks`.
-    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, hooks: Hooks) -> Self {
-        Kernel { netlink, services, guards, hooks }
+    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, snoop: Snoop, hooks: Hooks) -> Self {
+        Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks }
     }
 
     /// Sets a new tap up and puts it on its bridge.
@@ -70,7 +77,7 @@ impl Executor for Kernel {
             Step::LinkUp { bridge } => links::up(netlink, bridge).await?,
             Step::AddRoute { bridge, route } => links::add_route(netlink, bridge, route).await?,
             Step::StartServices(config) => {
-                let started = self.services.start(config.clone()).await?;
+                let started = self.services.start((**config).clone()).await?;
                 return Ok(Outcome { dns_port: started.dns_port });
             }
             Step::AddFirewall(network) => nat::add(network).await?,

@@ -2,7 +2,9 @@
 
 use std::fmt::{Debug, Display};
 
-use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime, NetworkConfig, Range4, Reservation4};
+use dhcp::config::{
+    Dhcp4Config, DnsConfig, DnsForwarder, DnsService, LeaseTime, NetworkConfig, Option4, Range4, Reservation4,
+};
 
 /// One phrase per difference.
 pub(super) fn differences(from: &NetworkConfig, to: &NetworkConfig) -> Vec<String> {
@@ -25,7 +27,7 @@ pub(super) fn differences(from: &NetworkConfig, to: &NetworkConfig) -> Vec<Strin
 }
 
 fn dhcp4_differences(from: &Dhcp4Config, to: &Dhcp4Config, said: &mut Vec<String>) {
-    let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes } = to;
+    let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, options } = to;
     if from.server != *server {
         said.push(format!("DHCP server and subnet {server}"));
     }
@@ -41,13 +43,34 @@ fn dhcp4_differences(from: &Dhcp4Config, to: &Dhcp4Config, said: &mut Vec<String
     value("domain for guests", from.domain.as_ref(), domain.as_ref(), said);
     value("MTU for guests", from.mtu.as_ref(), mtu.as_ref(), said);
     lists("routes", &from.routes, routes, said, |verb, (to, via)| format!("{verb} the guests' route {to} via {via}"));
+    lists("options", &from.options, options, said, |verb, Option4 { code, value, force }| {
+        let bytes: Vec<String> = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let asked = if *force { ", asked for or not" } else { "" };
+        format!("{verb} the DHCP option {code} of '{}'{asked}", bytes.join(" "))
+    });
 }
 
 fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
-    let DnsConfig { listen, subnets, domain, local_only, hosts, forward, resolv_conf } = to;
+    let DnsConfig {
+        listen,
+        subnets,
+        reverse_upstream,
+        domain,
+        local_only,
+        hosts,
+        texts,
+        services,
+        forward_plain_names,
+        forward,
+        forwarders,
+        resolv_conf,
+    } = to;
     lists("DNS addresses", &from.listen, listen, said, |verb, address| format!("{verb} DNS at {address}"));
     lists("DNS subnets", &from.subnets, subnets, said, |verb, subnet| {
         format!("{verb} DNS for the addresses of {subnet}")
+    });
+    lists("reverse names", &from.reverse_upstream, reverse_upstream, said, |verb, subnet| {
+        format!("{verb} asking upstream resolvers for the addresses of {subnet}")
     });
     value("DNS domain", from.domain.as_ref(), domain.as_ref(), said);
     if from.local_only != *local_only {
@@ -56,6 +79,21 @@ fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
     }
     lists("names", &from.hosts, hosts, said, |verb, (address, names)| {
         format!("{verb} the names {} of {address}", names.join(", "))
+    });
+    lists("TXT records", &from.texts, texts, said, |verb, (name, _)| format!("{verb} the TXT record {name}"));
+    lists("SRV records", &from.services, services, said, |verb, service| {
+        let DnsService { name, target, port, priority, weight } = service;
+        let target = target.as_deref().unwrap_or("nobody");
+        format!("{verb} the SRV record {name} at {target} port {port}, priority {priority}, weight {weight}")
+    });
+    if from.forward_plain_names != *forward_plain_names {
+        let how = if *forward_plain_names { "also" } else { "never" };
+        said.push(format!("names without a dot are {how} asked of upstream resolvers"));
+    }
+    lists("forwarders", &from.forwarders, forwarders, said, |verb, DnsForwarder { domain, address, port }| {
+        let whom = address.map_or_else(|| "the host's resolvers".to_owned(), |address| address.to_string());
+        let port = port.map(|port| format!(" port {port}")).unwrap_or_default();
+        format!("{verb} asking {whom}{port} for {}", domain.as_deref().unwrap_or("every name"))
     });
     if from.forward != *forward {
         said.push(format!("{} asking upstream resolvers", if *forward { "start" } else { "stop" }));

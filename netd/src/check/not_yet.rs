@@ -27,15 +27,6 @@ const LIST: &[(&str, Test, &str)] = &[
         |n| n.subnets.iter().filter_map(|s| s.dhcp.as_ref()).any(|d| d.bootp.is_some()),
         "this version of netd does not tell guests what to boot from the network",
     ),
-    ("ip@localPtr", |n| n.subnets.iter().any(|s| s.local_ptr.is_some()), "this version of netd does not do localPtr"),
-    (
-        "dns@forwardPlainNames",
-        |n| n.dns.forward_plain_names.is_some(),
-        "this version of netd does not do forwardPlainNames",
-    ),
-    ("dns/forwarder", |n| !n.dns.forwarders.is_empty(), "this version of netd asks the host's resolvers only"),
-    ("dns/txt", |n| !n.dns.texts.is_empty(), "this version of netd has no TXT records"),
-    ("dns/srv", |n| !n.dns.services.is_empty(), "this version of netd has no SRV records"),
     (
         "domain@register",
         |n| n.domain.as_ref().is_some_and(|d| d.register.is_some()),
@@ -75,13 +66,8 @@ mod tests {
     /// What each of the list is about, on line 2 of a network.
     const INSIDE: &[&str] = &[
         "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
-        "<ip address='10.0.0.1' localPtr='yes'/>",
         "<ip address='10.0.0.1'><tftp root='/'/></ip>",
         "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
-        "<dns forwardPlainNames='no'/>",
-        "<dns><forwarder addr='1.1.1.1'/></dns>",
-        "<dns><txt name='a' value='b'/></dns>",
-        "<dns><srv service='a' protocol='tcp'/></dns>",
         "<domain name='a' localOnly='yes' register='yes'/>",
         "<bridge zone='a'/>",
         "<bridge macTableManager='libvirt'/>",

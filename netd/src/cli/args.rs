@@ -1,10 +1,15 @@
 //! Every verb and flag of `netd`, in the one place from which help comes. Names and flags are virsh's.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::forward::{HostPorts, Target};
+use crate::capture::WHOLE_FRAME;
 
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
@@ -38,7 +43,7 @@ pub(super) enum OutputForm {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Run the daemon in the foreground.
-    Daemon(DaemonArgs),
+    Daemon(DaemonRunArgs),
     /// Check whether this host is fit for networks, and say what mends it.
     #[command(after_help = "\
 Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
@@ -46,6 +51,8 @@ if a check fails; warnings leave it 0. The directories are those of the daemon."
     Doctor(DaemonArgs),
     #[command(flatten)]
     Ask(Ask),
+    /// Write what passes a guest's ports to a pcapng file.
+    Capture(CaptureArgs),
     #[command(flatten)]
     Watch(Watch),
     /// Use a port.
@@ -174,6 +181,10 @@ pub(super) enum Ask {
     Confirm(ConfirmArgs),
     /// Change one section of a network, live, in its definition, or both.
     NetUpdate(NetUpdateArgs),
+    /// Show or set a network's title or description.
+    NetDesc(NetDescArgs),
+    /// Show or set what another program keeps in a network's XML.
+    NetMetadata(NetMetadataArgs),
     /// List the DHCP leases of a network.
     NetDhcpLeases(NetDhcpLeasesArgs),
     /// Print the addresses of a guest.
@@ -214,6 +225,9 @@ pub(super) struct FileArg {
     file: Option<PathBuf>,
     #[arg(long = "file", value_name = "FILE", hide = true, conflicts_with = "file")]
     file_option: Option<PathBuf>,
+    /// Refuse what the format does not have: netd always does, so the flag makes no difference.
+    #[arg(long = "validate")]
+    _validate: bool,
 }
 
 impl FileArg {
@@ -221,6 +235,29 @@ impl FileArg {
     pub(super) fn path(&self) -> PathBuf {
         self.file.clone().or_else(|| self.file_option.clone()).unwrap_or_default()
     }
+}
+
+/// What the daemon is run with.
+#[derive(Args, Debug)]
+pub(super) struct DaemonRunArgs {
+    #[command(flatten)]
+    pub(super) places: DaemonArgs,
+    /// Serve metrics over TCP too, on a loopback address; they are always to be had from metrics.sock in the runtime
+    /// directory.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub(super) metrics: Option<SocketAddr>,
+}
+
+/// Metrics name guests and tell what they do, and nobody has to say who they are to read them.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected an address and a port, like 127.0.0.1:9177")?;
+    if !address.ip().is_loopback() {
+        return Err(format!(
+            "metrics are served to this host only: {} is no loopback address; let a proxy serve 127.0.0.1 to others",
+            address.ip()
+        ));
+    }
+    Ok(address)
 }
 
 /// Where the daemon has its files.
@@ -273,6 +310,99 @@ pub(super) struct NetListArgs {
     /// A table: the default.
     #[arg(long)]
     pub(super) table: bool,
+    /// With a column for titles.
+    #[arg(long)]
+    pub(super) title: bool,
+}
+
+/// Which form of a network a change is for.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Where {
+    /// The active network.
+    #[arg(long)]
+    pub(super) live: bool,
+    /// The definition.
+    #[arg(long)]
+    pub(super) config: bool,
+    /// The active network if it is active, else the definition: the default.
+    #[arg(long = "current", conflicts_with_all = ["live", "config"])]
+    _current: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without a new text it prints the one there is. An empty one removes it.
+
+  netd net-desc default --title 'Where the lab is'
+  netd net-desc default --config --edit")]
+pub(super) struct NetDescArgs {
+    /// The network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    #[command(flatten)]
+    pub(super) at: Where,
+    /// The title, not the description.
+    #[arg(long)]
+    pub(super) title: bool,
+    /// Edit it with $VISUAL or $EDITOR.
+    #[arg(long)]
+    pub(super) edit: bool,
+    #[arg(long = "new-desc", value_name = "TEXT", hide = true, conflicts_with = "text")]
+    new_desc: Option<String>,
+    /// The new text; several words are put together.
+    #[arg(value_name = "TEXT")]
+    text: Vec<String>,
+}
+
+impl NetDescArgs {
+    /// The new text, word by word.
+    pub(super) fn words(&self) -> Vec<&str> {
+        self.new_desc.iter().chain(&self.text).map(String::as_str).collect()
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The element is written without its name space:
+
+  netd net-metadata default http://app.example/1 app \"<rack height='3'/>\"
+  netd net-metadata default http://app.example/1
+  netd net-metadata default http://app.example/1 --remove")]
+pub(super) struct NetMetadataArgs {
+    /// The network.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// The name space of the element.
+    #[arg(value_name = "URI")]
+    pub(super) uri: String,
+    /// The prefix that stands for it in the network's XML.
+    #[arg(value_name = "KEY")]
+    key: Option<String>,
+    /// The new element.
+    #[arg(value_name = "XML", conflicts_with_all = ["edit", "remove"])]
+    set: Option<String>,
+    #[arg(long = "key", value_name = "KEY", hide = true, conflicts_with = "key")]
+    key_option: Option<String>,
+    #[arg(long = "set", value_name = "XML", hide = true, conflicts_with_all = ["set", "edit", "remove"])]
+    set_option: Option<String>,
+    /// Edit it with $VISUAL or $EDITOR.
+    #[arg(long, conflicts_with = "remove")]
+    pub(super) edit: bool,
+    /// Remove it.
+    #[arg(long)]
+    pub(super) remove: bool,
+    #[command(flatten)]
+    pub(super) at: Where,
+}
+
+impl NetMetadataArgs {
+    pub(super) fn key(&self) -> Option<&str> {
+        self.key.as_deref().or(self.key_option.as_deref())
+    }
+
+    pub(super) fn set(&self) -> Option<&str> {
+        self.set.as_deref().or(self.set_option.as_deref())
+    }
 }
 
 #[derive(Args, Debug)]
@@ -396,9 +526,10 @@ pub(super) struct DomifaddrArgs {
     /// Repeat the name and MAC address for every address.
     #[arg(long)]
     pub(super) full: bool,
-    /// Where to look: the DHCP leases, or the host's neighbour table.
-    #[arg(long, value_enum, default_value = "lease", hide_default_value = true)]
-    pub(super) source: Source,
+    /// Where to look: the DHCP leases, what the guest was seen to use, or both [default: leases; what was seen if the
+    /// guest has none].
+    #[arg(long, value_enum)]
+    pub(super) source: Option<Source>,
 }
 
 impl DomifaddrArgs {
@@ -413,8 +544,14 @@ impl DomifaddrArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Source {
+    /// The DHCP leases.
     Lease,
+    /// The host's neighbour table, and what the guest was heard to say in ARP, neighbour discovery and DHCP.
     Arp,
+    /// A guest agent; guests here have none.
+    Agent,
+    /// Leases, then what was seen, with its age.
+    Any,
 }
 
 #[derive(Args, Debug)]
@@ -434,11 +571,13 @@ pub(super) struct PortInfoArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
-127.0.0.1 included. A target may be an IPv4 address of the network; several share the connections.
+127.0.0.1 included, but for ::1. A target may be an address of the network, and in IPv6 has to be; several share the
+connections.
 
   netd forward-add default tcp/2222 vm1:22
   netd forward-add default tcp/80 web1:8080,web2:8080
-  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7")]
+  netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7
+  netd forward-add blue tcp/443 [fd00:1::10]:8443")]
 pub(super) struct ForwardAddArgs {
     /// The network the guests are on.
     #[arg(value_name = "NETWORK")]
@@ -449,7 +588,7 @@ pub(super) struct ForwardAddArgs {
     /// Where it leads; the port is the host's unless another is given.
     #[arg(value_name = "GUEST[:PORT]", required = true, value_delimiter = ',', num_args = 1)]
     pub(super) targets: Vec<Target>,
-    /// At this address of the host only.
+    /// At this address of the host only. Without it: at every one of the targets' family.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }
@@ -462,7 +601,7 @@ pub(super) struct ForwardDeleteArgs {
     /// The host's port, or a range, as it was added.
     #[arg(value_name = "PROTO/PORT[-PORT]")]
     pub(super) ports: HostPorts,
-    /// The one at this address of the host.
+    /// The one at this address of the host; 0.0.0.0 is every IPv4 address, :: every IPv6 one.
     #[arg(long, value_name = "HOSTADDR")]
     pub(super) address: Option<String>,
 }
@@ -472,6 +611,42 @@ pub(super) struct ForwardListArgs {
     /// Those of one network.
     #[arg(value_name = "NETWORK")]
     pub(super) network: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It ends with Ctrl-C, and the file is whole then. A guest's or a network's ports that come later are captured too. The
+file says which interface each packet passed and which way (in: from the guest), and whose addresses are whose.
+
+  netd capture vm1 -w - | tcpdump -n -r -
+  netd capture default -w default.pcapng --ring 64")]
+pub(super) struct CaptureArgs {
+    /// A guest, else a network (all of its ports), else a port's or a bridge's interface.
+    #[arg(value_name = "GUEST|NETWORK|INTERFACE")]
+    pub(super) what: String,
+    /// Where to write; `-` is standard output.
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Keep only the newest packets, so much of them, in memory; they are written at the end.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) ring: Option<u32>,
+    /// End after so many packets.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub(super) seconds: Option<u64>,
+    /// Bytes of each packet to keep.
+    #[arg(long, value_name = "BYTES", default_value_t = WHOLE_FRAME, hide_default_value = true,
+          value_parser = clap::value_parser!(u32).range(64..=i64::from(WHOLE_FRAME)))]
+    pub(super) snaplen: u32,
+}
+
+impl CaptureArgs {
+    /// Whether standard output is written to.
+    pub(super) fn to_stdout(&self) -> bool {
+        self.file == Path::new("-")
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! EDGE: `net-edit`: the user's editor, a temporary file, the terminal.
+//! EDGE: `net-edit` and `--edit`: the user's editor, a temporary file, the terminal.
 
 use std::{
     env,
@@ -24,7 +24,7 @@ pub(super) async fn network(socket: &Path, network: &NetworkArg) -> Result<Outpu
     let failed = |e| Failure::client("", About::Network(name), &e);
     let mut client = connect(socket).await.map_err(failed)?;
     let before = client.dump_xml(name, true).await.map_err(failed)?.xml;
-    let file = temporary_file(&before)?;
+    let file = temporary_file(&before, ".xml")?;
     loop {
         let text = match run_editor(file.path()).and_then(|()| read(file.path())) {
             Ok(text) => text,
@@ -41,6 +41,13 @@ pub(super) async fn network(socket: &Path, network: &NetworkArg) -> Result<Outpu
     }
 }
 
+/// A text as the user's editor leaves it.
+pub(super) fn text(before: &str, suffix: &str) -> Result<String, Failure> {
+    let file = temporary_file(before, suffix)?;
+    run_editor(file.path())?;
+    read(file.path())
+}
+
 async fn define(client: &mut Client, name: &str, before: &str, text: String) -> Result<Output, Failure> {
     let failed = |e| Failure::client(format!("Failed to define network {name}"), About::Network(name), &e);
     let now = client.dump_xml(name, true).await.map_err(failed)?.xml;
@@ -52,9 +59,9 @@ async fn define(client: &mut Client, name: &str, before: &str, text: String) -> 
     Ok(Output::new(text, json!(reply.network)).with_notices(reply.notices))
 }
 
-fn temporary_file(text: &str) -> Result<tempfile::NamedTempFile, Failure> {
+fn temporary_file(text: &str, suffix: &str) -> Result<tempfile::NamedTempFile, Failure> {
     let make = || {
-        let mut file = tempfile::Builder::new().prefix("netd-").suffix(".xml").tempfile()?;
+        let mut file = tempfile::Builder::new().prefix("netd-").suffix(suffix).tempfile()?;
         file.write_all(text.as_bytes())?;
         Ok(file)
     };

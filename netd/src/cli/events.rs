@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Write},
+    net::Ipv6Addr,
     path::Path,
     pin::pin,
     process::ExitCode,
@@ -185,7 +186,8 @@ async fn look(client: &mut Client, guest: &str, condition: Condition) -> Result<
     };
     for &source in sources {
         let addresses = match client.list_addresses(guest, source).await {
-            Ok(found) => found.addresses,
+            // Every guest has a link-local one before it has any that is of use to others.
+            Ok(found) => found.addresses.into_iter().filter(|own| !is_link_local(&own.address)).collect(),
             Err(ClientError::Refused(error)) if error.kind() == ErrorKind::NoGuest => Vec::new(),
             Err(error) => return Err(error),
         };
@@ -195,6 +197,10 @@ async fn look(client: &mut Client, guest: &str, condition: Condition) -> Result<
         }
     }
     Ok(None)
+}
+
+fn is_link_local(address: &str) -> bool {
+    address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_unicast_link_local())
 }
 
 /// What is missing, and where to look next.

@@ -25,13 +25,19 @@ pub(super) fn network_list(networks: &[Network], args: NetListArgs) -> String {
     if args.uuid {
         return networks.iter().map(|n| format!("{}\n", n.uuid)).collect();
     }
-    let rows: Vec<_> = networks
-        .iter()
-        .map(|n| {
-            let state = if n.active { "active" } else { "inactive" };
-            [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
-        })
-        .collect();
+    let row = |n: &Network| {
+        let state = if n.active { "active" } else { "inactive" };
+        [n.name.clone(), state.to_owned(), yes_no(n.autostart), yes_no(n.persistent)]
+    };
+    if args.title {
+        let with_title = |n: &Network| {
+            let [name, state, autostart, persistent] = row(n);
+            [name, state, autostart, persistent, n.title.clone().unwrap_or_default()]
+        };
+        let rows: Vec<_> = networks.iter().map(with_title).collect();
+        return table(["Name", "State", "Autostart", "Persistent", "Title"], &rows);
+    }
+    let rows: Vec<_> = networks.iter().map(row).collect();
     table(["Name", "State", "Autostart", "Persistent"], &rows)
 }
 
@@ -69,17 +75,26 @@ pub(super) fn leases(leases: &[Lease], local_time: impl Fn(i64) -> String) -> St
     table(["Expiry Time", "MAC address", "Protocol", "IP address", "Hostname", "Client ID or DUID"], &rows)
 }
 
-/// `domifaddr`: fixed columns, unlike virsh's other tables.
-pub(super) fn addresses(addresses: &[Address], full: bool) -> String {
-    let mut text = format!(" {:<10} {:<20} {:<8}     {}\n", "Name", "MAC address", "Protocol", "Address");
-    text.push_str(&"-".repeat(79));
-    text.push('\n');
+/// `domifaddr`: fixed columns, unlike virsh's other tables; with `origins` two more that virsh has not.
+pub(super) fn addresses(addresses: &[Address], full: bool, origins: bool) -> String {
+    let header = format!(" {:<10} {:<20} {:<8}     {}", "Name", "MAC address", "Protocol", "Address");
+    let mut text = if origins {
+        format!("{header:<80} {:<10} Seen\n{}\n", "Source", "-".repeat(104))
+    } else {
+        format!("{header}\n{}\n", "-".repeat(79))
+    };
     let mut previous = None;
     for address in addresses {
         let repeated = previous == Some(&address.interface) && !full;
         let (name, mac) = if repeated { ("-", "-") } else { (address.interface.as_str(), address.mac.as_str()) };
         let place = format!("{}/{}", address.address, address.prefix);
-        text.push_str(&format!(" {name:<10} {mac:<17}    {:<12} {place}\n", address.protocol));
+        let line = format!(" {name:<10} {mac:<17}    {:<12} {place}", address.protocol);
+        if origins {
+            let seen = address.age_seconds.map_or("-".to_owned(), |age| format!("{age} s ago"));
+            text.push_str(&format!("{line:<80} {:<10} {seen}\n", address.source.name()));
+        } else {
+            text.push_str(&format!("{line}\n"));
+        }
         previous = Some(&address.interface);
     }
     text
@@ -150,7 +165,11 @@ pub(super) fn forwards(forwards: &[Forward]) -> String {
 
 /// A target and its ports: `vm1:22`.
 pub(super) fn target(forward: &Forward, target: &ForwardTarget) -> String {
-    let whom = target.guest.as_deref().or(target.address.as_deref()).unwrap_or("-");
+    let whom = match (&target.guest, &target.address) {
+        (Some(guest), _) => guest.clone(),
+        (None, Some(address)) if address.contains(':') => format!("[{address}]"),
+        (None, address) => address.clone().unwrap_or_else(|| "-".to_owned()),
+    };
     let last = target.port.saturating_add(forward.last_port.saturating_sub(forward.first_port));
     format!("{whom}:{}", ports(target.port, last))
 }

@@ -46,7 +46,7 @@ impl HostPorts {
     }
 }
 
-/// `vm1`, `vm1:22`, `192.168.122.10:8000-8010`.
+/// `vm1`, `vm1:22`, `192.168.122.10:8000-8010`, `[fd00::10]:22`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     guest: Option<String>,
@@ -59,25 +59,24 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (whom, ports) = match text.rsplit_once(':') {
-            // All of it, or all before the port in brackets.
-            Some((before, _)) if is_ipv6(text) || is_ipv6(before) => {
-                return Err(ForwardError::Ipv6(text.to_owned()).to_string());
-            }
+            _ if ipv6(text).is_some() => (text, None),
             Some((whom, ports)) => (whom, Some(ports.parse().map_err(|cause: ForwardError| cause.to_string())?)),
             None => (text, None),
         };
         if whom.is_empty() {
             return Err("the guest's name is missing before the ':'".to_owned());
         }
-        match forward_address(whom) {
+        match forward_address(ipv6(whom).unwrap_or(whom)) {
             Ok(address) => Ok(Target { guest: None, address: Some(address.to_string()), ports }),
             Err(_) => Ok(Target { guest: Some(whom.to_owned()), address: None, ports }),
         }
     }
 }
 
-fn is_ipv6(text: &str) -> bool {
-    text.trim_matches(['[', ']']).parse::<std::net::Ipv6Addr>().is_ok()
+/// The IPv6 address that all of it is, in brackets or without.
+fn ipv6(text: &str) -> Option<&str> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse::<std::net::Ipv6Addr>().is_ok().then_some(bare)
 }
 
 impl Target {
@@ -151,7 +150,10 @@ mod tests {
         assert_eq!(read("vm1:22"), Ok((text("vm1"), None, text("22"))));
         assert_eq!(read("a:b:8000-8010"), Ok((text("a:b"), None, text("8000-8010"))));
         assert_eq!(read("10.0.0.2:22"), Ok((None, text("10.0.0.2"), text("22"))));
-        for wrong in ["fd00::1", "[fd00::1]:22", ":22", "vm1:", "vm1:ssh"] {
+        assert_eq!(read("fd00::1"), Ok((None, text("fd00::1"), None)));
+        assert_eq!(read("[fd00::1]"), Ok((None, text("fd00::1"), None)));
+        assert_eq!(read("[fd00::1]:22-23"), Ok((None, text("fd00::1"), text("22-23"))));
+        for wrong in [":22", "vm1:", "vm1:ssh", "[fd00::1]:ssh"] {
             let error: String = read(wrong).unwrap_err();
             assert!(!error.is_empty(), "{wrong}");
         }

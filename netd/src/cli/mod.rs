@@ -4,6 +4,7 @@
 //! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
 
 mod args;
+mod capture;
 mod change;
 mod connect;
 mod edit;
@@ -12,6 +13,7 @@ mod events;
 mod failure;
 mod format;
 mod forward;
+mod metadata;
 mod net;
 mod port;
 mod table;
@@ -33,7 +35,7 @@ use crate::{
     doctor,
 };
 
-use args::{Ask, Cli, DaemonArgs, OutputForm, PortVerb, Verb, Watch};
+use args::{Ask, CaptureArgs, Cli, DaemonArgs, DaemonRunArgs, OutputForm, PortVerb, Verb, Watch};
 use failure::Failure;
 
 /// What a verb that succeeded has to say.
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
     let socket = netd_api::socket_path(cli.global.socket.as_deref());
     let result = match cli.verb {
         Verb::Daemon(args) => return daemon(args),
+        Verb::Capture(args) => return capture(&socket, &args, form),
         Verb::Doctor(args) => return doctor(&socket, &options(args), form),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
@@ -114,7 +117,19 @@ fn watch(socket: &Path, verb: &Watch, form: OutputForm) -> ExitCode {
 
 fn options(args: DaemonArgs) -> Options {
     let DaemonArgs { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir } = args;
-    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir }
+    Options { config_dir, state_dir, runtime_dir, resolv_conf, nss_dir, metrics: None }
+}
+
+/// What it captured is its output; there is nothing else to print but an error.
+fn capture(socket: &Path, args: &CaptureArgs, form: OutputForm) -> ExitCode {
+    match capture::run(socket, args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let (_, stderr) = render(&Err(failure), form);
+            let _: io::Result<()> = io::stderr().write_all(stderr.as_bytes());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The exit status is a failure if a check fails, as virt-host-validate's.
@@ -165,6 +180,8 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetInfo(network) => net::info(socket, network).await,
         Ask::NetName(network) => net::name(socket, network).await,
         Ask::NetUuid(network) => net::uuid(socket, network).await,
+        Ask::NetDesc(args) => metadata::desc(socket, args).await,
+        Ask::NetMetadata(args) => metadata::metadata(socket, args).await,
         Ask::NetEdit(network) => edit::network(socket, network).await,
         Ask::NetApply(args) => change::apply(socket, args).await,
         Ask::Confirm(args) => change::confirm(socket, args).await,
@@ -180,11 +197,11 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
 }
 
 /// Logs to stderr, as much as $RUST_LOG says.
-fn daemon(args: DaemonArgs) -> ExitCode {
+fn daemon(args: DaemonRunArgs) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
-    match daemon::run(&options(args)) {
+    match daemon::run(&Options { metrics: args.metrics, ..options(args.places) }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _: io::Result<()> = writeln!(io::stderr(), "error: {error}");

@@ -44,15 +44,34 @@ pub(super) async fn domifaddr(socket: &Path, args: &DomifaddrArgs) -> Result<Out
     let guest = args.guest();
     let failed = |e| Failure::client("Failed to query for interfaces addresses", About::Guest(guest), &e);
     let source = match args.source {
-        Source::Lease => AddressSource::Lease,
-        Source::Arp => AddressSource::Arp,
+        None | Some(Source::Lease) => AddressSource::Lease,
+        Some(Source::Arp) => AddressSource::Arp,
+        Some(Source::Any) => AddressSource::Any,
+        Some(Source::Agent) => {
+            return Err(Failure::new("Failed to query for interfaces addresses")
+                .because("argument unsupported: QEMU guest agent is not configured")
+                .with_hint("--source any shows leases and what the guest was seen to use"));
+        }
     };
     let mut client = connect_to_read(socket).await.map_err(failed)?;
-    let mut addresses = client.list_addresses(guest, source).await.map_err(failed)?.addresses;
-    if let Some(interface) = args.interface() {
-        addresses.retain(|address| address.interface == interface);
+    let mut ask = async |source| {
+        let mut addresses = client.list_addresses(guest, source).await.map_err(failed)?.addresses;
+        if let Some(interface) = args.interface() {
+            addresses.retain(|address| address.interface == interface);
+        }
+        Ok(addresses)
+    };
+    let mut addresses = ask(source).await?;
+    let mut origins = source == AddressSource::Any;
+    let mut notices = Vec::new();
+    if addresses.is_empty() && args.source.is_none() {
+        addresses = ask(AddressSource::Any).await?;
+        origins = !addresses.is_empty();
+        if origins {
+            notices.push(format!("guest '{guest}' has no lease; this is what it was seen to use (--source any)"));
+        }
     }
-    Ok(Output::new(format::addresses(&addresses, args.full), json!(addresses)))
+    Ok(Output::new(format::addresses(&addresses, args.full, origins), json!(addresses)).with_notices(notices))
 }
 
 /// Asks for a port and becomes the program. Returns only if that failed; the port is gone then.

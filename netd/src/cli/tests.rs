@@ -3,7 +3,8 @@
 
 use clap::CommandFactory;
 use netd_api::{
-    Address, ClientError, Dropped, Error, ErrorKind, Forward, ForwardTarget, Lease, Network, Port, PortInfo, Protocol,
+    Address, AddressOrigin, ClientError, Dropped, Error, ErrorKind, Forward, ForwardTarget, Lease, Network, Port,
+    PortInfo, Protocol,
 };
 use serde_json::json;
 
@@ -21,6 +22,7 @@ fn network(name: &str, active: bool, autostart: bool, persistent: bool) -> Netwo
         persistent,
         autostart,
         bridge: Some("virbr0".to_owned()),
+        title: None,
     }
 }
 
@@ -140,6 +142,8 @@ fn domifaddr_is_virshs() {
         protocol: "ipv4".to_owned(),
         address: "192.168.122.3".to_owned(),
         prefix: 24,
+        source: AddressOrigin::Lease,
+        age_seconds: None,
     };
     let second = Address { address: "192.168.122.4".to_owned(), ..first.clone() };
     let other = Address { interface: "vnet1".to_owned(), address: "10.0.0.2".to_owned(), prefix: 0, ..first.clone() };
@@ -147,15 +151,44 @@ fn domifaddr_is_virshs() {
     let first_row = " testnet0   aa:bb:cc:dd:ee:ff    ipv4         192.168.122.3/24\n";
     let other_row = " vnet1      aa:bb:cc:dd:ee:ff    ipv4         10.0.0.2/0\n";
     let addresses = [first, second, other];
-    assert_eq!(format::addresses(&[], false), header);
+    assert_eq!(format::addresses(&[], false, false), header);
     assert_eq!(
-        format::addresses(&addresses, false),
+        format::addresses(&addresses, false, false),
         format!("{header}{first_row} -          -                    ipv4         192.168.122.4/24\n{other_row}")
     );
     assert_eq!(
-        format::addresses(&addresses, true),
+        format::addresses(&addresses, true, false),
         format!("{header}{first_row} testnet0   aa:bb:cc:dd:ee:ff    ipv4         192.168.122.4/24\n{other_row}")
     );
+}
+
+#[test]
+fn domifaddr_from_everywhere_says_where_each_address_is_known_from() {
+    let lease = Address {
+        interface: "vnet0".to_owned(),
+        mac: "aa:bb:cc:dd:ee:ff".to_owned(),
+        protocol: "ipv4".to_owned(),
+        address: "192.168.122.3".to_owned(),
+        prefix: 24,
+        source: AddressOrigin::Lease,
+        age_seconds: None,
+    };
+    let seen = Address {
+        protocol: "ipv6".to_owned(),
+        address: "fe80::1".to_owned(),
+        prefix: 0,
+        source: AddressOrigin::Nd,
+        age_seconds: Some(7),
+        ..lease.clone()
+    };
+    let text = format::addresses(&[lease, seen], false, true);
+    let lines: Vec<&str> = text.lines().collect();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines[0]), ["Name", "MAC", "address", "Protocol", "Address", "Source", "Seen"]);
+    assert_eq!(words(lines[2]), ["vnet0", "aa:bb:cc:dd:ee:ff", "ipv4", "192.168.122.3/24", "lease", "-"]);
+    assert_eq!(words(lines[3]), ["-", "-", "ipv6", "fe80::1/0", "nd", "7", "s", "ago"]);
+    let at = |word: &str| lines.iter().find_map(|line| line.find(word));
+    assert_eq!((at("Source"), at("Source")), (at("lease"), at("nd ")), "one column");
 }
 
 #[test]
@@ -331,6 +364,18 @@ fn virshs_ways_to_write_an_argument_are_taken() {
 }
 
 #[test]
+fn a_guest_agent_is_refused_in_virshs_words() {
+    let Verb::Ask(verb) = parsed("netd domifaddr vm1 --source agent").unwrap().verb else { panic!() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let failure = runtime.block_on(ask(Path::new("/nonexistent"), &verb)).err().unwrap().to_string();
+    let (first, second) = ("Failed to query for interfaces addresses", "QEMU guest agent is not configured");
+    assert!(
+        failure.starts_with(&format!("error: {first}\nerror: argument unsupported: {second}\nhint: ")),
+        "{failure}"
+    );
+}
+
+#[test]
 fn words_that_make_no_sense_are_refused() {
     for words in [
         "netd",
@@ -340,11 +385,11 @@ fn words_that_make_no_sense_are_refused() {
         "netd net-start a --network b",
         "netd net-list --bogus",
         "netd net-list -o yaml",
-        "netd domifaddr vm1 --source agent",
+        "netd domifaddr vm1 --source bogus",
         "netd port exec default",
         "netd forward-add default tcp/22",
         "netd forward-add default 22 vm1",
-        "netd forward-add default tcp/22 fd00::1",
+        "netd forward-add default tcp/22 [fd00::1]:ssh",
         "netd forward-delete default",
         "netd port exec default --queues 0 -- true",
     ] {

@@ -34,7 +34,7 @@ pub(crate) fn missing(status: &str) -> Vec<&'static str> {
 }
 
 /// Every connection, queue and server holds descriptors: as many as the system lets us have.
-pub(super) fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

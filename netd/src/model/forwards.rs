@@ -3,9 +3,11 @@
 use std::{
     collections::{HashMap, hash_map},
     fmt,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
+
+use ipnet::IpNet;
 
 use super::{Forward, Network, Subnet, printable};
 
@@ -29,8 +31,8 @@ pub struct HostPort {
     pub protocol: Protocol,
     /// The ports.
     pub ports: Ports,
-    /// The one address of the host they are forwarded at; every one if absent.
-    pub address: Option<Ipv4Addr>,
+    /// The one address of the host they are forwarded at; every IPv4 one if absent, every IPv6 one if `::`.
+    pub address: Option<IpAddr>,
 }
 
 /// What can be forwarded.
@@ -64,7 +66,7 @@ pub enum To {
     /// A guest, wherever it is.
     Guest(String),
     /// An address on the network.
-    Address(Ipv4Addr),
+    Address(IpAddr),
 }
 
 impl Target {
@@ -109,21 +111,30 @@ pub enum ForwardError {
         /// The target's.
         target: Ports,
     },
-    /// IPv6.
-    #[error("'{0}' is an IPv6 address, and networks have only IPv4 so far")]
-    Ipv6(String),
     /// Not an address.
-    #[error("'{0}' is not an IPv4 address like 192.168.122.10")]
+    #[error("'{0}' is not an address like 192.168.122.10 or fd00::10")]
     Address(String),
     /// An address of the host that no packet can be to.
     #[error("the host cannot have the address {0}")]
-    HostAddress(Ipv4Addr),
+    HostAddress(IpAddr),
+    /// The IPv6 loopback address.
+    #[error("connections to ::1 cannot be forwarded: the kernel takes no answers to it from a network")]
+    Loopback6,
+    /// An address that means something on one link only.
+    #[error("address {0} is link-local; a port forward leads from and to addresses that routers know")]
+    LinkLocal(IpAddr),
+    /// From one family to the other.
+    #[error("a port of {at} addresses cannot lead to {0}, which is of the other family", at = other_family(*.0))]
+    OtherFamily(IpAddr),
+    /// A guest by name, in IPv6.
+    #[error("the IPv6 address of guest '{0}' is its own to choose: forward the port to an address")]
+    GuestByIpv6(String),
     /// A target that is on no subnet of the network.
     #[error("address {0} is on no <ip> subnet of this network")]
-    Elsewhere(Ipv4Addr),
+    Elsewhere(IpAddr),
     /// A target that is the host itself.
     #[error("address {0} is the host's own; a port forward leads to a guest")]
-    Own(Ipv4Addr),
+    Own(IpAddr),
     /// The network's guests are to be reached by nobody.
     #[error("an isolated network has no port forwards; give it a <forward mode='nat'/> or another mode")]
     Isolated,
@@ -133,28 +144,48 @@ pub enum ForwardError {
     /// The network has no addresses.
     #[error("port forwards need a network with an <ip> address")]
     NoSubnet,
+    /// The network has only addresses of the other family.
+    #[error("{0} ports are forwarded on networks with an {0} <ip> address")]
+    NoSubnetOf(&'static str),
     /// Another forward has one of the ports.
     #[error("port {0} is forwarded twice")]
     Twice(HostPort),
 }
 
 impl PortForward {
-    /// A forward of `at` to `targets`, in turn if there are several.
-    pub fn new(at: HostPort, targets: Vec<Target>) -> Result<Self, ForwardError> {
+    /// A forward of `at` to `targets`, in turn if there are several. Without an address it is of the family that the
+    /// targets' addresses are of.
+    pub fn new(mut at: HostPort, targets: Vec<Target>) -> Result<Self, ForwardError> {
         if targets.is_empty() {
             return Err(ForwardError::NoTarget);
         }
         if targets.len() > MOST_TARGETS {
             return Err(ForwardError::ManyTargets);
         }
-        if let Some(address) = at.address.filter(|a| a.is_unspecified() || a.is_multicast() || a.is_broadcast()) {
-            return Err(ForwardError::HostAddress(address));
+        if at.address.is_none() && targets.iter().all(|target| matches!(target.to, To::Address(IpAddr::V6(_)))) {
+            at.address = Some(EVERY_IPV6);
+        }
+        match at.address {
+            Some(IpAddr::V4(a)) if a.is_unspecified() || a.is_multicast() || a.is_broadcast() => {
+                return Err(ForwardError::HostAddress(a.into()));
+            }
+            Some(IpAddr::V6(a)) if a.is_multicast() => return Err(ForwardError::HostAddress(a.into())),
+            Some(IpAddr::V6(a)) if a.is_loopback() => return Err(ForwardError::Loopback6),
+            Some(IpAddr::V6(a)) if a.is_unicast_link_local() => return Err(ForwardError::LinkLocal(a.into())),
+            _ => {}
         }
         for target in &targets {
             if let To::Guest(name) = &target.to
                 && (name.is_empty() || name.len() > LONGEST_GUEST || name.chars().any(char::is_control))
             {
                 return Err(ForwardError::Guest(printable(name)));
+            }
+            match &target.to {
+                To::Guest(name) if at.is_ipv6() => return Err(ForwardError::GuestByIpv6(printable(name))),
+                To::Address(address) if address.is_ipv6() != at.is_ipv6() => {
+                    return Err(ForwardError::OtherFamily(*address));
+                }
+                To::Guest(_) | To::Address(_) => {}
             }
             let count = at.ports.count();
             if target.port == 0 || u32::from(target.port) + count > 1 << 16 {
@@ -181,18 +212,27 @@ impl PortForward {
             Forward::Bridged | Forward::Macvtap(_) => return Err(ForwardError::NotOurs),
             Forward::Nat(_) | Forward::Route { .. } | Forward::Open => {}
         }
-        let subnets: Vec<ipnet::Ipv4Net> = subnets.iter().filter_map(Subnet::ipv4).collect();
         if subnets.is_empty() {
             return Err(ForwardError::NoSubnet);
+        }
+        let subnets: Vec<IpNet> = subnets
+            .iter()
+            .map(|subnet| subnet.address)
+            .filter(|net| net.addr().is_ipv6() == self.at.is_ipv6())
+            .collect();
+        if subnets.is_empty() {
+            return Err(ForwardError::NoSubnetOf(if self.at.is_ipv6() { "IPv6" } else { "IPv4" }));
         }
         for target in &self.targets {
             let To::Address(address) = target.to else { continue };
             if subnets.iter().any(|subnet| subnet.addr() == address) {
                 return Err(ForwardError::Own(address));
             }
-            let is_host = |net: ipnet::Ipv4Net| {
-                net.contains(&address)
-                    && (net.prefix_len() > 30 || (address != net.network() && address != net.broadcast()))
+            let is_host = |net: IpNet| {
+                let all_are = net.prefix_len() + 1 >= net.max_prefix_len();
+                // The last of IPv6's is one like any other.
+                let is_broadcast = address.is_ipv4() && address == net.broadcast();
+                net.contains(&address) && (all_are || (address != net.network() && !is_broadcast))
             };
             if !subnets.iter().any(|subnet| is_host(subnet.trunc())) {
                 return Err(ForwardError::Elsewhere(address));
@@ -216,7 +256,7 @@ impl Network {
 
 /// Host ports that are forwarded.
 #[derive(Debug, Default)]
-pub struct Taken(HashMap<(Protocol, u16), Vec<Option<Ipv4Addr>>>);
+pub struct Taken(HashMap<(Protocol, u16), Vec<Option<IpAddr>>>);
 
 impl Taken {
     /// Takes the ports and returns the first of them that was taken already.
@@ -226,8 +266,11 @@ impl Taken {
             match self.0.entry((at.protocol, port)) {
                 hash_map::Entry::Vacant(free) => drop(free.insert(vec![at.address])),
                 hash_map::Entry::Occupied(mut others) => {
-                    let same =
-                        |other: &Option<Ipv4Addr>| at.address.is_none() || other.is_none() || at.address == *other;
+                    let same = |other: &Option<IpAddr>| {
+                        let (one, other) = (at.address.unwrap_or(EVERY_IPV4), other.unwrap_or(EVERY_IPV4));
+                        let either_is_every = one.is_unspecified() || other.is_unspecified();
+                        one == other || (either_is_every && one.is_ipv4() == other.is_ipv4())
+                    };
                     if clash.is_none() && others.get().iter().any(same) {
                         clash = Some(HostPort { ports: Ports { first: port, last: port }, ..at });
                     }
@@ -324,12 +367,29 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// An IPv4 address, or what is wrong with the text.
-pub fn forward_address(text: &str) -> Result<Ipv4Addr, ForwardError> {
-    if text.parse::<std::net::Ipv6Addr>().is_ok() {
-        return Err(ForwardError::Ipv6(text.to_owned()));
+/// How "every address of the host" is written.
+const EVERY_IPV4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const EVERY_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+impl HostPort {
+    /// It is forwarded at IPv6 addresses.
+    pub fn is_ipv6(&self) -> bool {
+        self.address.is_some_and(|address| address.is_ipv6())
     }
-    text.parse().map_err(|_| ForwardError::Address(printable(text)))
+}
+
+fn other_family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv6" } else { "IPv4" }
+}
+
+/// An address, or what is wrong with the text.
+pub fn forward_address(text: &str) -> Result<IpAddr, ForwardError> {
+    match text.parse() {
+        // An IPv4 address in disguise is none that packets have.
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => Err(ForwardError::HostAddress(address.into())),
+        Ok(address) => Ok(address),
+        Err(_) => Err(ForwardError::Address(printable(text))),
+    }
 }
 
 #[cfg(test)]
@@ -362,6 +422,45 @@ mod tests {
             (at(Protocol::Udp, "90", None), "udp/90"),
         ] {
             assert_eq!(taken.insert(clashing).map(|port| port.to_string()).as_deref(), Some(with));
+        }
+    }
+
+    #[test]
+    fn every_address_of_one_family_is_none_of_the_others() {
+        let mut taken = Taken::default();
+        assert_eq!(taken.insert(at(Protocol::Tcp, "80", None)), None);
+        assert_eq!(taken.insert(at(Protocol::Tcp, "80", Some("::"))), None);
+        assert_eq!(taken.insert(at(Protocol::Tcp, "81", Some("2001:db8::1"))), None);
+        assert_eq!(taken.insert(at(Protocol::Tcp, "81", None)), None);
+        for clashing in ["2001:db8::2", "::"] {
+            let clash = taken.insert(at(Protocol::Tcp, "80", Some(clashing)));
+            assert_eq!(clash.map(|port| port.to_string()), Some(format!("tcp/80 at {clashing}")));
+        }
+        assert!(taken.insert(at(Protocol::Tcp, "81", Some("::"))).is_some());
+    }
+
+    #[test]
+    fn a_forward_stays_in_its_family() {
+        let to =
+            |text: &str| Target { to: text.parse().map_or_else(|_| To::Guest(text.into()), To::Address), port: 80 };
+        let new = |address, targets: &[&str]| {
+            PortForward::new(at(Protocol::Tcp, "80", address), targets.iter().map(|text| to(text)).collect())
+        };
+        assert_eq!(new(None, &["fd00::5", "fd00::6"]).unwrap().at().address, Some(EVERY_IPV6));
+        assert_eq!(new(None, &["vm1", "10.0.0.5"]).unwrap().at().address, None);
+        assert!(new(Some("2001:db8::1"), &["fd00::5"]).is_ok());
+        let refused = [
+            (new(None, &["10.0.0.5", "fd00::5"]), "a port of IPv4 addresses cannot lead to fd00::5"),
+            (new(Some("::"), &["10.0.0.5"]), "a port of IPv6 addresses cannot lead to 10.0.0.5"),
+            (new(Some("10.0.0.1"), &["fd00::5"]), "a port of IPv4 addresses cannot lead to fd00::5"),
+            (new(Some("::"), &["vm1"]), "the IPv6 address of guest 'vm1' is its own to choose"),
+            (new(Some("::1"), &["fd00::5"]), "connections to ::1 cannot be forwarded"),
+            (new(Some("fe80::1"), &["fd00::5"]), "address fe80::1 is link-local"),
+            (new(Some("ff02::1"), &["fd00::5"]), "the host cannot have the address ff02::1"),
+        ];
+        for (result, expected) in refused {
+            let error = result.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 

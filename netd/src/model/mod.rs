@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 mod dns;
+mod dnsmasq;
 mod forward;
 mod forwards;
 mod ip;
@@ -14,6 +15,7 @@ mod metadata;
 mod names;
 
 pub use dns::{Dns, DnsForwarder, DnsHost, DnsService, DnsText, Domain};
+pub use dnsmasq::{DhcpOption, Dnsmasq, DnsmasqOption};
 pub use forward::{Forward, Macvtap, MacvtapMode, Nat};
 pub use forwards::{
     ForwardError, HostPort, LONGEST_GUEST, PortForward, Ports, Protocol, Taken, Target, To, forward_address,
@@ -65,6 +67,8 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// Named settings that a port may choose from; at most one is the default.
     pub port_groups: Vec<PortGroup>,
+    /// Lines of dnsmasq's configuration that mean something here too.
+    pub dnsmasq: Vec<DnsmasqOption>,
     /// Ports of the host that lead to guests.
     pub forwards: Vec<PortForward>,
 }

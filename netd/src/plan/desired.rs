@@ -2,13 +2,19 @@
 
 use std::{net::IpAddr, path::Path};
 
-use dhcp::config::{Dhcp4Config, DnsConfig, LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Range4, Reservation4};
+use dhcp::config::{
+    Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
+    Mac, NetworkConfig, Option4, Range4, Reservation4,
+};
 use ipnet::{IpNet, Ipv4Net};
 use nat::guards::{Sources, Sources4, Sources6, link_local};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use crate::model::{Dhcp, DhcpHost, DhcpRange, Forward, LeaseTime, MacAddr, Nat, Network, Route};
+use crate::model::{
+    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, LeaseTime, MacAddr, Nat,
+    Network, Route, Subnet,
+};
 
 /// The shortest lease the server gives, in seconds.
 const SHORTEST_LEASE: u32 = 120;
@@ -95,7 +101,7 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
         ipv6: network.ipv6_addresses().next().is_some(),
         forwarding: !matches!(network.forward, Forward::Isolated) && network.ipv4().next().is_some(),
         forwarding6: !matches!(network.forward, Forward::Isolated) && network.ipv6_addresses().next().is_some(),
-        route_localnet: !network.forwards.is_empty(),
+        route_localnet: network.forwards.iter().any(|forward| !forward.at().is_ipv6()),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
         sources: sources(network, name, mac),
@@ -148,16 +154,56 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {
     let dhcp4 = network.subnets.iter().find_map(|subnet| Some(dhcp4(network, subnet.ipv4()?, subnet.dhcp.as_ref()?)));
+    let by_hand = || network.dnsmasq.iter().map(|option| &option.meaning);
+    let hosts = by_hand().flat_map(|it| if let Dnsmasq::Hosts(hosts) = it { hosts.as_slice() } else { &[] });
+    let texts = by_hand().filter_map(|it| if let Dnsmasq::Text(text) = it { Some(text) } else { None });
+    let forwarders = by_hand().filter_map(|it| if let Dnsmasq::Forwarder(to) = it { Some(to) } else { None });
+    let services = by_hand().filter_map(|it| match it {
+        Dnsmasq::Service { name, target, port, priority, weight } => Some(ServedService {
+            name: name.clone(),
+            target: target.clone(),
+            port: *port,
+            priority: *priority,
+            weight: *weight,
+        }),
+        _ => None,
+    });
+    let subnets = |is_one: fn(&Subnet) -> bool| {
+        network.subnets.iter().filter(|subnet| is_one(subnet)).map(|subnet| subnet.address.trunc()).collect()
+    };
     let dns = (network.dns.enable && !network.subnets.is_empty()).then(|| DnsConfig {
         listen: network.subnets.iter().map(|subnet| subnet.address.addr()).collect(),
-        subnets: network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
+        subnets: subnets(|subnet| subnet.local_ptr != Some(false)),
+        reverse_upstream: subnets(|subnet| subnet.local_ptr == Some(false)),
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         local_only: network.domain.as_ref().is_some_and(|domain| domain.local_only),
-        hosts: network.dns.hosts.iter().map(|host| (host.ip, host.names.clone())).collect(),
+        hosts: network.dns.hosts.iter().chain(hosts).map(|host| (host.ip, host.names.clone())).collect(),
+        texts: network.dns.texts.iter().chain(texts).map(|text| (text.name.clone(), text.value.clone())).collect(),
+        services: network.dns.services.iter().map(|service| dns_service(network, service)).chain(services).collect(),
+        forward_plain_names: network.dns.forward_plain_names == Some(true),
         forward: !matches!(network.forward, Forward::Isolated),
+        forwarders: network.dns.forwarders.iter().chain(forwarders).map(dns_forwarder).collect(),
         resolv_conf: resolv_conf.to_owned(),
     });
     NetworkConfig { network: network.name.as_str().to_owned(), bridge: bridge.to_owned(), dhcp4, dns }
+}
+
+/// A record of a service that names no domain is in the network's.
+fn dns_service(network: &Network, service: &DnsService) -> ServedService {
+    let domain = service.domain.as_ref().or(network.domain.as_ref().map(|domain| &domain.name));
+    let under = domain.map(|domain| format!(".{domain}")).unwrap_or_default();
+    ServedService {
+        name: format!("_{}._{}{under}", service.service, service.protocol),
+        target: service.target.clone(),
+        // what dnsmasq says where nothing is said; 0 where there is no target
+        port: service.port.unwrap_or(u16::from(service.target.is_some())),
+        priority: service.priority.unwrap_or(0),
+        weight: service.weight.unwrap_or(0),
+    }
+}
+
+fn dns_forwarder(forwarder: &DnsForwarder) -> ServedForwarder {
+    ServedForwarder { domain: forwarder.domain.clone(), address: forwarder.address, port: forwarder.port }
 }
 
 fn ipv4_route(route: &Route) -> Option<(Ipv4Net, Ipv4Addr)> {
@@ -177,7 +223,13 @@ fn dhcp4(network: &Network, server: Ipv4Net, dhcp: &Dhcp) -> Dhcp4Config {
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         mtu: network.mtu.and_then(|mtu| u16::try_from(mtu).ok()),
         routes: network.routes.iter().filter_map(ipv4_route).collect(),
+        options: network.dnsmasq.iter().filter_map(dhcp_option).collect(),
     }
+}
+
+fn dhcp_option(option: &DnsmasqOption) -> Option<Option4> {
+    let Dnsmasq::DhcpOption(option) = &option.meaning else { return None };
+    Some(Option4 { code: option.code, value: option.value.clone(), force: option.force })
 }
 
 fn range4(range: &DhcpRange) -> Option<Range4> {

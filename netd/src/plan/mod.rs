@@ -70,7 +70,7 @@ pub enum Step {
         route: StaticRoute,
     },
     /// Starts DHCP and DNS.
-    StartServices(dhcp::config::NetworkConfig),
+    StartServices(Box<dhcp::config::NetworkConfig>),
     /// Adds the network's rules to our table.
     AddFirewall(nat::Network),
     /// Lets the host route IPv4.
@@ -198,7 +198,7 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
         steps.push(Step::AddRoute { bridge: bridge.clone(), route: route.clone() });
     }
     if !in_place.services {
-        steps.push(Step::StartServices(desired.services.clone()));
+        steps.push(Step::StartServices(Box::new(desired.services.clone())));
     }
     if !in_place.firewall {
         steps.push(Step::AddFirewall(desired.firewall.clone()));

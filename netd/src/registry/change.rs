@@ -92,7 +92,7 @@ impl Registry {
             affect => affect,
         };
         if affect.live && entry.live.is_none() {
-            return Err(Refusal::NotRunning(name.to_string()));
+            return Err(Refusal::NotRunning);
         }
         if affect.config && entry.definition.is_none() {
             return Err(Refusal::TransientConfig);

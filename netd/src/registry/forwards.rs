@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use super::{Refusal, Registry};
@@ -54,18 +54,20 @@ impl Registry {
         Ok(ForwardChange { name: name.clone(), definition, live, forward })
     }
 
-    /// What it takes to end the forward of these ports. Without an address only one can be meant.
+    /// What it takes to end the forward of these ports. Without an address only one can be meant; 0.0.0.0 is every IPv4
+    /// address, as `::` is every IPv6 one.
     pub fn delete_forward(
         &self,
         key: &str,
         protocol: Protocol,
         ports: Ports,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
     ) -> Result<ForwardChange, Refusal> {
         let (name, entry) = self.find(key)?;
         let is_it = |forward: &&PortForward| {
             let at = forward.at();
-            at.protocol == protocol && at.ports == ports && (address.is_none() || at.address == address)
+            let whole = at.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            at.protocol == protocol && at.ports == ports && address.is_none_or(|address| address == whole)
         };
         let mut found: Vec<&PortForward> = Vec::new();
         for forward in entry.forms().flat_map(|network| network.forwards.iter().filter(is_it)) {
@@ -77,7 +79,6 @@ impl Registry {
         let forward = match found.as_slice() {
             [] => return Err(Refusal::NoForward { port: what(), network: name.to_string() }),
             [forward] => (*forward).clone(),
-            // One at every address and one at a single address cannot both be there.
             _ => return Err(Refusal::WhichForward { port: what(), network: name.to_string() }),
         };
         let without = |network: &Network| {
@@ -102,7 +103,7 @@ impl Registry {
                 std::mem::swap(new, old);
             }
             if let (Some(new), Some(old)) = (&mut live, &mut entry.live) {
-                old.desired.route_localnet = !new.forwards.is_empty();
+                old.desired.route_localnet = new.forwards.iter().any(|forward| !forward.at().is_ipv6());
                 std::mem::swap(new, &mut old.network);
             }
         });
@@ -125,12 +126,12 @@ impl Registry {
                     address: at.address,
                     ports: (at.ports.first(), at.ports.last()),
                     bridge: live.desired.bridge.name.clone(),
-                    subnets: live.network.ipv4().map(|address| address.trunc()).collect(),
+                    subnets: live.network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
                     targets: forward
                         .targets()
                         .iter()
                         .filter_map(|target| Some((guests.address(&target.to)?, target.port)))
-                        .filter(|(address, _)| live.network.ipv4().any(|subnet| subnet.contains(address)))
+                        .filter(|(address, _)| live.network.subnets.iter().any(|s| s.address.contains(address)))
                         .collect(),
                 });
             }
@@ -195,11 +196,12 @@ impl Registry {
 }
 
 impl Guests {
-    fn address(&self, to: &To) -> Option<Ipv4Addr> {
+    fn address(&self, to: &To) -> Option<IpAddr> {
         match to {
             To::Address(address) => Some(*address),
             To::Guest(name) => {
-                self.by_port.get(name).or_else(|| self.by_claim.get(&name.to_ascii_lowercase())).copied()
+                let known = self.by_port.get(name).or_else(|| self.by_claim.get(&name.to_ascii_lowercase()));
+                known.copied().map(IpAddr::from)
             }
         }
     }

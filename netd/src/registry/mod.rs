@@ -14,6 +14,7 @@
 
 pub(crate) mod change;
 pub(crate) mod forwards;
+pub mod metadata;
 pub(crate) mod ports;
 mod refusal;
 pub mod shipped;
@@ -171,6 +172,7 @@ impl Registry {
             persistent: entry.definition.is_some(),
             autostart: entry.autostart,
             bridge,
+            title: network.title.clone(),
         })
     }
 

@@ -1,12 +1,16 @@
 //! Requests about ports: who may have one, whose it is, where its guest can be reached.
 
+use std::net::IpAddr;
+
 use nat::guards::Sources;
+use netd_api::AddressOrigin;
 
 use super::{Live, Refusal, Registry};
 use crate::{
     host::Neighbour,
     model::{LONGEST_GUEST, MacAddr, NetworkName},
     port::{DEFAULT_MTU, MOST_QUEUES, Port},
+    snoop::{Origin, Seen},
 };
 
 /// More MACs of ports that are gone than are worth remembering.
@@ -157,6 +161,20 @@ impl Registry {
         self.ports_of_guest(key).map_err(|_| Refusal::NoPort(key.to_owned()))
     }
 
+    /// The port with this interface, or the active network with this bridge.
+    pub(crate) fn interface(&self, interface: &str) -> Result<netd_api::Capture, Refusal> {
+        let of = |network: &str, guest| netd_api::Capture {
+            interface: interface.to_owned(),
+            network: network.to_owned(),
+            guest,
+        };
+        if let Some(port) = self.ports.values().find(|port| port.interface == interface) {
+            return Ok(of(&port.network, port.guest.clone()));
+        }
+        let network = self.on_bridge(interface).ok_or_else(|| Refusal::NoPort(interface.to_owned()))?;
+        Ok(of(network.as_str(), None))
+    }
+
     /// The guarded ports, each with its network's bridge and sources if that is active.
     pub(crate) fn guarded(&self) -> Vec<(Port, Option<(String, Sources)>)> {
         let on = |port: &Port| {
@@ -176,38 +194,76 @@ impl Registry {
 
 /// The addresses that leases say these ports have.
 pub(crate) fn leased(ports: &[Port], leases: impl Fn(&str) -> Vec<dhcp::Lease>) -> Vec<netd_api::Address> {
-    ports
-        .iter()
-        .flat_map(|port| {
-            leases(&port.network)
-                .into_iter()
-                .filter(|lease| lease.mac.0 == port.mac.0)
-                .map(|lease| address(port, lease.address.to_string(), lease.prefix))
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    let of = |port: &Port| {
+        let leases = leases(&port.network).into_iter().filter(|lease| lease.mac.0 == port.mac.0);
+        let of_port =
+            |lease: dhcp::Lease| address(port, lease.address.into(), lease.prefix, AddressOrigin::Lease, None);
+        leases.map(of_port).collect::<Vec<_>>()
+    };
+    ports.iter().flat_map(of).collect()
 }
 
-/// The addresses that the host has seen these ports use. The kernel's table knows no prefix lengths.
-pub(crate) fn seen(ports: &[Port], neighbours: &[Neighbour]) -> Vec<netd_api::Address> {
-    ports
-        .iter()
-        .flat_map(|port| {
-            neighbours
-                .iter()
-                .filter(|neighbour| neighbour.mac == port.mac)
-                .map(|neighbour| address(port, neighbour.address.to_string(), 0))
-        })
-        .collect()
+/// The addresses that these ports were seen to use, by the kernel or by us; of each port the last seen first. Neither
+/// knows prefix lengths.
+pub(crate) fn seen(
+    ports: &[Port],
+    neighbours: &[Neighbour],
+    heard: impl Fn(MacAddr) -> Vec<Seen>,
+) -> Vec<netd_api::Address> {
+    let of = |port: &Port| {
+        let mut found: Vec<(IpAddr, AddressOrigin, u64)> =
+            heard(port.mac).into_iter().map(|seen| (seen.address, origin(seen.origin), seen.age)).collect();
+        for neighbour in neighbours.iter().filter(|neighbour| neighbour.mac == port.mac) {
+            let known = (neighbour.address, AddressOrigin::Neighbour, neighbour.age);
+            match found.iter_mut().find(|(address, ..)| *address == neighbour.address) {
+                Some(older) if older.2 > neighbour.age => *older = known,
+                Some(_) => {}
+                None => found.push(known),
+            }
+        }
+        found.sort_by_key(|&(_, _, age)| age);
+        let of_port = |(ip, origin, age)| address(port, ip, 0, origin, Some(age));
+        found.into_iter().map(of_port).collect::<Vec<_>>()
+    };
+    ports.iter().flat_map(of).collect()
 }
 
-fn address(port: &Port, address: String, prefix: u8) -> netd_api::Address {
+/// Both: an address that is leased and seen is a lease with an age.
+pub(crate) fn any(ports: &[Port], leased: &[netd_api::Address], seen: &[netd_api::Address]) -> Vec<netd_api::Address> {
+    let mut all = Vec::new();
+    for port in ports {
+        let of_port = |all: &[netd_api::Address]| {
+            all.iter().filter(|address| address.interface == port.interface).cloned().collect::<Vec<_>>()
+        };
+        let (mut leased, mut seen) = (of_port(leased), of_port(seen));
+        for lease in &mut leased {
+            let same = |other: &netd_api::Address| other.address == lease.address;
+            lease.age_seconds = seen.iter().find(|other| same(other)).and_then(|other| other.age_seconds);
+            seen.retain(|other| other.address != lease.address);
+        }
+        all.extend(leased);
+        all.extend(seen);
+    }
+    all
+}
+
+fn origin(origin: Origin) -> AddressOrigin {
+    match origin {
+        Origin::Arp => AddressOrigin::Arp,
+        Origin::Nd => AddressOrigin::Nd,
+        Origin::Dhcp => AddressOrigin::Dhcp,
+    }
+}
+
+fn address(port: &Port, ip: IpAddr, prefix: u8, source: AddressOrigin, age: Option<u64>) -> netd_api::Address {
     netd_api::Address {
         interface: port.interface.clone(),
         mac: port.mac.to_string(),
-        protocol: "ipv4".into(),
-        address,
+        protocol: if ip.is_ipv4() { "ipv4" } else { "ipv6" }.into(),
+        address: ip.to_string(),
         prefix,
+        source,
+        age_seconds: age,
     }
 }
 

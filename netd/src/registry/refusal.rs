@@ -28,6 +28,15 @@ pub enum Refusal {
     /// Created while active.
     #[error("Requested operation is not valid: network is already active as '{0}'")]
     AlreadyActiveAs(String),
+    /// Metadata of a live network that is none.
+    #[error("Requested operation is not valid: network is not running")]
+    NotRunning,
+    /// Metadata of a definition that is none.
+    #[error("Requested operation is not valid: cannot change persistent config of a transient network")]
+    TransientConfig,
+    /// An element of metadata to remove that is not there.
+    #[error("metadata not found: Requested metadata element is not present")]
+    NoMetadata,
     /// Needs an active network.
     #[error("Requested operation is not valid: network '{0}' is not active")]
     NotActive(String),
@@ -105,12 +114,6 @@ pub enum Refusal {
     /// An edit of one section that cannot be made.
     #[error("{0}")]
     Edit(EditError),
-    /// An edit of what is live, where nothing is.
-    #[error("Requested operation is not valid: network is not running")]
-    NotRunning(String),
-    /// An edit of a definition, where there is none.
-    #[error("Requested operation is not valid: cannot change persistent config of a transient network")]
-    TransientConfig,
     /// The bridge cannot be called another name while ports are on it.
     #[error(
         "Requested operation is not valid: the bridge of network '{network}' is {bridge} and cannot become {wanted} while \
@@ -177,10 +180,11 @@ impl Refusal {
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
+            | Refusal::NotRunning
+            | Refusal::TransientConfig
+            | Refusal::NoMetadata
             | Refusal::TransientAutostart
             | Refusal::TransientUndefine
-            | Refusal::NotRunning(_)
-            | Refusal::TransientConfig
             | Refusal::BridgeRename { .. }
             | Refusal::Unconfirmed(_)
             | Refusal::NothingToConfirm(_)
@@ -225,9 +229,7 @@ impl Refusal {
             }
             Refusal::ConfirmStart(_) => Some("apply it without --confirm".into()),
             Refusal::ConfirmWhich(_) => Some("name the network".into()),
-            Refusal::NotRunning(name) | Refusal::NotActive(name) => {
-                Some(format!("start it with 'netd net-start {name}'"))
-            }
+            Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {
                 Some("a transient network has no definition; make one with 'netd net-define'".into())
             }
@@ -244,7 +246,9 @@ impl Refusal {
                 Some(format!("'netd forward-list {other}' shows where it leads; delete that, or choose another port"))
             }
             Refusal::NoForward { network, .. } => Some(format!("'netd forward-list {network}' shows what it forwards")),
-            Refusal::WhichForward { .. } => Some("say at which with --address".into()),
+            Refusal::WhichForward { .. } => {
+                Some("say at which with --address; 0.0.0.0 is every IPv4 address, :: every IPv6 one".into())
+            }
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }

@@ -6,8 +6,8 @@ use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Update, Xml,
     calls::{
         AddForward, AddPort, ApplyNetwork, ConfirmChange, DeleteForward, DumpXml, GetPorts, ListAddresses,
-        ListForwards, ListLeases, ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, SetAutostart,
-        UpdateNetwork,
+        ListForwards, ListLeases, ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture,
+        SetAutostart, UpdateNetwork,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -110,6 +110,8 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             let DumpXml { network, inactive } = parameters(call)?;
             reply(verbs.dump_xml(&network, inactive).map(|xml| Xml { xml }))
         }
+        Method::GetMetadata => reply(verbs.metadata(&parameters(call)?)),
+        Method::SetMetadata => reply(verbs.set_metadata(&parameters(call)?).await),
         Method::ListLeases => {
             let ListLeases { network, mac } = parameters(call)?;
             reply(verbs.leases(&network, mac.as_deref()))
@@ -126,6 +128,13 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         Method::ListAddresses => {
             let ListAddresses { guest, source } = parameters(call)?;
             reply(verbs.addresses(&guest, source).await)
+        }
+        Method::OpenCapture => {
+            let OpenCapture { interface, snaplen } = parameters(call)?;
+            match verbs.open_capture(&interface, snaplen) {
+                Ok((capture, fd)) => with_fds(reply(Ok(capture)), vec![fd]),
+                Err(error) => Answer::Refused(error.into()),
+            }
         }
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),

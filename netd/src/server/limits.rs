@@ -89,22 +89,22 @@ impl zlink::connection::socket::ReadHalf for ReadHalf {
 
 /// The connections there may be on one socket.
 #[derive(Clone, Debug)]
-pub(super) struct Seats(Arc<Mutex<HashMap<u32, usize>>>);
+pub(crate) struct Seats(Arc<Mutex<HashMap<u32, usize>>>);
 
 /// One connection's place; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     seats: Seats,
     user: u32,
 }
 
 impl Seats {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Seats(Arc::default())
     }
 
     /// A place for one more connection of this user, if there is one.
-    pub(super) fn take(&self, user: u32) -> Option<Seat> {
+    pub(crate) fn take(&self, user: u32) -> Option<Seat> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = taken.values().sum();
         let own = taken.entry(user).or_default();

@@ -2,7 +2,7 @@
 
 use netd_api::ErrorKind;
 
-use super::PortError;
+use super::{CaptureError, PortError};
 use crate::{
     apply::{ApplyError, StepError, UndoError},
     hooks::{HookError, How},
@@ -34,6 +34,9 @@ pub enum VerbError {
     /// A port could not be made.
     #[error("internal error: {0}")]
     Port(Box<PortError>),
+    /// An interface could not be heard.
+    #[error("internal error: {0}")]
+    Capture(#[from] CaptureError),
     /// One of the user's hooks said no.
     #[error(transparent)]
     Hook(#[from] HookError),

@@ -108,6 +108,13 @@ impl<H: Host> Verbs<H> {
                 ));
             }
         }
+        if forward.address.as_deref() == Some("::") {
+            notices.push(
+                "on this host itself ::1 does not lead there, for the kernel takes no answers to ::1 from a network: use \
+                 another of the host's addresses"
+                    .to_owned(),
+            );
+        }
         if let Some(Listener { port, program }) = listener {
             let who = match program {
                 Some((name, pid)) => format!("{name} (pid {pid})"),
@@ -206,7 +213,10 @@ fn leads(forward: &nat::Forward) -> String {
     let (first, last) = forward.ports;
     let targets = forward.targets.iter();
     let to: Vec<String> = targets
-        .map(|(address, port)| format!("{address}:{}", range(*port, port.saturating_add(last - first))))
+        .map(|(address, port)| {
+            let ports = range(*port, port.saturating_add(last - first));
+            if address.is_ipv6() { format!("[{address}]:{ports}") } else { format!("{address}:{ports}") }
+        })
         .collect();
     let to = if to.is_empty() { "nobody yet".to_owned() } else { to.join(", ") };
     format!("{} leads to {to}", at(forward))
@@ -226,8 +236,10 @@ fn at(forward: &nat::Forward) -> String {
     }
 }
 
+/// Where connections from 127.0.0.1 may go.
 fn bridges(forwards: &[nat::Forward]) -> BTreeSet<&str> {
-    forwards.iter().map(|forward| forward.bridge.as_str()).collect()
+    let is_ipv4 = |forward: &&nat::Forward| forward.address.is_none_or(|address| address.is_ipv4());
+    forwards.iter().filter(is_ipv4).map(|forward| forward.bridge.as_str()).collect()
 }
 
 #[cfg(test)]

@@ -37,12 +37,14 @@ impl<H: Host> Verbs<H> {
             tracing::warn!("the nftables table was removed; putting it back");
         }
         if self.host.heal_guards().await? {
+            self.heals.count("guards");
             self.events.tell(healed(None, "the ports' guards were removed and are back".into()));
         }
         if before != after || flushed {
             self.replace_firewall().await?;
         }
         if flushed {
+            self.heals.count("firewall");
             self.events.tell(healed(None, "the firewall rules were removed and are back".into()));
         }
         Ok(())
@@ -87,6 +89,7 @@ impl<H: Host> Verbs<H> {
             steps.retain(|step| !is_6(step));
         }
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
+            self.heals.step(step);
             tracing::warn!("network {name}: {step}");
         }
         let done = said_of(&live.desired.bridge.name, host, &steps);

@@ -1,6 +1,6 @@
 //! What the verbs need of a host beyond single steps; the real one is [`Kernel`].
 
-use std::{future::Future, os::fd::OwnedFd};
+use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering};
 
 use nat::guards::Sources;
 
@@ -8,14 +8,17 @@ use crate::{
     apply::{Executor, Kernel, StepError, guards::Wanted},
     hooks::{HookError, Operation},
     host::Neighbour,
-    model::{Ports, Protocol},
+    metrics::Traffic,
+    model::{MacAddr, Ports, Protocol},
     observe::{
         self, ObserveError,
         listeners::{self, Listener},
         rules::{self, Family},
     },
+    packet::{self, Hear},
     port::{self, Port, tap::TapError},
     registry::PortSpec,
+    snoop::Seen,
 };
 
 /// Why a port was not made. No device is left.
@@ -35,6 +38,17 @@ pub enum PortError {
         cause: Box<StepError>,
     },
 }
+
+/// Why an interface cannot be heard.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot capture on interface {interface}: {cause}")]
+pub struct CaptureError {
+    interface: String,
+    cause: io::Error,
+}
+
+/// Room for frames of a capture that wait to be read, in bytes.
+const CAPTURE_BUFFER: libc::c_int = 8 << 20;
 
 /// A host: steps, ports, servers.
 pub trait Host: Executor {
@@ -77,6 +91,18 @@ pub trait Host: Executor {
     fn drop_strays(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
     /// Seconds since the machine booted, suspended or not.
     fn uptime(&self) -> u64;
+    /// Listens for guests' addresses on these networks' bridges, and on no others.
+    fn listen(&self, networks: &[(String, String)]);
+    /// The addresses that the port with this MAC was heard to have, the last first.
+    fn heard(&self, mac: MacAddr) -> Vec<Seen>;
+    /// A packet socket that hears the first bytes of every frame of an interface.
+    fn open_capture(&self, interface: &str, snaplen: u32) -> Result<OwnedFd, CaptureError>;
+    /// What every link has carried since it was made, by name.
+    fn traffic(&self) -> impl Future<Output = Result<HashMap<String, Traffic>, ObserveError>> + Send;
+    /// What the servers of a network have done.
+    fn server_counts(&self, network: &str) -> Option<dhcp::Counts>;
+    /// How often our nftables tables were written anew, by family.
+    fn table_rewrites(&self) -> impl Future<Output = Vec<(&'static str, u64)>> + Send;
     /// Runs the user's hooks about a network, with `input` made only if there are any.
     fn call_hooks(
         &self,
@@ -125,7 +151,10 @@ impl Host for Kernel {
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
         match networks {
             [] => nat::delete_table().await?,
-            networks => nat::replace(networks, forwards).await?,
+            networks => {
+                nat::replace(networks, forwards).await?;
+                self.rewrites.fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -163,6 +192,8 @@ impl Host for Kernel {
     }
 
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>) {
+        let macs: Vec<MacAddr> = ports.iter().map(|port| MacAddr(port.mac.0)).collect();
+        self.snoop.set_ports(network, &macs);
         self.services.set_ports(network, ports);
     }
 
@@ -180,6 +211,32 @@ impl Host for Kernel {
 
     fn uptime(&self) -> u64 {
         observe::uptime()
+    }
+
+    fn listen(&self, networks: &[(String, String)]) {
+        self.snoop.listen(networks);
+    }
+
+    fn heard(&self, mac: MacAddr) -> Vec<Seen> {
+        self.snoop.seen(mac)
+    }
+
+    fn open_capture(&self, interface: &str, snaplen: u32) -> Result<OwnedFd, CaptureError> {
+        packet::open(interface, Hear::Everything { snaplen, buffer: CAPTURE_BUFFER })
+            .map_err(|cause| CaptureError { interface: interface.to_owned(), cause })
+    }
+
+    async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
+        self.netlink.traffic().await
+    }
+
+    fn server_counts(&self, network: &str) -> Option<dhcp::Counts> {
+        self.services.counts(network)
+    }
+
+    async fn table_rewrites(&self) -> Vec<(&'static str, u64)> {
+        let bridge = self.guards.rewrites().await;
+        vec![("inet", self.rewrites.load(Ordering::Relaxed)), ("bridge", bridge)]
     }
 
     async fn call_hooks(

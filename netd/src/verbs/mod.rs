@@ -10,10 +10,12 @@
 
 mod change;
 mod error;
+mod facts;
 mod forwards;
 mod heal;
 mod hooks;
 mod host;
+mod metadata;
 mod ports;
 mod recover;
 
@@ -27,7 +29,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub use change::How;
 pub use error::VerbError;
-pub use host::{Host, PortError};
+pub use host::{CaptureError, Host, PortError};
 
 use crate::{
     apply,
@@ -53,6 +55,7 @@ pub struct Verbs<H> {
     applied: std::sync::Mutex<Vec<nat::Forward>>,
     /// Rung when a change is made that must be confirmed, or is confirmed.
     deadlines: watch::Sender<()>,
+    heals: facts::Heals,
     events: Bus,
 }
 
@@ -66,6 +69,7 @@ impl<H: Host> Verbs<H> {
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
             deadlines: watch::Sender::default(),
+            heals: facts::Heals::default(),
             events,
         })
     }
@@ -219,6 +223,7 @@ impl<H: Host> Verbs<H> {
             self.carry_out_stop(&stop).await?;
             return Err(error);
         }
+        self.snoop();
         tracing::info!("network {name} started");
         self.events.tell(lifecycle(name.as_str(), EventKind::Started));
         reply(&self.registry(), &name, notices)
@@ -261,6 +266,7 @@ impl<H: Host> Verbs<H> {
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
+        self.snoop();
         if let Err(error) = self.sync_forwards().await {
             // Nobody is there to be reached by what is left of them, and the next change tries again.
             tracing::error!("network {name}: {error}");

@@ -1,6 +1,6 @@
 //! Verbs about ports, and the bookkeeping when taps go.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd};
+use std::{collections::BTreeSet, ops::RangeInclusive, os::fd::OwnedFd};
 
 use dhcp::config::{Mac, PortName};
 use netd_api::{AddressSource, Addresses, PortDetails, PortInfo, Ports};
@@ -11,10 +11,13 @@ use crate::{
     model::NetworkName,
     port::Port,
     registry::{
-        PortRequest, PortSpec,
-        ports::{leased, seen},
+        Live, PortRequest, PortSpec, Refusal,
+        ports::{any, leased, seen},
     },
 };
+
+/// Bytes of a frame that can be asked for: headers at least, and no more than any frame has.
+const SNAPLEN: RangeInclusive<u32> = 64..=262_144;
 
 impl<H: Host> Verbs<H> {
     /// Makes a tap for a guest and puts it on the network's bridge. It forwards when this returns.
@@ -82,11 +85,40 @@ impl<H: Host> Verbs<H> {
     /// The addresses of a guest.
     pub async fn addresses(&self, guest: &str, source: AddressSource) -> Result<Addresses, VerbError> {
         let ports: Vec<Port> = self.registry().ports_of_guest(guest)?.into_iter().cloned().collect();
+        let leased = || leased(&ports, |network| self.host.leases(network));
+        let seen = async || {
+            let neighbours = self.host.neighbours().await?;
+            Ok::<_, VerbError>(seen(&ports, &neighbours, |mac| self.host.heard(mac)))
+        };
         let addresses = match source {
-            AddressSource::Lease => leased(&ports, |network| self.host.leases(network)),
-            AddressSource::Arp => seen(&ports, &self.host.neighbours().await?),
+            AddressSource::Lease => leased(),
+            AddressSource::Arp => seen().await?,
+            AddressSource::Any => any(&ports, &leased(), &seen().await?),
         };
         Ok(Addresses { addresses })
+    }
+
+    /// Hears the first bytes of every frame of a port, or of an active network's bridge: a packet socket for the caller.
+    pub fn open_capture(&self, interface: &str, snaplen: u32) -> Result<(netd_api::Capture, OwnedFd), VerbError> {
+        if !SNAPLEN.contains(&snaplen) {
+            let expected = format!("a number of bytes from {} to {}", SNAPLEN.start(), SNAPLEN.end());
+            return Err(Refusal::Argument { what: "snaplen", value: snaplen.to_string(), expected }.into());
+        }
+        let capture = self.registry().interface(interface)?;
+        let socket = self.host.open_capture(interface, snaplen)?;
+        tracing::info!("a client captures what passes {interface} of network {}", capture.network);
+        Ok((capture, socket))
+    }
+
+    /// Listens for guests' addresses on the bridges of the networks that are active, and on no others.
+    pub(super) fn snoop(&self) {
+        let bridges: Vec<(String, String)> = {
+            let registry = self.registry();
+            let bridge = |live: &Live| live.desired.bridge.name.clone();
+            let active = registry.networks().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
+            active.map(|(name, live)| (name.to_string(), bridge(live))).collect()
+        };
+        self.host.listen(&bridges);
     }
 
     pub(super) async fn forget_ports(&self, indices: &[u32]) {

@@ -69,6 +69,7 @@ impl<H: Host> Verbs<H> {
         for name in cleaned {
             self.store.remove_record(name)?;
         }
+        self.snoop();
         if !self.store.autostarted() {
             self.autostart().await;
             self.store.set_autostarted()?;

@@ -65,6 +65,7 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Tr
     let world = fake.world();
     assert_eq!(world.table.as_ref().map_or(0, |table| table.len()), live, "{case}: rules");
     assert_eq!(world.services.len(), live, "{case}: servers");
+    assert_eq!(world.listening.len(), live, "{case}: listeners");
     assert_eq!(world.forwards, registry.forwards(|_| world.leases.clone()), "{case}: forwards");
     let bridges = host.links.iter().filter(|link| matches!(link.kind, LinkKind::Bridge { .. })).count();
     assert_eq!(bridges, live, "{case}: bridges");

@@ -1,6 +1,6 @@
 //! `<domain>` and `<dns>`: reading and writing them.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use super::{
     element::Element,
@@ -47,7 +47,9 @@ pub(super) fn dns(element: Element<'_>) -> Result<Dns, Error> {
 fn forwarder(element: Element<'_>) -> Result<DnsForwarder, Error> {
     element.only(&["addr", "domain", "port"])?;
     let address = element.get("addr").map(|address| element.ip("addr", address)).transpose()?;
-    if let Some(address) = address.filter(|a| a.is_unspecified() || a.is_multicast()) {
+    let is_link_local = |a: &IpAddr| matches!(a, IpAddr::V6(a) if a.is_unicast_link_local());
+    // a link-local one would need its interface
+    if let Some(address) = address.filter(|a| a.is_unspecified() || a.is_multicast() || is_link_local(a)) {
         return Err(element.bad("addr", &address.to_string(), "the address of a resolver"));
     }
     let port = element.get("port").map(|port| element.number("port", port, PORTS, PORT)).transpose()?;

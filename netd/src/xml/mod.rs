@@ -6,6 +6,7 @@
 
 mod dhcp;
 mod dns;
+mod dnsmasq;
 mod element;
 mod error;
 mod forward;
@@ -15,6 +16,7 @@ mod limits;
 mod link;
 mod metadata;
 mod modes;
+mod namespace;
 mod place;
 mod read;
 mod write;
@@ -23,6 +25,7 @@ mod write;
 mod tests;
 
 pub use error::{Error, Problem};
+pub use namespace::{with_namespace, without_namespace};
 pub use place::unsupported;
 
 use crate::model::Network;

@@ -5,14 +5,14 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use super::{
-    dns,
+    dns, dnsmasq,
     element::{Element, document, once},
     error::{Error, Problem},
     forward, forwards, ip, link, metadata, modes,
 };
 use crate::model::{Forward, MacAddr, Network, NetworkName, Subnet, printable};
 
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 20] = [
     "name",
     "uuid",
     "title",
@@ -31,6 +31,7 @@ const KNOWN: [&str; 19] = [
     "route",
     "virtualport",
     "portgroup",
+    "dnsmasq:options",
     "netd:forwards",
 ];
 
@@ -46,7 +47,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     let (mut name, mut uuid, mut title, mut description, mut metadata) = (None, None, None, None, None);
     let (mut forward, mut bridge, mut mac, mut mtu) = (None, None, None, None);
     let (mut domain, mut dns, mut vlan, mut bandwidth) = (None, None, None, None);
-    let (mut port, mut forwards) = (None, None);
+    let (mut port, mut dnsmasq, mut forwards) = (None, None, None);
     let (mut subnets, mut routes, mut groups) = (ip::Subnets::default(), Vec::new(), Vec::new());
     let children = root.children(&KNOWN)?;
     for &(known, child) in &children {
@@ -68,6 +69,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "ip" => subnets.add(child, ip::subnet(child)?)?,
             "route" => routes.push((child, ip::route(child)?)),
             "virtualport" => return Err(link::no_virtualport(child)),
+            "dnsmasq:options" => once(&mut dnsmasq, child, dnsmasq::options(child)?)?,
             "portgroup" => groups.push((child, link::port_group(child)?)),
             _ => once(&mut forwards, child, forwards::list(child)?)?,
         }
@@ -109,6 +111,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         subnets,
         routes: routes.into_iter().map(|(_, route)| route).collect(),
         port_groups: groups.into_iter().map(|(_, group)| group).collect(),
+        dnsmasq: dnsmasq.unwrap_or_default(),
         forwards,
     })
 }

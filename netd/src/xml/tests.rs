@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf, time::Instant};
 use super::*;
 
 mod hostile;
+mod random;
 mod refused;
 
 fn golden_inputs() -> Vec<(PathBuf, String)> {

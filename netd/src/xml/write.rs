@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{dns, forward, forwards, ip, link, metadata};
+use super::{dns, dnsmasq, forward, forwards, ip, link, metadata};
 use crate::model::Network;
 
 pub(super) fn network(network: &Network) -> String {
@@ -11,6 +11,7 @@ pub(super) fn network(network: &Network) -> String {
     out.open(
         "network",
         &[
+            ("xmlns:dnsmasq", (!network.dnsmasq.is_empty()).then(|| super::DNSMASQ_NAMESPACE.to_owned())),
             ("xmlns:netd", namespace),
             ("ipv6", yes_no(network.ipv6)),
             ("trustGuestRxFilters", yes_no(network.trust_guest_rx_filters)),
@@ -54,6 +55,7 @@ pub(super) fn network(network: &Network) -> String {
     for group in &network.port_groups {
         link::write_port_group(&mut out, group);
     }
+    dnsmasq::write(&mut out, &network.dnsmasq);
     forwards::write(&mut out, &network.forwards);
     out.close("network");
     out.text

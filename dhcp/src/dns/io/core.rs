@@ -19,7 +19,10 @@ use super::{
     ask,
     udp::{Origin, UdpPort},
 };
-use crate::dns::resolver::{Action, Ask, Resolver, Transport};
+use crate::{
+    dns::resolver::{Action, Ask, Resolver, Transport},
+    stats::Stats,
+};
 
 /// How to reach a client again.
 #[derive(Debug)]
@@ -30,6 +33,13 @@ pub(super) enum ReplyTo {
     Tcp { answers: mpsc::Sender<Answer>, place: OwnedSemaphorePermit },
 }
 
+/// A client that waits, since when, and how to reach it.
+#[derive(Debug)]
+pub(super) struct Client {
+    to: ReplyTo,
+    since: Instant,
+}
+
 /// An answer on its way to a connection.
 pub(super) type Answer = (Vec<u8>, OwnedSemaphorePermit);
 
@@ -38,10 +48,11 @@ pub(super) struct Core {
     state: Mutex<State>,
     /// The time to wake up has come nearer.
     rearm: Notify,
+    stats: Arc<Stats>,
 }
 
 struct State {
-    resolver: Resolver<ReplyTo>,
+    resolver: Resolver<Client>,
     /// The tasks that wait on upstreams, by lookup.
     asks: HashMap<u64, Vec<AbortHandle>>,
     /// Every task of the service; `None` once it is closed.
@@ -51,10 +62,10 @@ struct State {
 }
 
 impl Core {
-    pub(super) fn new(resolver: Resolver<ReplyTo>) -> Core {
+    pub(super) fn new(resolver: Resolver<Client>, stats: Arc<Stats>) -> Core {
         let tasks = Some(JoinSet::new());
         let state = State { resolver, asks: HashMap::new(), tasks, armed: None };
-        Core { state: Mutex::new(state), rearm: Notify::new() }
+        Core { state: Mutex::new(state), rearm: Notify::new(), stats }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,13 +84,14 @@ impl Core {
 
     /// A client's message.
     pub(super) fn query(self: &Arc<Self>, from: IpAddr, over: Transport, to: ReplyTo, message: &[u8]) {
-        self.change(|resolver, now, out| resolver.query(from, over, to, message, now, out));
+        let client = Client { to, since: Instant::now() };
+        self.change(|resolver, now, out| resolver.query(from, over, client, message, now, out));
     }
 
     /// Lets the resolver decide, then does what it says.
     pub(super) fn change(
         self: &Arc<Self>,
-        decide: impl FnOnce(&mut Resolver<ReplyTo>, Instant, &mut Vec<Action<ReplyTo>>),
+        decide: impl FnOnce(&mut Resolver<Client>, Instant, &mut Vec<Action<Client>>),
     ) {
         let mut out = Vec::new();
         let mut replies = Vec::new();
@@ -108,7 +120,8 @@ impl Core {
                 self.rearm.notify_one();
             }
         }
-        for (to, message) in replies {
+        for (Client { to, since }, message) in replies {
+            self.stats.answered(&message, since.elapsed());
             to.send(message);
         }
     }

@@ -22,6 +22,7 @@ use std::{
     },
 };
 
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use rand::RngExt;
 use tokio::{sync::watch, task::JoinSet};
@@ -35,10 +36,11 @@ use self::{
 use super::{
     Error, Names,
     resolver::{Limits, Resolver},
+    route::{self, Routes},
     upstream,
     zone::Zone,
 };
-use crate::config::DnsConfig;
+use crate::{config::DnsConfig, stats::Stats};
 
 /// The loopback interface is the first of every network namespace.
 const LOOPBACK: u32 = 1;
@@ -57,12 +59,14 @@ pub(super) struct Surroundings {
     behind_stub: PathBuf,
     limits: Limits,
     tcp: tcp::Patience,
+    /// Where answers are counted.
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Default for Surroundings {
     fn default() -> Self {
         let behind_stub = Path::new(BEHIND_STUB).to_owned();
-        Surroundings { behind_stub, limits: Limits::default(), tcp: tcp::Patience::default() }
+        Surroundings { behind_stub, limits: Limits::default(), tcp: tcp::Patience::default(), stats: Arc::default() }
     }
 }
 
@@ -91,11 +95,11 @@ impl Service {
         surroundings: Surroundings,
     ) -> Result<Service, Error> {
         let index = index_of(bridge)?;
-        let subnets: Subnets = Arc::new(RwLock::new(config.subnets.clone()));
+        let subnets: Subnets = Arc::new(RwLock::new(guests(&config)));
         let (port, sockets) = bind_all(&config.listen, bridge, index, &subnets)?;
         let zone = Zone::new(&config, &names.borrow());
-        let resolver = Resolver::new(zone, config.forward, surroundings.limits, || rand::rng().random());
-        let core = Arc::new(Core::new(resolver));
+        let resolver = Resolver::new(zone, route::forwards(&config), surroundings.limits, || rand::rng().random());
+        let core = Arc::new(Core::new(resolver, surroundings.stats.clone()));
         let mut service = Service {
             bridge: bridge.to_owned(),
             port,
@@ -138,16 +142,19 @@ impl Service {
             .extract_if(|address, _| moved || !config.listen.contains(address))
             .map(|(_, set)| set)
             .collect();
-        config.subnets.clone_into(&mut self.subnets.write().unwrap_or_else(PoisonError::into_inner));
+        *self.subnets.write().unwrap_or_else(PoisonError::into_inner) = guests(&config);
         self.serve(sockets);
         for tasks in &mut gone {
             tasks.shutdown().await;
         }
         let before = self.naming.replace(&self.core, config.clone());
-        let upstreams = |config: &DnsConfig| (config.forward, config.listen.clone(), config.resolv_conf.clone());
+        let upstreams = |config: &DnsConfig| {
+            let DnsConfig { listen, forward, forwarders, resolv_conf, .. } = config;
+            (*forward, listen.clone(), forwarders.clone(), resolv_conf.clone())
+        };
         if upstreams(&before) != upstreams(&config) {
             self.following.shutdown().await;
-            self.core.change(|resolver, _, _| resolver.set_forward(config.forward));
+            self.core.change(|resolver, _, _| resolver.set_forward(route::forwards(&config)));
             self.follow(&config).await;
         }
         Ok(())
@@ -165,13 +172,13 @@ impl Service {
 
     /// Learns whom to ask, and goes on learning it.
     async fn follow(&mut self, config: &DnsConfig) {
-        if !config.forward {
-            self.core.change(|resolver, now, out| resolver.set_upstreams(&[], now, out));
+        if !route::asks_the_host(config) {
+            set_routes(&self.core, Routes::new(config, &[]));
             return;
         }
         let follower = Follower::new(&config.resolv_conf, &self.surroundings.behind_stub).await;
-        set_upstreams(&self.core, &follower, &config.listen);
-        self.following.spawn(follow_lists(self.core.clone(), follower, config.listen.clone()));
+        set_upstreams(&self.core, &follower, config);
+        self.following.spawn(follow_lists(self.core.clone(), follower, config.clone()));
     }
 
     fn serve(&mut self, sockets: Vec<(IpAddr, UdpPort, TcpPort)>) {
@@ -190,6 +197,11 @@ impl Drop for Service {
         // Dropping the sets ends their tasks.
         drop(self.core.close());
     }
+}
+
+/// Where guests are.
+fn guests(config: &DnsConfig) -> Vec<IpNet> {
+    config.subnets.iter().chain(&config.reverse_upstream).copied().collect()
 }
 
 /// What the network's own names are made of. One lock orders changes, so that the last word is the newest.
@@ -230,18 +242,22 @@ async fn follow_names(core: Arc<Core>, mut names: watch::Receiver<Arc<Names>>, n
 }
 
 /// Hands the resolver whom to ask whenever that changes.
-async fn follow_lists(core: Arc<Core>, mut follower: Follower, own: Vec<IpAddr>) {
+async fn follow_lists(core: Arc<Core>, mut follower: Follower, config: DnsConfig) {
     while follower.changed().await {
-        set_upstreams(&core, &follower, &own);
+        set_upstreams(&core, &follower, &config);
     }
 }
 
-fn set_upstreams(core: &Arc<Core>, follower: &Follower, own: &[IpAddr]) {
+fn set_upstreams(core: &Arc<Core>, follower: &Follower, config: &DnsConfig) {
     let lists = follower.lists();
     let index = |name: &str| if_nametoindex(name).ok();
-    let upstreams = upstream::choose(&lists.listed, &lists.behind_stub, own, index);
-    tracing::debug!(?upstreams, "DNS upstreams");
-    core.change(|resolver, now, out| resolver.set_upstreams(&upstreams, now, out));
+    let listed = upstream::choose(&lists.listed, &lists.behind_stub, &config.listen, index);
+    set_routes(core, Routes::new(config, &listed));
+}
+
+fn set_routes(core: &Arc<Core>, routes: Routes) {
+    tracing::debug!(?routes, "DNS upstreams");
+    core.change(|resolver, now, out| resolver.set_routes(routes, now, out));
 }
 
 fn index_of(bridge: &str) -> Result<u32, Error> {

@@ -43,12 +43,9 @@ impl Table {
     fn with_limits(upstreams: &[&str], limits: Limits) -> Table {
         let config = DnsConfig {
             listen: vec!["192.168.122.1".parse().unwrap()],
-            subnets: Vec::new(),
-            domain: None,
-            local_only: false,
-            hosts: Vec::new(),
             forward: true,
             resolv_conf: "/etc/resolv.conf".into(),
+            ..DnsConfig::default()
         };
         let names = Names { records: vec![("vm1".to_owned(), "192.168.122.101".parse().unwrap())] };
         let mut id = 0;
@@ -74,7 +71,7 @@ impl Table {
     fn upstreams(&mut self, upstreams: &[&str]) {
         let addresses: Vec<SocketAddr> = upstreams.iter().map(|text| text.parse().unwrap()).collect();
         let mut out = Vec::new();
-        self.resolver.set_upstreams(&addresses, self.now, &mut out);
+        self.resolver.set_routes(Routes::everything_to(addresses), self.now, &mut out);
         self.note(out);
     }
 

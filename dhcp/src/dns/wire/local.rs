@@ -11,6 +11,10 @@ pub(in super::super) enum Record {
     Address(IpAddr),
     /// A reverse record.
     Pointer(Name),
+    /// A text (RFC 1035 §3.3.14).
+    Text(Box<[u8]>),
+    /// A service (RFC 2782); the root as target says that there is none.
+    Service { priority: u16, weight: u16, port: u16, target: Name },
     /// The name server of a zone of ours: the zone's own name.
     NameServer,
     /// The zone's SOA as RFC 6303 §3 has it, but never cached.
@@ -24,6 +28,8 @@ impl Record {
             Record::Address(IpAddr::V4(_)) => rtype::A,
             Record::Address(IpAddr::V6(_)) => rtype::AAAA,
             Record::Pointer(_) => rtype::PTR,
+            Record::Text(_) => rtype::TXT,
+            Record::Service { .. } => rtype::SRV,
             Record::NameServer => rtype::NS,
             Record::Authority => rtype::SOA,
         }
@@ -41,6 +47,20 @@ impl Record {
             Record::Address(IpAddr::V4(address)) => message.extend(address.octets()),
             Record::Address(IpAddr::V6(address)) => message.extend(address.octets()),
             Record::Pointer(name) => message.extend(name.bytes()),
+            Record::Text(text) => {
+                // One string holds 255 octets; a text without any is one empty string.
+                for piece in text.chunks(255).chain(text.is_empty().then_some(&[][..])) {
+                    message.push(piece.len() as u8);
+                    message.extend(piece);
+                }
+            }
+            Record::Service { priority, weight, port, target } => {
+                for number in [priority, weight, port] {
+                    message.extend(number.to_be_bytes());
+                }
+                // never compressed (RFC 2782, "Target")
+                message.extend(target.bytes());
+            }
             Record::NameServer => message.extend(zone),
             Record::Authority => {
                 message.extend(zone);

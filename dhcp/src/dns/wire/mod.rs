@@ -66,7 +66,9 @@ pub(super) mod rtype {
     pub(in super::super) const NS: u16 = 2;
     pub(in super::super) const SOA: u16 = 6;
     pub(in super::super) const PTR: u16 = 12;
+    pub(in super::super) const TXT: u16 = 16;
     pub(in super::super) const AAAA: u16 = 28;
+    pub(in super::super) const SRV: u16 = 33;
     pub(in super::super) const OPT: u16 = 41;
     pub(in super::super) const DS: u16 = 43;
     pub(in super::super) const NSEC: u16 = 47;

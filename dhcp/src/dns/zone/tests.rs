@@ -18,6 +18,7 @@ fn config() -> DnsConfig {
         ],
         forward: true,
         resolv_conf: "/etc/resolv.conf".into(),
+        ..DnsConfig::default()
     }
 }
 
@@ -48,6 +49,8 @@ fn say(verdict: Verdict) -> String {
             let words = records.iter().map(|record| match record {
                 Record::Address(address) => address.to_string(),
                 Record::Pointer(name) => name.to_string(),
+                Record::Text(text) => String::from_utf8_lossy(text).into_owned(),
+                Record::Service { priority, weight, port, target } => format!("{priority} {weight} {port} {target}"),
                 Record::NameServer => "ns".to_owned(),
                 Record::Authority => "soa".to_owned(),
             });
@@ -385,4 +388,102 @@ fn every_name_a_query_can_carry_gets_a_verdict() {
             _ => {}
         }
     }
+}
+
+fn service(name: &str, target: Option<&str>) -> crate::config::DnsService {
+    let target = target.map(str::to_owned);
+    crate::config::DnsService { name: name.to_owned(), target, port: 389, priority: 1, weight: 2 }
+}
+
+fn forwarder(domain: Option<&str>, address: Option<&str>) -> crate::config::DnsForwarder {
+    let address = address.map(|address| address.parse().unwrap());
+    crate::config::DnsForwarder { domain: domain.map(str::to_owned), address, port: None }
+}
+
+const SRV: u16 = 33;
+
+#[test]
+fn texts_and_services_are_answered_and_their_names_exist() {
+    let zone = zone_with(|config| {
+        config.local_only = true;
+        config.texts = vec![
+            ("Lab.Example".to_owned(), "apex".to_owned()),
+            ("printer".to_owned(), "second floor".to_owned()),
+            ("a.b.elsewhere.example".to_owned(), "x".repeat(300)),
+        ];
+        config.services = vec![
+            service("_ldap._tcp.lab.example", Some("printer.lab.example")),
+            service("_ldap._tcp.lab.example", Some("vm1.lab.example")),
+            service("_none._udp", None),
+        ];
+    });
+    assert_eq!(ask(&zone, "lab.example", TXT), "apex");
+    assert_eq!(ask(&zone, "printer", TXT), "second floor");
+    assert_eq!(ask(&zone, "printer", rtype::A), "192.168.122.9");
+    assert_eq!(ask(&zone, "printer", rtype::ANY), "192.168.122.9 second floor");
+    assert_eq!(ask(&zone, "A.B.elsewhere.example", TXT).len(), 300);
+    // What is not ours but a record of it: the rest is for others to say.
+    assert_eq!(ask(&zone, "a.b.elsewhere.example", rtype::A), "forward");
+    let two = "1 2 389 printer.lab.example. 1 2 389 vm1.lab.example.";
+    assert_eq!(ask(&zone, "_LDAP._tcp.lab.example", SRV), two);
+    assert_eq!(ask(&zone, "_ldap._tcp.lab.example", rtype::A), "nodata lab.example.");
+    assert_eq!(ask(&zone, "_tcp.lab.example", rtype::A), "nodata lab.example.");
+    assert_eq!(ask(&zone, "_udp.lab.example", rtype::A), "nxdomain lab.example.");
+    assert_eq!(ask(&zone, "_none._udp", SRV), "1 2 389 .");
+}
+
+#[test]
+fn a_domain_with_a_forwarder_goes_there_even_where_names_are_withheld() {
+    let withheld = ["a.corp.test", "5.1.10.10.in-addr.arpa", "corp"];
+    assert!(withheld.iter().all(|name| ask(&zone(), name, rtype::A).starts_with("nxdomain")));
+    let zone = zone_with(|config| {
+        config.local_only = true;
+        config.forward = false;
+        config.forwarders = vec![
+            forwarder(Some("corp.test"), Some("10.1.0.1")),
+            forwarder(Some("10.10.in-addr.arpa"), Some("10.1.0.1")),
+            forwarder(Some("corp"), None),
+            forwarder(Some("example"), Some("10.1.0.1")),
+            forwarder(Some("out.lab.example"), Some("10.1.0.1")),
+        ];
+    });
+    assert!(withheld.iter().all(|name| ask(&zone, name, rtype::A) == "forward"));
+    assert_eq!(ask(&zone, "www.other.net", rtype::A), "refused", "nobody is named for the rest");
+    // Ours alone, but for a part of it that is longer.
+    assert_eq!(ask(&zone, "nobody.lab.example", rtype::A), "nxdomain lab.example.");
+    assert_eq!(ask(&zone, "x.out.lab.example", rtype::A), "forward");
+    assert_eq!(ask(&zone, "vm1", rtype::A), "192.168.122.101");
+    let zone = zone_with(|config| {
+        config.forward = false;
+        config.forwarders = vec![forwarder(None, Some("10.1.0.1"))];
+    });
+    assert_eq!(ask(&zone, "www.other.net", rtype::A), "forward");
+}
+
+#[test]
+fn plain_names_are_forwarded_only_if_asked_for() {
+    assert_eq!(ask(&zone(), "intranet", rtype::A), "nxdomain .");
+    let zone = zone_with(|config| config.forward_plain_names = true);
+    assert_eq!(ask(&zone, "intranet", rtype::A), "forward");
+    assert_eq!(ask(&zone, "vm1", rtype::A), "192.168.122.101");
+}
+
+#[test]
+fn reverse_names_of_both_families_are_ours_unless_said_otherwise() {
+    let six = "2.0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.a.2.ip6.arpa";
+    let subnet = |text: &str| text.parse::<IpNet>().unwrap();
+    let zone = zone_with(|config| config.subnets.push(subnet("2a01:db8::/62")));
+    assert_eq!(ask(&zone, six, rtype::PTR), "nxdomain 0.0.0.0.0.0.0.0.8.b.d.0.1.0.a.2.ip6.arpa.");
+    assert_eq!(ask(&zone, "8.b.d.0.1.0.a.2.ip6.arpa", rtype::PTR), "forward");
+    assert_eq!(ask(&zone_with(|_| {}), six, rtype::PTR), "forward");
+    let zone = zone_with(|config| {
+        config.reverse_upstream = std::mem::take(&mut config.subnets);
+        config.reverse_upstream.push(subnet("fd00::/64"));
+    });
+    assert_eq!(ask(&zone, "250.122.168.192.in-addr.arpa", rtype::PTR), "forward");
+    assert_eq!(ask(&zone, "101.122.168.192.in-addr.arpa", rtype::PTR), "vm1.lab.example.");
+    assert_eq!(ask(&zone, "250.123.168.192.in-addr.arpa", rtype::PTR), "nxdomain 168.192.in-addr.arpa.");
+    let mine = "3.0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa";
+    assert_eq!(ask(&zone, mine, rtype::PTR), "forward");
+    assert_eq!(ask(&zone, &mine.replace("0.0.0.d.f", "0.0.1.d.f"), rtype::PTR), "nxdomain d.f.ip6.arpa.");
 }

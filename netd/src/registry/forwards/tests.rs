@@ -51,6 +51,13 @@ fn lease(mac: u8, last: u8, hostname: &str) -> dhcp::Lease {
     }
 }
 
+fn last_byte(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
+}
+
 fn plug(registry: &mut Registry, mac: u8, guest: &str) {
     registry.port_added(Port {
         interface: format!("vnet{mac}"),
@@ -149,7 +156,7 @@ fn a_name_means_the_guest_that_has_the_port_and_nobody_who_claims_it() {
     add(&mut registry, "a", forward(80, None, "vm1")).unwrap();
     let target = |registry: &Registry, leases: &[dhcp::Lease]| {
         let forwards = registry.forwards(|_| leases.to_vec());
-        forwards[0].targets.first().map(|(address, _)| address.octets()[3])
+        forwards[0].targets.first().map(|(address, _)| last_byte(*address))
     };
     let claims = [lease(7, 57, "VM1")];
     assert_eq!(target(&registry, &claims), Some(57), "without a port of ours, DHCP's name counts");
@@ -163,4 +170,49 @@ fn a_name_means_the_guest_that_has_the_port_and_nobody_who_claims_it() {
     assert_eq!(target(&registry, &[lease(1, 51, "vm1")]), None, "a guest that is gone is nowhere");
     let outside = dhcp::Lease { address: Ipv4Addr::new(10, 9, 9, 9), ..lease(8, 1, "vm1") };
     assert_eq!(target(&registry, &[outside]), None, "a lease of an earlier subnet leads nowhere");
+}
+
+#[test]
+fn a_port_leads_to_another_place_in_each_family() {
+    let mut registry = registry();
+    let text = "<network><name>six</name><forward/><bridge name='br-six'/><mac address='52:54:00:00:00:06'/>\
+                <ip address='10.0.6.1' prefix='24'/><ip family='ipv6' address='fd00:6::1' prefix='64'/></network>";
+    registry.defined(xml::parse(text).unwrap());
+    start(&mut registry, "six");
+    add(&mut registry, "six", forward(80, None, "10.0.6.5")).unwrap();
+    add(&mut registry, "six", forward(80, None, "fd00:6::5")).unwrap();
+    add(&mut registry, "six", forward(81, Some("2001:db8::1"), "fd00:6::6")).unwrap();
+    let twice = add(&mut registry, "six", forward(81, Some("::"), "fd00:6::6")).unwrap_err();
+    assert!(twice.contains("tcp/81 at ::"), "{twice}");
+    for (to, expected) in
+        [("fd00:7::1", "on no <ip> subnet"), ("fd00:6::1", "the host's own"), ("fd00:6::", "on no <ip>")]
+    {
+        let error = add(&mut registry, "six", forward(90, None, to)).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(add(&mut registry, "a", forward(91, None, "fd00:6::5")).unwrap_err().contains("with an IPv6 <ip>"));
+    let leads: Vec<String> = registry
+        .forwards(|_| Vec::new())
+        .iter()
+        .map(|f| format!("{:?} {} {:?}", f.address, f.ports.0, f.targets))
+        .collect();
+    assert_eq!(
+        leads,
+        ["None 80 [(10.0.6.5, 80)]", "Some(::) 80 [(fd00:6::5, 80)]", "Some(2001:db8::1) 81 [(fd00:6::6, 81)]"]
+    );
+    // Without an address either could be meant.
+    let ports = Ports::new(80, 80).unwrap();
+    let delete = |address: Option<&str>| {
+        let address = address.map(|text| text.parse().unwrap());
+        registry.delete_forward("six", Protocol::Tcp, ports, address).map(|change| change.forward.at().address)
+    };
+    assert!(matches!(delete(None), Err(Refusal::WhichForward { .. })));
+    assert_eq!(delete(Some("0.0.0.0")), Ok(None));
+    assert_eq!(delete(Some("::")), Ok(Some("::".parse().unwrap())));
+    // What comes from 127.0.0.1 is let out for the one of IPv4 only.
+    let live = |registry: &Registry| registry.find_live("six").unwrap().1.desired.route_localnet;
+    assert!(live(&registry));
+    let change = registry.delete_forward("six", Protocol::Tcp, ports, Some("0.0.0.0".parse().unwrap())).unwrap();
+    registry.forward_changed(change);
+    assert!(!live(&registry));
 }

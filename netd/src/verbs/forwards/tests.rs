@@ -47,7 +47,11 @@ fn lease(mac: &str, last: u8, hostname: Option<&str>) -> dhcp::Lease {
 fn targets(fake: &Fake) -> Vec<u8> {
     let forwards = fake.world().forwards.clone();
     assert_eq!(forwards.len(), 1);
-    forwards[0].targets.iter().map(|(address, _)| address.octets()[3]).collect()
+    forwards[0]
+        .targets
+        .iter()
+        .map(|(address, _)| address.to_string().rsplit('.').next().unwrap().parse().unwrap())
+        .collect()
 }
 
 #[test]

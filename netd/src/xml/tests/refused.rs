@@ -251,6 +251,49 @@ fn links_that_cannot_be() {
 }
 
 #[test]
+fn options_of_dnsmasq_that_mean_nothing_here() {
+    let text = |value: &str| {
+        format!(
+            "<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'><name>a</name><d:options>\n\
+             <d:option value='{value}'/></d:options></network>"
+        )
+    };
+    for (value, expected) in [
+        ("cname=a,b", "netd has nothing that does what dnsmasq's 'cname' does"),
+        ("log-queries", "netd has nothing that does what dnsmasq's 'log-queries' does"),
+        ("no-ping=1", "netd has nothing that does what dnsmasq's 'no-ping' does"),
+        ("", "netd has nothing that does what dnsmasq's '' does"),
+        (
+            "dhcp-option=tag:blue,6,1.1.1.1",
+            "netd has no 'dhcp-option' with tags, vendor classes, IPv6 or such names: 'tag:blue'",
+        ),
+        (
+            "dhcp-option=option6:dns-server,[::]",
+            "netd has no 'dhcp-option' with tags, vendor classes, IPv6 or such names: 'option6:dns-server'",
+        ),
+        ("dhcp-option=256,1", "netd has no 'dhcp-option' with such names: '256'"),
+        ("dhcp-option-force=51,1", "DHCP option 51 is for the server to say, and netd says it"),
+    ] {
+        let expected = format!("unsupported configuration: line 2: <d:option>: {expected}");
+        assert_eq!(error(&text(value)), expected, "{value}");
+    }
+    for (value, expected) in [
+        ("dhcp-option=3,router", "dhcp-option is '3,router', which is not of the form that this option has"),
+        ("dhcp-option=26,70000", "dhcp-option is '26,70000', which is not of the form that this option has"),
+        ("host-record=a", "host-record is 'a', which is not names and then addresses"),
+        ("host-record=1.1.1.1,a", "host-record is '1.1.1.1,a', which is not names and then addresses"),
+        ("srv-host=_a._tcp,b,http", "srv-host is '_a._tcp,b,http', which is not a name, a target and three numbers"),
+        ("server=/corp", "server is '/corp', which is not an address with or without #PORT, or /DOMAIN/ before it"),
+        (
+            "server=dns.example",
+            "server is 'dns.example', which is not an address with or without #PORT, or /DOMAIN/ before it",
+        ),
+    ] {
+        assert_eq!(error(&text(value)), format!("XML error: line 2: <d:option>: {expected}"), "{value}");
+    }
+}
+
+#[test]
 fn names_that_cannot_be_served() {
     let port = "which is not a port between 1 and 65535";
     for (inside, expected) in [
@@ -260,6 +303,7 @@ fn names_that_cannot_be_served() {
             "<forwarder>: addr is 'dns.example', which is not an address like 192.168.122.1 or fd00::1",
         ),
         ("<forwarder addr='0.0.0.0'/>", "<forwarder>: addr is '0.0.0.0', which is not the address of a resolver"),
+        ("<forwarder addr='fe80::1'/>", "<forwarder>: addr is 'fe80::1', which is not the address of a resolver"),
         ("<forwarder domain='a' port='1'/>", "<forwarder>: a 'port' needs an 'addr'"),
         ("<forwarder addr='1.1.1.1' port='0'/>", &format!("<forwarder>: port is '0', {port}")),
         ("<txt name='a'/>", "<txt>: missing the attribute 'value'"),
@@ -381,7 +425,7 @@ fn names_nobody_knows() {
             "\n<brige name='x'/>",
             "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, title, description, \
              metadata, forward, bridge, mtu, mac, domain, dns, vlan, bandwidth, port, ip, route, virtualport, portgroup, \
-             netd:forwards",
+             dnsmasq:options, netd:forwards",
         ),
         ("<mtu sise='9'/>", "XML error: line 2: <mtu>: unknown attribute 'sise'; it can have size"),
         ("<mtu size='900'><x/></mtu>", "XML error: line 2: <mtu>: unknown element <x>; it can have none"),
@@ -616,7 +660,7 @@ fn port_forwards_that_cannot_be() {
         ),
         (
             "<netd:forward proto='tcp' port='80' address='::1'><netd:to guest='a'/></netd:forward>",
-            "<netd:forward>: '::1' is an IPv6 address, and networks have only IPv4 so far",
+            "<netd:forward>: connections to ::1 cannot be forwarded: the kernel takes no answers to it from a network",
         ),
         ("<netd:forward proto='tcp' port='80'><netd:to/></netd:forward>", "<netd:to>: missing a 'guest' or an 'ip'"),
         (

@@ -281,3 +281,62 @@ fn two_networks_that_are_each_others_resolver_do_not_loop() {
         assert_eq!(bits::RECURSION_DESIRED, PLAIN);
     });
 }
+
+#[test]
+fn a_domain_goes_to_its_own_resolver_and_the_rest_to_those_named_in_place_of_the_hosts() {
+    use crate::config::DnsForwarder;
+    in_netns(|| async {
+        let (host, named, corp) = (
+            Upstream::start("127.0.0.2").await,
+            Upstream::start("127.0.0.3").await,
+            Upstream::start("127.0.0.4").await,
+        );
+        let forwarder = |domain: Option<&str>, address: Option<&str>| DnsForwarder {
+            domain: domain.map(str::to_owned),
+            address: address.map(|address| address.parse().expect("an address")),
+            port: None,
+        };
+        let network = Network::start_with(ONE, |config, _| {
+            config.forwarders = vec![
+                forwarder(None, Some("127.0.0.3")),
+                forwarder(Some("corp.test"), Some("127.0.0.4")),
+                forwarder(Some("open.corp.test"), None),
+            ];
+        })
+        .await;
+        for name in ["www.example.org", "a.corp.test", "a.open.corp.test"] {
+            let text = network.dig(name).await;
+            assert!(text.contains("198.51.100.7"), "{name}: {text}");
+        }
+        let asked = |upstream: &Upstream| -> Vec<String> {
+            upstream.seen().iter().map(|seen| seen.query.name.to_string()).collect()
+        };
+        assert_eq!(asked(&host), ["a.open.corp.test."]);
+        assert_eq!(asked(&named), ["www.example.org."]);
+        assert_eq!(asked(&corp), ["a.corp.test."]);
+    });
+}
+
+#[test]
+fn texts_and_services_are_what_dig_and_another_codec_read() {
+    use crate::config::DnsService;
+    in_netns(|| async {
+        let network = Network::start_with("", |config, _| {
+            config.texts = vec![("lab.example".to_owned(), format!("{} end", "x".repeat(254)))];
+            config.services = vec![DnsService {
+                name: "_ldap._tcp.lab.example".to_owned(),
+                target: Some("printer.lab.example".to_owned()),
+                port: 389,
+                priority: 1,
+                weight: 10,
+            }];
+        })
+        .await;
+        let text = network.dig("+short lab.example TXT").await;
+        assert_eq!(text, format!("\"{} \" \"end\"\n", "x".repeat(254)));
+        let srv = network.dig("+short _ldap._tcp.lab.example SRV").await;
+        assert_eq!(srv, "1 10 389 printer.lab.example.\n");
+        let reply = network.ask(&query(7, "_ldap._tcp.lab.example", rtype::SRV)).await;
+        assert_eq!(read(&reply).answers[0].data.to_string(), "1 10 389 printer.lab.example.");
+    });
+}

@@ -95,6 +95,7 @@ pub(super) fn config(resolv_conf: &Path) -> DnsConfig {
         hosts: vec![("192.168.150.9".parse().expect("an address"), vec!["printer".to_owned()])],
         forward: true,
         resolv_conf: resolv_conf.to_owned(),
+        ..DnsConfig::default()
     }
 }
 

@@ -1,0 +1,51 @@
+//! `<dnsmasq:options>`: lines of dnsmasq's configuration that mean something here too.
+
+use super::{DnsForwarder, DnsHost, DnsText};
+
+/// `<dnsmasq:option>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsmasqOption {
+    /// As it was written, for writing it again.
+    pub text: String,
+    /// What it says.
+    pub meaning: Dnsmasq,
+}
+
+/// What an option of dnsmasq says, in our own terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dnsmasq {
+    /// What netd does anyway.
+    Always,
+    /// `dhcp-option`, `dhcp-option-force`: an option of DHCPv4.
+    DhcpOption(DhcpOption),
+    /// `host-record`: addresses and the names that stand for each.
+    Hosts(Vec<DnsHost>),
+    /// `txt-record`.
+    Text(DnsText),
+    /// `srv-host`.
+    Service {
+        /// The record's whole name: `_ldap._tcp.lab.example`.
+        name: String,
+        /// Who serves it; nobody if absent.
+        target: Option<String>,
+        /// Its port.
+        port: u16,
+        /// Lower is tried first.
+        priority: u16,
+        /// Share among targets of equal priority.
+        weight: u16,
+    },
+    /// `server`, `local`: whom to ask for a domain, or for everything.
+    Forwarder(DnsForwarder),
+}
+
+/// An option of DHCPv4 (RFC 2132) that is set by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpOption {
+    /// Its code.
+    pub code: u8,
+    /// Its bytes; without any it is never sent.
+    pub value: Vec<u8>,
+    /// Sent to clients that did not ask for it too.
+    pub force: bool,
+}
