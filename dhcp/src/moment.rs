@@ -26,13 +26,13 @@ impl Moment {
     }
 
     /// A time on the forward clock as seconds since the epoch: the nearest, so that a lease ends at one and the same
-    /// second whenever that is asked, though the clocks are not read in quite the same instant.
+    /// second whenever that is asked, though the clocks are not read in quite the same instant. What is over by now is
+    /// over by that second: who reads it in a moment must not find it still to come.
     pub(crate) fn wall_of(self, boot: Duration) -> u64 {
-        let exact = match boot.checked_sub(self.boot) {
-            Some(ahead) => self.wall.saturating_add(ahead),
-            None => self.wall.saturating_sub(self.boot - boot),
-        };
-        exact.saturating_add(Duration::from_millis(500)).as_secs()
+        match boot.checked_sub(self.boot).filter(|ahead| !ahead.is_zero()) {
+            Some(ahead) => self.wall.saturating_add(ahead).saturating_add(Duration::from_millis(500)).as_secs(),
+            None => self.wall.saturating_sub(self.boot.saturating_sub(boot)).as_secs(),
+        }
     }
 
     /// The end of a lease as it was stored, on the forward clock: never further away than the lease was long, in case
@@ -50,6 +50,16 @@ impl Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_over_is_not_live_again_for_who_reads_it_from_disk_a_moment_later() {
+        let now = Moment { boot: Duration::from_secs(777), wall: Duration::new(1_800_000_000, 700_000_000) };
+        let later = Moment { boot: now.boot + Duration::from_millis(1), wall: now.wall + Duration::from_millis(1) };
+        for ended in [now.boot, now.boot - Duration::from_millis(100), now.boot - Duration::from_secs(5)] {
+            let stored = now.wall_of(ended);
+            assert!(later.boot_of(stored, LeaseTime::Seconds(3600)) <= later.boot, "{ended:?}");
+        }
+    }
 
     #[test]
     fn a_lease_ends_at_one_second_whenever_that_is_asked() {

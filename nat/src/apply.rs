@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Where `nft` may be; a daemon's PATH often lacks the `sbin` directories.
-const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+pub(crate) const PROGRAMS: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
 /// A transaction takes tens of milliseconds; one that takes this long will never end.
 const DEADLINE: Duration = Duration::from_secs(30);

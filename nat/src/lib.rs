@@ -7,7 +7,8 @@
 //! Everything lives in two tables of ours, both called [`TABLE`]: family `inet` for networks, family `bridge` for the
 //! guards of ports ([`guards`]). The crate only ever writes, but for counters that people look at and the addresses that
 //! ports have claimed: no rule is read back, matched or recognised, so it does not matter how a release of `nft` prints
-//! them.
+//! them. For a user who asks what becomes of a flow, [`trace`] has two short-lived tables more, and shows rules in `nft`'s
+//! words.
 
 mod apply;
 mod forwards;
@@ -15,6 +16,7 @@ pub mod guards;
 mod intent;
 mod ruleset;
 mod text;
+pub mod trace;
 
 pub use apply::{Error, add, change, change_forwards, delete_table, rehearse, remove, replace};
 pub use forwards::{Forward, Protocol};

@@ -72,7 +72,7 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// Where metrics are served over TCP too: a loopback address.
     pub metrics: Option<SocketAddr>,
-    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the state directory if absent.
+    /// Where libvirt's NSS modules are to find guests' names; `dnsmasq` in the runtime directory if absent.
     pub nss_dir: Option<PathBuf>,
 }
 
@@ -166,6 +166,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
+    // What a trace that was broken off with an earlier daemon has left.
+    crate::why::follow::tidy().await;
     verbs.recover(first).await?;
 
     let pages = Pages::new(Arc::clone(&verbs));
@@ -177,7 +179,10 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         None => None,
     };
 
-    let nss_dir = options.nss_dir.clone().unwrap_or_else(|| options.state_dir.join("dnsmasq"));
+    let files = match &options.nss_dir {
+        Some(directory) => nss::Files::new(directory.clone()),
+        None => nss::Files::in_own(options.runtime_dir.join("dnsmasq"), &verbs.active_bridges()),
+    };
     // Whoever sees the first socket, which is made last, finds both.
     let read_only = listen(&options.runtime_dir.join(READ_ONLY_SOCKET), 0o666)?;
     let socket = listen(&options.runtime_dir.join(SOCKET), 0o660)?;
@@ -187,7 +192,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(server::serve(read_only, Access::ReadOnly, Arc::clone(&verbs))),
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
-        tokio::spawn(nss::keep(names, Arc::clone(&verbs), nss_dir)),
+        tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
         tokio::spawn(expire(Arc::clone(&verbs))),
     ];
     if let Some(listener) = metrics_over_tcp {
@@ -204,6 +209,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     for task in tasks {
         task.abort();
     }
+    crate::why::follow::tidy().await;
+    files.finish(&verbs).await;
     for name in [SOCKET, READ_ONLY_SOCKET, METRICS_SOCKET] {
         // A socket that cannot be removed is replaced by the next daemon.
         let _ = fs::remove_file(options.runtime_dir.join(name));
@@ -211,9 +218,15 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     Ok(())
 }
 
+/// The kernel does not tell of every setting: this often those of active networks are looked at.
+const SETTINGS: Duration = Duration::from_millis(500);
+
 /// What the kernel says, as long as it says something.
 async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Kernel>>) {
     let mut due = None;
+    let mut look_again = tokio::time::interval(SETTINGS);
+    look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut drift = Vec::new();
     loop {
         let wake = due.unwrap_or_else(Instant::now);
         tokio::select! {
@@ -226,6 +239,14 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
                 if look {
                     due.get_or_insert_with(|| Instant::now() + SETTLING);
                 }
+            }
+            _ = look_again.tick() => {
+                // What could not be put right is not tried again before something else changes.
+                let found = verbs.drift();
+                if !found.is_empty() && found != drift {
+                    due.get_or_insert_with(|| Instant::now() + SETTLING);
+                }
+                drift = found;
             }
             () = tokio::time::sleep_until(wake), if due.is_some() => {
                 due = None;

@@ -28,4 +28,5 @@ pub mod snoop;
 mod sockets;
 pub mod store;
 pub mod verbs;
+pub mod why;
 pub mod xml;

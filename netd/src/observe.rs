@@ -5,6 +5,8 @@
 
 pub mod listeners;
 pub(crate) mod rules;
+pub(crate) mod sysctls;
+pub mod way;
 
 use std::{
     collections::HashMap,
@@ -158,8 +160,8 @@ pub enum Event {
         /// Its name.
         name: String,
     },
-    /// A tap left its bridge, a bridge was set down, an address or an nftables table was removed, or events were lost:
-    /// something that a network is made of may be missing.
+    /// A tap left its bridge, a bridge was set down, an address or an nftables table was removed, forwarding was turned
+    /// off, or events were lost: something that a network is made of may be missing.
     Disturbed,
 }
 
@@ -181,7 +183,8 @@ pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError
         std::future::ready(event(message.payload))
     });
     let tables = rules::removals().map_err(ObserveError::Socket)?.map(|()| Event::Disturbed);
-    Ok(Box::pin(stream::select(links, tables)))
+    let settings = sysctls::losses_of_forwarding().map_err(ObserveError::Socket)?.map(|()| Event::Disturbed);
+    Ok(Box::pin(stream::select(links, stream::select(tables, settings))))
 }
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {

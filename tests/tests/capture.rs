@@ -2,13 +2,16 @@
 
 use std::{
     io::Read,
-    os::unix::fs::PermissionsExt,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::Path,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
+use nix::{libc, sys::signal::Signal};
 use tests::{
     daemon::Daemon,
     paths,
@@ -191,6 +194,63 @@ fn a_ring_keeps_the_newest_and_a_count_ends_it() -> Result<()> {
     assert!((400..1000).contains(&kept), "{kept}");
     assert!(ended(&mut few)?.starts_with("5 packets captured\n"));
     assert_eq!(tcpdump(&netd, &[], &counted)?.len(), 5);
+    drop(station);
+    netd.finish()
+}
+
+/// Reads everything that is there.
+fn frames(socket: &OwnedFd) -> usize {
+    let mut buffer = [0; 2048];
+    std::iter::from_fn(|| nix::unistd::read(socket, &mut buffer).ok()).count()
+}
+
+#[test]
+fn who_is_given_a_socket_hears_that_interface_and_no_other_with_it() -> Result<()> {
+    let mut netd = Daemon::new("locked")?;
+    netd.ok(&["net-start", "default"])?;
+    let station = Station::plug(&netd, "default", "vm1")?;
+    station.lease()?;
+    let port = station.port.as_ref().context("a port")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (_, socket) = runtime.block_on(async {
+        let mut client = netd_api::Client::connect(&netd.socket()).await?;
+        client.open_capture(&port.interface, 128).await
+    })?;
+    pings(&station, 1, "192.168.122.1")?;
+    wait::until_true("the port is heard", PATIENCE, || Ok(frames(&socket) > 0))?;
+
+    // SO_DETACH_FILTER takes a value that says nothing.
+    let value: libc::c_int = 0;
+    // SAFETY: pointer and length are of one live value, which the call only reads.
+    let detached = unsafe {
+        let (value, size) = ((&raw const value).cast(), size_of_val(&value) as libc::socklen_t);
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DETACH_FILTER, value, size)
+    };
+    assert_eq!((detached, nix::errno::Errno::last()), (-1, nix::errno::Errno::EPERM), "the filter is locked");
+
+    // Bound to all interfaces and both directions: still nothing but the port.
+    // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
+    let mut everywhere: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    everywhere.sll_family = libc::AF_PACKET as u16;
+    everywhere.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: the pointer and length are of one live sockaddr_ll, which bind only reads.
+    let bound = unsafe {
+        let size = size_of_val(&everywhere) as libc::socklen_t;
+        libc::bind(socket.as_raw_fd(), (&raw const everywhere).cast(), size)
+    };
+    assert_eq!(bound, 0);
+    station.space.ip("link set eth0 down")?;
+    wait::until_true("the port is quiet", PATIENCE, || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        Ok(frames(&socket) == 0)
+    })?;
+    netd.host.run("ping", &["-n", "-c", "3", "-i", "0.02", "127.0.0.1"])?;
+    assert_eq!(frames(&socket), 0, "loopback is none of its business");
+    station.space.ip("link set eth0 up")?;
+    wait::until_true("the port is heard again", PATIENCE, || {
+        pings(&station, 1, "192.168.122.1")?;
+        Ok(frames(&socket) > 0)
+    })?;
     drop(station);
     netd.finish()
 }

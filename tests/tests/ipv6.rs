@@ -119,6 +119,8 @@ fn guests_reach_each_other_and_nobody_takes_anothers_address() -> Result<()> {
     drop(one);
     two.space.ip("address add fd00:83::a/64 dev eth0 nodad")?;
     wait::until_true("the address to be free", PATIENCE, || {
+        // The host still knows where it was.
+        netd.host.ip("-6 neigh flush dev blue0")?;
         Ok(two.space.run("ping", &["-n", "-c1", "-W1", "-I", "fd00:83::a", "fd00:83::1"])?.status.success())
     })?;
     drop((two, red));
@@ -178,8 +180,7 @@ fn static_routes_and_addresses_come_back_and_survive_a_restart() -> Result<()> {
     let ping = |netd: &Daemon| {
         Ok::<_, anyhow::Error>(netd.host.run("ping", &["-n", "-c1", "-W1", "fd00:8600::1"])?.status.success())
     };
-    // The host asks for its source's address, which is the bridge's.
-    assert!(ping(&netd)?);
+    wait::until_true("the way to the guest", PATIENCE, || ping(&netd))?;
     for disturbance in
         ["address del fd00:86::1/64 dev blue0", "-6 route del fd00:8600::/48", "link set blue0 down", "link del blue0"]
     {
@@ -190,7 +191,8 @@ fn static_routes_and_addresses_come_back_and_survive_a_restart() -> Result<()> {
     wait::until_true("IPv6 to be back", PATIENCE, || ping(&netd))?;
     netd.kill()?;
     netd.start()?;
-    assert!(ping(&netd)? && guest.reaches("fd00:86::1")?);
+    wait::until_true("the way to the guest", PATIENCE, || ping(&netd))?;
+    assert!(guest.reaches("fd00:86::1")?);
     drop(guest);
     netd.finish()
 }

@@ -17,7 +17,7 @@ fn getent(netd: &Daemon, name: &str) -> Result<Option<String>> {
     let dir = netd.host.dir();
     fs::write(dir.join("nsswitch.conf"), "hosts: files libvirt libvirt_guest\n")?;
     let script = "mount -t tmpfs tmpfs /var/lib && mkdir -p /var/lib/libvirt/dnsmasq && \
-                  mount --bind \"$1/lib/dnsmasq\" /var/lib/libvirt/dnsmasq && \
+                  mount --bind \"$1/run/dnsmasq\" /var/lib/libvirt/dnsmasq && \
                   mount --bind \"$1/nsswitch.conf\" /etc/nsswitch.conf && exec getent hosts \"$2\"";
     // What the daemon writes may be below /var/lib in other set-ups; here it is in the space's own directory.
     let mut command = netd.host.command("unshare");
@@ -39,7 +39,7 @@ fn libvirts_modules_find_a_guest_by_its_name_and_by_the_one_it_gave_itself() -> 
     let mut netd = Daemon::new("nss")?;
     netd.ok(&["net-start", "default"])?;
     wait::until_true("the files are there", PATIENCE, || {
-        Ok(netd.host.dir().join("lib/dnsmasq/virbr0.status").exists())
+        Ok(netd.host.dir().join("run/dnsmasq/virbr0.status").exists())
     })?;
     assert_eq!(getent(&netd, "vm1")?, None);
     let station = Station::plug(&netd, "default", "vm1")?;
@@ -53,14 +53,17 @@ fn libvirts_modules_find_a_guest_by_its_name_and_by_the_one_it_gave_itself() -> 
     }
     assert_eq!(getent(&netd, "vm2")?, None);
 
-    // The next daemon keeps them as they are, and true from then on.
+    // The next daemon keeps them as they are, and true from then on; what was left of others goes.
     netd.kill()?;
+    let stray = netd.host.dir().join("run/dnsmasq/gone.status");
+    fs::write(&stray, "[]")?;
     netd.start()?;
+    anyhow::ensure!(!stray.exists(), "{} is still there", stray.display());
     assert_eq!(address(getent(&netd, "vm1")?).as_deref(), Some(&*leased));
     drop(station);
     wait::until_true("vm1 is nobody", PATIENCE, || Ok(getent(&netd, "vm1")?.is_none()))?;
     netd.ok(&["net-destroy", "default"])?;
-    let files = || -> Result<usize> { Ok(fs::read_dir(netd.host.dir().join("lib/dnsmasq"))?.count()) };
+    let files = || -> Result<usize> { Ok(fs::read_dir(netd.host.dir().join("run/dnsmasq"))?.count()) };
     wait::until_true("the files are gone", PATIENCE, || Ok(files()? == 0))?;
     netd.finish()
 }

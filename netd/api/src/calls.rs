@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
 pub use crate::metadata::{GetMetadata, SetMetadata};
-use crate::{AddressSource, Forward, Protocol, Update};
+use crate::{AddressSource, Flow, Forward, Protocol, Update};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +33,13 @@ pub enum Method {
     ApplyNetwork,
     UpdateNetwork,
     ConfirmChange,
+    Explain,
     Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 24] = [
+    pub const ALL: [Method; 25] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -62,6 +63,7 @@ impl Method {
         Method::ApplyNetwork,
         Method::UpdateNetwork,
         Method::ConfirmChange,
+        Method::Explain,
         Method::Monitor,
     ];
 
@@ -97,7 +99,8 @@ impl Method {
             | Method::DeleteForward
             | Method::ApplyNetwork
             | Method::UpdateNetwork
-            | Method::ConfirmChange => true,
+            | Method::ConfirmChange
+            | Method::Explain => true,
         }
     }
 }
@@ -263,6 +266,18 @@ pub struct UpdateNetwork {
 pub struct ConfirmChange {
     /// Name or UUID; may be absent where only one change waits.
     pub network: Option<String>,
+}
+
+/// Parameters of `Explain`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    /// What to follow.
+    pub flow: Flow,
+    /// A packet may be sent in the guest's name.
+    pub probe: bool,
+    /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
+    pub seconds: i64,
 }
 
 /// Parameters of `Monitor`.

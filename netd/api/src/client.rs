@@ -8,10 +8,10 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, Capture, ChangeReply, DEFAULT_SOCKET, Error, Forms, Forward, ForwardReply, Forwards,
-    Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol,
-    SOCKET_VARIABLE, Update, Xml,
-    calls::{DeleteForward, GetMetadata, SetMetadata},
+    AddressSource, Addresses, Capture, ChangeReply, DEFAULT_SOCKET, Error, Explanation, Flow, Forms, Forward,
+    ForwardReply, Forwards, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails,
+    PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
+    calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -79,6 +79,7 @@ trait Methods {
     ) -> zlink::Result<Result<ChangeReply, Error>>;
     async fn update_network(&mut self, update: Update) -> zlink::Result<Result<ChangeReply, Error>>;
     async fn confirm_change(&mut self, network: Option<String>) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn explain(&mut self, flow: Flow, probe: bool, seconds: i64) -> zlink::Result<Result<Explanation, Error>>;
 }
 
 /// Why a call brought no reply.
@@ -235,6 +236,12 @@ impl Client {
     pub async fn delete_forward(&mut self, forward: DeleteForward) -> Result<ForwardReply, ClientError> {
         let DeleteForward { network, protocol, first_port, last_port, address } = forward;
         flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
+    }
+
+    /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
+    pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
+        let Explain { flow, probe, seconds } = request;
+        flatten(self.connection.explain(flow, probe, seconds).await)
     }
 }
 

@@ -442,3 +442,70 @@ pub struct Forwards {
     /// The forwards, by network, in the order they were added.
     pub forwards: Vec<Forward>,
 }
+
+/// A flow of a guest, for `Explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Flow {
+    /// The guest's name, or the interface name of its port.
+    pub guest: String,
+    /// The IP address it goes to.
+    pub address: String,
+    /// What it is; echo requests if absent.
+    pub protocol: Option<Protocol>,
+    /// The port it goes to, with a protocol.
+    pub port: Option<i64>,
+    /// The guest's address; what is known of it if absent.
+    pub source: Option<String>,
+}
+
+/// Whose packet was traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum Traced {
+    /// One that was sent in the guest's name.
+    Probe,
+    /// The guest's own.
+    Guest,
+    /// None came.
+    Nothing,
+}
+
+/// What a stage came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum StageVerdict {
+    /// The flow gets through.
+    Pass,
+    /// It is not known whether it does.
+    Warn,
+    /// It is stopped here.
+    Fail,
+}
+
+/// One stage of a flow's way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Stage {
+    /// A word for programs, the same in every release.
+    pub check: String,
+    /// What was looked for, to be read behind "Checking".
+    pub title: String,
+    /// What came of it.
+    pub verdict: StageVerdict,
+    /// Why; for a pass what is worth knowing besides.
+    pub says: Option<String>,
+    /// The command that mends it, or shows more where no command can.
+    pub mend: Option<String>,
+}
+
+/// Reply of `Explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct Explanation {
+    /// The guest's port that the flow leaves by.
+    pub interface: String,
+    /// Whose packet was traced.
+    pub traced: Traced,
+    /// In the order in which the flow meets them, as far as it got.
+    pub stages: Vec<Stage>,
+}

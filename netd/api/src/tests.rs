@@ -90,6 +90,7 @@ fn types_of(method: Method) -> String {
         Method::ApplyNetwork => (calls::ApplyNetwork::TYPE, ChangeReply::TYPE),
         Method::UpdateNetwork => (calls::UpdateNetwork::TYPE, ChangeReply::TYPE),
         Method::ConfirmChange => (calls::ConfirmChange::TYPE, NetworkReply::TYPE),
+        Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };
     format!("{}->{}", shape(input), shape(output))

@@ -19,11 +19,12 @@ use crate::{
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
-    plan::{Bridge, Step, Undo, kernel_delay},
+    plan::{self, Bridge, Step, Undo, kernel_delay},
     port::{self, Port},
     registry::PortSpec,
     snoop::Seen,
     verbs::{CaptureError, Host, PortError},
+    why::{self, WhyError},
 };
 
 /// A handle on the host; clones are the same host.
@@ -59,6 +60,8 @@ pub(crate) struct World {
     /// The operation at which hooks fail.
     pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
+    /// The time, since some moment.
+    pub(crate) elapsed: std::time::Duration,
     pub(crate) trouble: Option<Trouble>,
     pub(crate) next_index: u32,
 }
@@ -575,5 +578,20 @@ impl Host for Fake {
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         Ok(Vec::new())
+    }
+
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String> {
+        let world = self.world();
+        let differs = |(path, _): &&(String, &'static str)| path == plan::FORWARDING && !world.host.forwarding;
+        wanted.iter().filter(differs).map(|(path, _)| path.clone()).collect()
+    }
+
+    fn now(&self) -> std::time::Instant {
+        static BEGUN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        *BEGUN + self.world().elapsed
+    }
+
+    async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {
+        Err(WhyError::Listen(io::Error::other("nobody can be heard here")))
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     sync::{Arc, atomic::AtomicU64},
+    time::Instant,
 };
 
 use super::{Executor, Guards, Outcome, StepError, links, live};
@@ -36,6 +37,11 @@ impl Kernel {
     /// `guards` watches, and with the user's `hooks`.
     pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, snoop: Snoop, hooks: Hooks) -> Self {
         Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks }
+    }
+
+    /// The time.
+    pub(crate) fn now() -> Instant {
+        Instant::now()
     }
 
     /// Sets a new tap up and puts it on its bridge.

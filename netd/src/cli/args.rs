@@ -2,13 +2,16 @@
 
 use std::{
     ffi::OsString,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::forward::{HostPorts, Target};
+use super::{
+    forward::{HostPorts, Target},
+    why::Destination,
+};
 use crate::capture::WHOLE_FRAME;
 
 /// Virtual networks for a Linux host.
@@ -49,6 +52,8 @@ pub(super) enum Verb {
 Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
 if a check fails; warnings leave it 0. The directories are those of the daemon.")]
     Doctor(DaemonArgs),
+    /// Follow one flow of a guest through the host, and say what stops it.
+    Why(WhyArgs),
     #[command(flatten)]
     Ask(Ask),
     /// Write what passes a guest's ports to a pcapng file.
@@ -276,7 +281,7 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub(super) resolv_conf: PathBuf,
     /// Where libvirt's NSS modules find guests' names: /var/lib/libvirt/dnsmasq, unless they were built otherwise
-    /// [default: dnsmasq in the state directory, where they do not look].
+    /// [default: dnsmasq in the runtime directory, where they do not look].
     #[arg(long, value_name = "DIR")]
     pub(super) nss_dir: Option<PathBuf>,
 }
@@ -647,6 +652,40 @@ impl CaptureArgs {
     pub(super) fn to_stdout(&self) -> bool {
         self.file == Path::new("-")
     }
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+A probe in the guest's name (a TCP SYN, an empty datagram, an echo request) goes in by the guest's own tap and is
+followed with nftables' trace until it leaves the host, and its answer until it is back at the guest. It does reach its
+target. It shows what the host does, not how the guest is set up; --no-probe waits for a packet of the guest's own.
+The answer says which of them was traced. The exit status is 1 if something stops the flow.
+
+  netd why vm1 1.1.1.1:443
+  netd why vm1 192.168.122.1:53/udp
+  netd why vm1 192.168.122.7 --from 192.168.122.50")]
+pub(super) struct WhyArgs {
+    /// The guest's name, or the interface of its port.
+    #[arg(value_name = "GUEST|INTERFACE")]
+    pub(super) guest: String,
+    /// Where the flow goes: TCP to a port unless /udp is said, an echo request without a port.
+    #[arg(value_name = "ADDRESS[:PORT[/tcp|udp]]")]
+    pub(super) destination: Destination,
+    /// An echo request: what an address without a port means anyway.
+    #[arg(long)]
+    pub(super) icmp: bool,
+    /// The guest's address [default: that of its lease].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) from: Option<IpAddr>,
+    /// Send nothing: wait for the guest's own packet.
+    #[arg(long)]
+    pub(super) no_probe: bool,
+    /// How long to wait for the guest's own packet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=600))]
+    pub(super) wait: u16,
+    /// For programs.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -17,6 +17,7 @@ mod metadata;
 mod net;
 mod port;
 mod table;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ use crate::{
     doctor,
 };
 
-use args::{Ask, CaptureArgs, Cli, DaemonArgs, DaemonRunArgs, OutputForm, PortVerb, Verb, Watch};
+use args::{Ask, CaptureArgs, Cli, DaemonArgs, DaemonRunArgs, OutputForm, PortVerb, Verb, Watch, WhyArgs};
 use failure::Failure;
 
 /// What a verb that succeeded has to say.
@@ -74,6 +75,7 @@ pub fn main() -> ExitCode {
         Verb::Daemon(args) => return daemon(args),
         Verb::Capture(args) => return capture(&socket, &args, form),
         Verb::Doctor(args) => return doctor(&socket, &options(args), form),
+        Verb::Why(args) => return why(&socket, &args, form),
         // becomes the program; there is no result to print
         Verb::Port { verb: PortVerb::Exec(args) } => Err(port::exec(&socket, &args)),
         Verb::Watch(verb) => return watch(&socket, &verb, form),
@@ -145,6 +147,15 @@ fn doctor(socket: &Path, options: &Options, form: OutputForm) -> ExitCode {
     let report = |findings: Vec<_>| Output::new(text(&findings), doctor::json(&findings));
     print(&findings.map(report), form);
     if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The exit status is a failure if something stops the flow.
+fn why(socket: &Path, args: &WhyArgs, form: OutputForm) -> ExitCode {
+    let form = if args.json { OutputForm::Json } else { form };
+    let answer = runtime().and_then(|runtime| runtime.block_on(why::explain(socket, args)));
+    let passes = answer.as_ref().is_ok_and(|(_, passes)| *passes);
+    print(&answer.map(|(output, _)| output), form);
+    if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What goes to stdout and to stderr.

@@ -7,23 +7,27 @@ use super::{Finding, Verdict, has_failure};
 /// One line per finding: `   NET: Checking TITLE : VERDICT (why; run: command)`, the title padded to 60 columns as
 /// virt-host-validate does, the verdict coloured as it does.
 pub(crate) fn text(findings: &[Finding], coloured: bool) -> String {
-    findings.iter().map(|finding| line(finding, coloured)).collect()
+    let line = |finding: &Finding| {
+        line(&finding.title, finding.verdict, finding.says.as_deref(), finding.mend.as_deref(), coloured)
+    };
+    findings.iter().map(line).collect()
 }
 
-fn line(finding: &Finding, coloured: bool) -> String {
-    let (word, colour) = match finding.verdict {
+/// One line of the report.
+pub(crate) fn line(title: &str, verdict: Verdict, says: Option<&str>, mend: Option<&str>, coloured: bool) -> String {
+    let (word, colour) = match verdict {
         Verdict::Pass => ("PASS", 32),
         Verdict::Warn => ("WARN", 33),
         Verdict::Fail => ("FAIL", 31),
     };
     let verdict = if coloured { format!("\x1b[{colour}m{word}\x1b[0m") } else { word.to_owned() };
-    let why = match (&finding.says, &finding.mend) {
+    let why = match (says, mend) {
         (Some(says), Some(mend)) => format!(" ({says}; run: {mend})"),
         (Some(says), None) => format!(" ({says})"),
         (None, Some(mend)) => format!(" (run: {mend})"),
         (None, None) => String::new(),
     };
-    format!("{:>6}: Checking {:<60}: {verdict}{}\n", "NET", one_line(&finding.title), one_line(&why))
+    format!("{:>6}: Checking {:<60}: {verdict}{}\n", "NET", one_line(title), one_line(&why))
 }
 
 /// Names of programs, tables and chains are anybody's to choose: no control character reaches the terminal.

@@ -20,8 +20,9 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use format::{json, text};
-pub(crate) use probe::look;
+pub(crate) use firewall::{Place, Wanted, passage};
+pub(crate) use format::{json, line, text};
+pub(crate) use probe::{legacy_tables, look, rules};
 
 use facts::{Facts, Unseen};
 
@@ -52,19 +53,29 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn pass(check: &'static str, title: impl Into<String>) -> Self {
+    pub(crate) fn pass(check: &'static str, title: impl Into<String>) -> Self {
         Finding { check, title: title.into(), verdict: Verdict::Pass, says: None, mend: None }
     }
 
-    fn noting(self, says: impl Into<String>) -> Self {
+    pub(crate) fn noting(self, says: impl Into<String>) -> Self {
         Finding { says: Some(says.into()), ..self }
     }
 
-    fn warn(check: &'static str, title: impl Into<String>, says: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(crate) fn warn(
+        check: &'static str,
+        title: impl Into<String>,
+        says: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
         Finding { verdict: Verdict::Warn, mend: Some(mend.into()), ..Self::pass(check, title).noting(says) }
     }
 
-    fn fail(check: &'static str, title: impl Into<String>, says: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(crate) fn fail(
+        check: &'static str,
+        title: impl Into<String>,
+        says: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
         Finding { verdict: Verdict::Fail, ..Self::warn(check, title, says, mend) }
     }
 
@@ -112,7 +123,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
 }
 
 /// What commands that need root begin with.
-const SUDO: &str = "sudo ";
+pub(crate) const SUDO: &str = "sudo ";
 
 /// Whether a report calls for a failing exit status.
 pub fn has_failure(findings: &[Finding]) -> bool {

@@ -6,8 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use netd_api::EventKind;
@@ -18,12 +20,19 @@ use crate::{
     verbs::{Host, Verbs},
 };
 
-/// The files in one directory.
+/// Between two times of writing, so that a burst of leases costs few: renaming a file makes a disk write it out, and
+/// the leases themselves have to get to the same disk.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The files in one directory. A clone is another handle on them.
+#[derive(Clone, Debug)]
+pub struct Files(Arc<Mutex<Written>>);
+
 #[derive(Debug)]
-pub struct Files {
+struct Written {
     directory: PathBuf,
     /// By network: the bridge whose files are there.
-    written: BTreeMap<String, String>,
+    bridges: BTreeMap<String, String>,
 }
 
 /// What to look at again.
@@ -48,34 +57,20 @@ fn changes_files(kind: EventKind) -> bool {
 }
 
 /// Keeps the files true for as long as anything happens.
-pub async fn keep<H: Host + 'static>(mut listener: Listener, verbs: Arc<Verbs<H>>, directory: PathBuf) {
-    let mut files = Files::new(directory);
+pub async fn keep<H: Host + 'static>(mut listener: Listener, verbs: Arc<Verbs<H>>, files: Files) {
     let mut dirty = Dirty { all: true, ..Dirty::default() };
     loop {
         if dirty.all {
-            dirty.networks.extend(verbs.active_networks());
-            dirty.networks.extend(files.written.keys().cloned());
+            dirty.networks.extend(files.concerned(&verbs));
         }
-        let known: Vec<_> = dirty.networks.into_iter().map(|name| (verbs.known_to_host(&name), name)).collect();
-        // A slow disk is waited for on a thread of its own, and what happens meanwhile is looked at once.
-        let written = tokio::task::spawn_blocking(move || {
-            for (known, network) in known {
-                if let Err((path, cause)) = files.put(&network, known) {
-                    tracing::error!("network {network}: cannot write {} for name look-ups: {cause}", path.display());
-                }
-            }
-            files
-        });
-        files = match written.await {
-            Ok(files) => files,
-            Err(_) => return,
-        };
+        files.sync(&verbs, dirty.networks).await;
+        tokio::time::sleep(PAUSE).await;
         dirty = Dirty::default();
-        while dirty.networks.is_empty() && !dirty.all {
-            let Some(heard) = listener.next().await else { return };
+        while let Some(heard) = listener.waiting() {
             dirty.mark(&heard);
         }
-        while let Some(heard) = listener.waiting() {
+        while dirty.networks.is_empty() && !dirty.all {
+            let Some(heard) = listener.next().await else { return };
             dirty.mark(&heard);
         }
     }
@@ -84,21 +79,64 @@ pub async fn keep<H: Host + 'static>(mut listener: Listener, verbs: Arc<Verbs<H>
 impl Files {
     /// Nothing is written yet; the directory is made when something is.
     pub fn new(directory: PathBuf) -> Self {
-        Files { directory, written: BTreeMap::new() }
+        Files(Arc::new(Mutex::new(Written { directory, bridges: BTreeMap::new() })))
     }
 
+    /// The same in a directory that is nobody else's: what a daemon that was killed left of networks that are no more goes.
+    pub fn in_own(directory: PathBuf, active: &[String]) -> Self {
+        let active = active.iter().flat_map(|bridge| [format!("{bridge}.status"), format!("{bridge}.macs")]);
+        let stay: BTreeSet<String> = active.collect();
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if !entry.file_name().to_str().is_some_and(|name| stay.contains(name)) {
+                // What cannot be removed says what it said: leases that end.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Files::new(directory)
+    }
+
+    /// Makes every file true, once: for when nobody keeps them any more.
+    pub async fn finish<H: Host>(&self, verbs: &Verbs<H>) {
+        self.sync(verbs, self.concerned(verbs)).await;
+    }
+
+    /// The networks that have files or should have.
+    fn concerned<H: Host>(&self, verbs: &Verbs<H>) -> BTreeSet<String> {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.bridges.keys().cloned().chain(verbs.active_networks()).collect()
+    }
+
+    /// A slow disk is waited for on a thread of its own.
+    async fn sync<H: Host>(&self, verbs: &Verbs<H>, networks: BTreeSet<String>) {
+        let known: Vec<_> = networks.into_iter().map(|name| (verbs.known_to_host(&name), name)).collect();
+        let files = self.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut written = files.0.lock().unwrap_or_else(PoisonError::into_inner);
+            for (known, network) in known {
+                if let Err((path, cause)) = written.put(&network, known) {
+                    tracing::error!("network {network}: cannot write {} for name look-ups: {cause}", path.display());
+                }
+            }
+        });
+        if written.await.is_err() {
+            tracing::error!("the files for name look-ups were not written");
+        }
+    }
+}
+
+impl Written {
     /// Writes what is known of a network; without it, its files go.
     fn put(&mut self, network: &str, known: Option<Known>) -> Result<(), (PathBuf, io::Error)> {
         let bridge = known.as_ref().map(|known| &known.bridge);
-        if let Some(before) = self.written.get(network).filter(|before| Some(*before) != bridge) {
+        if let Some(before) = self.bridges.get(network).filter(|before| Some(*before) != bridge) {
             for ending in ["status", "macs"] {
                 remove(&self.path(before, ending))?;
             }
-            self.written.remove(network);
+            self.bridges.remove(network);
         }
         let Some(Known { bridge, leases, ports }) = known else { return Ok(()) };
         fs::create_dir_all(&self.directory).map_err(|cause| (self.directory.clone(), cause))?;
-        self.written.insert(network.to_owned(), bridge.clone());
+        self.bridges.insert(network.to_owned(), bridge.clone());
         // Whose MAC it is before where it is: a guest that has an address can be found by its name.
         self.write(&bridge, "macs", &macs(&ports))?;
         self.write(&bridge, "status", &status(&leases))
@@ -112,7 +150,10 @@ impl Files {
         let path = self.path(bridge, ending);
         // The modules read what ends in .status and .macs: not this.
         let beside = self.path(bridge, &format!("{ending}.incomplete"));
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path)).map_err(|cause| (path, cause))
+        // For everyone, whatever the daemon's umask: look-ups happen in everyone's programs.
+        let readable = || fs::set_permissions(&beside, fs::Permissions::from_mode(0o644));
+        let written = fs::write(&beside, text).and_then(|()| readable()).and_then(|()| fs::rename(&beside, &path));
+        written.map_err(|cause| (path, cause))
     }
 }
 

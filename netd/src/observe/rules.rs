@@ -20,13 +20,17 @@ const DELETE_TABLE: u16 = NFTABLES | 2;
 /// `NFTA_TABLE_NAME`.
 const TABLE_NAME: u16 = 1;
 
-/// The families of our tables.
+/// Families of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     /// `NFPROTO_INET`.
     Inet = 1,
+    /// `NFPROTO_IPV4`.
+    Ip = 2,
     /// `NFPROTO_BRIDGE`.
     Bridge = 7,
+    /// `NFPROTO_IPV6`.
+    Ip6 = 10,
 }
 
 /// `struct nlmsghdr`: length, type, flags, sequence number, port.

@@ -8,6 +8,7 @@
 //! Planning again after the steps were done yields no step: that is how `apply` verifies its work.
 
 mod desired;
+mod sysctls;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,6 +20,7 @@ use nat::DnsRedirect;
 use serde::{Deserialize, Serialize};
 
 pub use desired::{Bridge, Desired, StaticRoute, desired};
+pub(crate) use sysctls::{FORWARDING, FORWARDING6, sysctls};
 
 use crate::{
     change::LiveStep,

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use netd_api::{
     Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Update, Xml,
     calls::{
-        AddForward, AddPort, ApplyNetwork, ConfirmChange, DeleteForward, DumpXml, GetPorts, ListAddresses,
+        AddForward, AddPort, ApplyNetwork, ConfirmChange, DeleteForward, DumpXml, Explain, GetPorts, ListAddresses,
         ListForwards, ListLeases, ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture,
         SetAutostart, UpdateNetwork,
     },
@@ -150,6 +150,7 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
             reply(verbs.update_network(&network, edit, Affect { live, config }).await)
         }
         Method::ConfirmChange => reply(verbs.confirm(parameters::<ConfirmChange>(call)?.network.as_deref()).await),
+        Method::Explain => reply(verbs.explain(&parameters::<Explain>(call)?).await),
     })
 }
 

@@ -10,6 +10,7 @@ use crate::{
     port::tap::TapError,
     registry::Refusal,
     store::StoreError,
+    why::WhyError,
     xml,
 };
 
@@ -43,6 +44,9 @@ pub enum VerbError {
     /// The disk did not do as asked.
     #[error("internal error: {0}")]
     Store(#[from] StoreError),
+    /// A flow could not be followed.
+    #[error("internal error: {0}")]
+    Why(#[from] WhyError),
 }
 
 impl From<Refusal> for VerbError {

@@ -1,7 +1,9 @@
 //! What happens when something goes that a network is made of: a guest's tap is forgotten; a bridge, an address, a tap's
 //! place on the bridge, the nftables table are put back.
 
-use super::{Host, VerbError, Verbs};
+use std::sync::PoisonError;
+
+use super::{Host, VerbError, Verbs, insistence::Answer};
 use crate::{
     apply,
     events::healed,
@@ -21,14 +23,16 @@ impl<H: Host> Verbs<H> {
     /// Compares every active network with the host and puts back what is missing.
     pub async fn reconcile(&self) -> Result<(), VerbError> {
         let _turn = self.turn.lock().await;
-        let host = self.host.observe().await?;
+        let mut host = self.host.observe().await?;
         let known: Vec<u32> = self.registry().ports(None).iter().map(|port| port.index).collect();
         let gone: Vec<u32> =
             known.into_iter().filter(|index| !host.links.iter().any(|link| link.index == *index)).collect();
         self.forget_ports(&gone).await;
         let before = self.registry().firewalls();
+        self.yield_forwarding(&mut host);
         for network in self.active() {
             self.restore(&network, &host).await?;
+            self.has_forwarding(&network, &mut host);
         }
         // A new server may answer DNS on another port than the old one.
         let after = self.registry().firewalls();
@@ -48,6 +52,68 @@ impl<H: Host> Verbs<H> {
             self.events.tell(healed(None, "the firewall rules were removed and are back".into()));
         }
         Ok(())
+    }
+
+    /// The settings of the host that active networks hold and that have another value now, but for those that were
+    /// yielded to another program. [`Verbs::reconcile`] puts them right.
+    pub fn drift(&self) -> Vec<String> {
+        let now = self.host.now();
+        let wanted: Vec<(String, &'static str)> = {
+            let registry = self.registry();
+            let live = || registry.networks().filter_map(|(_, entry)| entry.live.as_ref()).map(|live| &live.desired);
+            let mut wanted: Vec<_> = live().flat_map(plan::sysctls).collect();
+            let [v4, v6] = &*self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+            if live().any(|desired| desired.forwarding) && v4.would_put_right(now) {
+                wanted.push((plan::FORWARDING.to_owned(), "1"));
+            }
+            if live().any(|desired| desired.forwarding6) && v6.would_put_right(now) {
+                wanted.push((plan::FORWARDING6.to_owned(), "1"));
+            }
+            wanted
+        };
+        self.host.differing(&wanted)
+    }
+
+    /// Where forwarding is off and is to stay so for now, it is taken for on: nothing is planned about it.
+    pub(super) fn yield_forwarding(&self, host: &mut HostState) {
+        let now = self.host.now();
+        let (v4, v6) = {
+            let registry = self.registry();
+            let live = || registry.networks().filter_map(|(_, entry)| entry.live.as_ref());
+            (live().any(|live| live.desired.forwarding), live().any(|live| live.desired.forwarding6))
+        };
+        let mut fights = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+        let [fight4, fight6] = &mut *fights;
+        let settings = [
+            (v4, &mut host.forwarding, fight4, "net.ipv4.ip_forward"),
+            (v6, &mut host.forwarding6, fight6, "net.ipv6.conf.all.forwarding"),
+        ];
+        for (wanted, is_on, fight, name) in settings {
+            if !wanted || *is_on {
+                continue;
+            }
+            match fight.off(now) {
+                Answer::PutRight => {}
+                Answer::Yield(said) => {
+                    if let Some(pause) = said {
+                        tracing::warn!(
+                            "another program keeps turning {name} off, and wins: guests reach no other network; looking \
+                             again in {} min",
+                            pause.as_secs() / 60
+                        );
+                    }
+                    *is_on = true;
+                }
+            }
+        }
+    }
+
+    /// What a network needs of the host as a whole is in place once it was mended.
+    pub(super) fn has_forwarding(&self, name: &NetworkName, host: &mut HostState) {
+        if let Ok((_, live)) = self.registry().find_live(name.as_str()) {
+            host.forwarding |= live.desired.forwarding;
+            host.forwarding6 |= live.desired.forwarding6;
+        }
     }
 
     pub(super) fn active(&self) -> Vec<NetworkName> {
@@ -77,17 +143,7 @@ impl<H: Host> Verbs<H> {
             Ok(desired) => live.desired = plan::Desired { firewall: live.desired.firewall, ..desired },
             Err(error) => tracing::error!("network {name}: {error}"),
         }
-        let mut steps = plan::plan(&live.desired, host, in_place);
-        if steps.contains(&Step::EnableForwarding) {
-            // Whoever turned it off since the network started knows why; starting the network again turns it on.
-            tracing::warn!("network {name}: net.ipv4.ip_forward is off, so its guests reach no other network");
-            steps.retain(|step| *step != Step::EnableForwarding);
-        }
-        if steps.contains(&Step::EnableForwarding6) {
-            tracing::warn!("network {name}: net.ipv6.conf.all.forwarding is off, so its guests reach no other network");
-            let is_6 = |step: &Step| matches!(step, Step::EnableForwarding6 | Step::KeepRouterAdvertisements { .. });
-            steps.retain(|step| !is_6(step));
-        }
+        let steps = plan::plan(&live.desired, host, in_place);
         for step in steps.iter().filter(|step| !matches!(step, Step::StartServices(_))) {
             self.heals.step(step);
             tracing::warn!("network {name}: {step}");

@@ -1,6 +1,6 @@
 //! What the verbs need of a host beyond single steps; the real one is [`Kernel`].
 
-use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering};
+use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering, time::Instant};
 
 use nat::guards::Sources;
 
@@ -14,11 +14,13 @@ use crate::{
         self, ObserveError,
         listeners::{self, Listener},
         rules::{self, Family},
+        sysctls,
     },
     packet::{self, Hear},
     port::{self, Port, tap::TapError},
     registry::PortSpec,
     snoop::Seen,
+    why::{self, WhyError},
 };
 
 /// Why a port was not made. No device is left.
@@ -112,6 +114,12 @@ pub trait Host: Executor {
     ) -> impl Future<Output = Result<(), HookError>> + Send;
     /// The host's neighbours.
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
+    /// Those of these sysctls, path and value, that have another value now; those that do not exist have none.
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String>;
+    /// The time, for how long something was left alone.
+    fn now(&self) -> Instant;
+    /// Looks at all that a flow passes, and traces a packet of it.
+    fn follow(&self, question: &why::Question) -> impl Future<Output = Result<why::Facts, WhyError>> + Send;
 }
 
 impl Host for Kernel {
@@ -250,5 +258,17 @@ impl Host for Kernel {
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
         self.netlink.neighbours().await
+    }
+
+    fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String> {
+        sysctls::differing(wanted)
+    }
+
+    fn now(&self) -> Instant {
+        Kernel::now()
+    }
+
+    async fn follow(&self, question: &why::Question) -> Result<why::Facts, WhyError> {
+        why::follow::follow(self, question).await
     }
 }

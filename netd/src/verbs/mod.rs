@@ -15,9 +15,11 @@ mod forwards;
 mod heal;
 mod hooks;
 mod host;
+mod insistence;
 mod metadata;
 mod ports;
 mod recover;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,8 @@ pub struct Verbs<H> {
     /// Rung when a change is made that must be confirmed, or is confirmed.
     deadlines: watch::Sender<()>,
     heals: facts::Heals,
+    /// How IPv4 and IPv6 forwarding were fought over.
+    forwarding: std::sync::Mutex<[insistence::Insistence; 2]>,
     events: Bus,
 }
 
@@ -70,6 +74,7 @@ impl<H: Host> Verbs<H> {
             applied: std::sync::Mutex::default(),
             deadlines: watch::Sender::default(),
             heals: facts::Heals::default(),
+            forwarding: std::sync::Mutex::default(),
             events,
         })
     }
@@ -96,6 +101,13 @@ impl<H: Host> Verbs<H> {
     /// The names of the active networks.
     pub(crate) fn active_networks(&self) -> Vec<String> {
         self.active().iter().map(NetworkName::to_string).collect()
+    }
+
+    /// The bridges of the active networks.
+    pub(crate) fn active_bridges(&self) -> Vec<String> {
+        let registry = self.registry();
+        let live = registry.networks().filter_map(|(_, entry)| entry.live.as_ref());
+        live.map(|live| live.desired.bridge.name.clone()).collect()
     }
 
     /// What the host's resolver is to know of an active network.

@@ -60,7 +60,8 @@ impl<H: Host> Verbs<H> {
         if had_records && let Err(error) = self.host.restore_guards(&self.guarded()).await {
             tracing::error!("cannot restore the ports' guards: {error}");
         }
-        self.mend_all(&host).await;
+        self.yield_forwarding(&mut host);
+        self.mend_all(&mut host).await;
         if had_records && let Err(error) = self.replace_firewall().await {
             tracing::error!("cannot restore the firewall rules: {error}");
             cleaned.clear();
@@ -208,10 +209,11 @@ impl<H: Host> Verbs<H> {
         link.kind == LinkKind::Tun && (on.is_none() || on == bridge)
     }
 
-    async fn mend_all(&self, host: &HostState) {
+    async fn mend_all(&self, host: &mut HostState) {
         for name in self.active() {
             self.publish_ports(&name);
             self.mend(&name, host, InPlace { firewall: true, services: false, forwards: false }).await;
+            self.has_forwarding(&name, host);
             tracing::info!("network {name} adopted");
         }
     }

@@ -297,7 +297,7 @@ fn what_is_pulled_off_a_running_network_is_put_back() {
 }
 
 #[test]
-fn a_tap_that_someone_put_elsewhere_stays_there_and_forwarding_turned_off_stays_off() {
+fn a_tap_that_someone_put_elsewhere_stays_there() {
     let (fake, directory) = (Fake::new(), directory());
     let verbs = daemon(&fake, &directory).unwrap();
     now(verbs.start("default")).unwrap();
@@ -305,10 +305,30 @@ fn a_tap_that_someone_put_elsewhere_stays_there_and_forwarding_turned_off_stays_
     for link in fake.world().host.links.iter_mut().filter(|link| link.name == "vnet0") {
         link.master = Some(2);
     }
-    fake.world().host.forwarding = false;
     let found = fake.traces();
     now(verbs.reconcile()).unwrap();
     assert_eq!(fake.traces(), found);
+}
+
+#[test]
+fn forwarding_is_turned_on_again_once_and_then_left_to_who_turns_it_off() {
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    now(verbs.start("default")).unwrap();
+    let turn_off = |after: u64| {
+        let mut world = fake.world();
+        world.elapsed += std::time::Duration::from_secs(after);
+        world.host.forwarding = false;
+        drop(world);
+        let drifted = !verbs.drift().is_empty();
+        now(verbs.reconcile()).unwrap();
+        (drifted, fake.world().host.forwarding)
+    };
+    assert_eq!(turn_off(0), (true, true), "it was an accident");
+    assert_eq!(turn_off(10), (true, false), "it was not");
+    assert_eq!(turn_off(30), (false, false), "nobody looks for a minute");
+    assert_eq!(turn_off(40), (true, true), "another try");
+    assert_eq!(turn_off(3600), (true, true), "long ago");
 }
 
 #[test]

@@ -106,6 +106,8 @@ fn the_doctor_changes_nothing_with_or_without_a_daemon() {
 
     let _daemon = space.daemon();
     space.start("default");
+    // Written a moment later.
+    wait_for("the files for name look-ups", || space.path("run/dnsmasq/virbr0.status").exists());
     let found = snapshot();
     let report = Report::of(&space);
     assert_eq!(snapshot(), found);

@@ -108,7 +108,8 @@ fn a_guests_whole_life_is_told_in_order_on_the_socket_for_everyone() {
     let down = ear.next();
     assert_eq!((down.kind, down.guest.as_deref()), (EventKind::PortDown, Some("vm1")));
     space.destroy("default");
-    assert_eq!(ear.next().kind, EventKind::Stopped);
+    let stopped = ear.next();
+    assert_eq!(stopped.kind, EventKind::Stopped, "{stopped:?}");
 }
 
 #[test]
@@ -269,7 +270,7 @@ fn a_hook_that_says_no_is_heard_and_leaves_nothing() {
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     let said = space.path("said");
     let text = format!(
-        "#!/bin/sh\necho \"$*\" >> {0}\ncat > {0}.$2\n[ -e {0}.no-$2 ] || exit 0\necho 'not today' >&2\nexit 7\n",
+        "#!/bin/sh\ncat > {0}.$2\necho \"$*\" >> {0}\n[ -e {0}.no-$2 ] || exit 0\necho 'not today' >&2\nexit 7\n",
         said.display()
     );
     // Written by a program, so that no descriptor of ours is open for writing when it is run.

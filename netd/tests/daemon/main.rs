@@ -8,6 +8,9 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod names;
+mod settings;
+mod why;
 
 use std::{fs, os::fd::OwnedFd, time::Instant};
 

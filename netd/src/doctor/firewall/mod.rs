@@ -6,6 +6,7 @@
 
 mod iptables;
 mod nft;
+mod passage;
 mod rules;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+pub(crate) use passage::{Place, Wanted, passage};
 use rules::{Blame, Chain, Hook, Origin, Packet, Table};
 
 use super::{

@@ -16,6 +16,8 @@ use crate::{
     xml,
 };
 
+pub(crate) use programs::{legacy_tables, rules};
+
 use super::facts::{Daemon, Device, Facts, Known, Seen, Unseen, Vcpu};
 
 /// The daemon answers within milliseconds; one that takes this long hangs.

@@ -46,7 +46,8 @@ pub(super) async fn nft_takes_our_rules() -> Nft {
     }
 }
 
-pub(super) async fn rules() -> Rules {
+/// Every table's rules, as the programs that know them print them.
+pub(crate) async fn rules() -> Rules {
     let nft = match run("nft", &["-j", "list", "ruleset"]).await {
         Ok(Some(text)) => Ok(text),
         Ok(None) => Err(Unseen::Failed("there is no nft program".to_owned())),
@@ -66,8 +67,13 @@ pub(super) async fn rules() -> Rules {
         Ok(_) => run("iptables-legacy-save", &[]).await,
         Err(unseen) => Err(unseen.clone()),
     };
-    let legacy_tables = names.unwrap_or_default().lines().map(str::to_owned).collect();
+    let legacy_tables = legacy_tables();
     Rules { nft, iptables_nft, legacy, legacy_tables }
+}
+
+/// The tables the kernel has for legacy iptables.
+pub(crate) fn legacy_tables() -> Vec<String> {
+    read("/proc/net/ip_tables_names").unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// What a program prints; `None` if there is no such program.
