@@ -356,7 +356,7 @@ impl World {
             }
             LiveStep::Reconfigure { config, .. } => {
                 let served = self.served.get_mut(&config.network).expect("servers that run");
-                *served = config.clone();
+                *served = (**config).clone();
                 return Ok(Outcome { dns_port: config.dns.as_ref().map(|_| self.dns_port) });
             }
             LiveStep::SetFirewall { network, before, after } => {

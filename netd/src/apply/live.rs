@@ -53,7 +53,7 @@ pub(super) async fn run(kernel: &Kernel, step: &LiveStep) -> Result<Outcome, Ste
         }
         LiveStep::ReplaceRoute { bridge, route } => links::replace_route(netlink, bridge, route).await?,
         LiveStep::Reconfigure { config, .. } => {
-            let started = kernel.services.reconfigure(config.clone()).await?;
+            let started = kernel.services.reconfigure((**config).clone()).await?;
             return Ok(Outcome { dns_port: started.dns_port });
         }
         LiveStep::SetFirewall { network, before, after } => nat::change(network, before, after).await?,

@@ -126,7 +126,7 @@ pub fn plan(
     if let Some(Forwards { before, after }) = forwards {
         if from.services != *services {
             steps.push(Step::Live(LiveStep::Reconfigure {
-                config: services.clone(),
+                config: Box::new(services.clone()),
                 differences: services::differences(&from.services, services),
             }));
         }

@@ -63,7 +63,7 @@ pub enum LiveStep {
     /// Has the servers go on with another configuration.
     Reconfigure {
         /// It.
-        config: dhcp::config::NetworkConfig,
+        config: Box<dhcp::config::NetworkConfig>,
         /// What is other about it, for people.
         differences: Vec<String>,
     },
