@@ -133,6 +133,21 @@ pub(crate) fn remove(network: &Network) -> Transaction<'_> {
     transaction
 }
 
+/// This network's chains and map elements in the place of what was there of it, and the forwards `after` in the place
+/// of those `before`: nothing in between is ever in force.
+pub(crate) fn change<'a>(network: &'a Network, before: &[Forward], after: &[Forward]) -> Transaction<'a> {
+    let mut transaction = add(network);
+    transaction.forwards(before, after);
+    transaction
+}
+
+/// This network's own part, without the base: for people to look at.
+pub(crate) fn only(network: &Network) -> Transaction<'_> {
+    let mut transaction = Transaction::default();
+    transaction.network(network);
+    transaction
+}
+
 /// The whole table anew with these networks and forwards and no others.
 pub(crate) fn replace<'a>(networks: &'a [Network], forwards: &[Forward]) -> Transaction<'a> {
     let mut transaction = delete_table();
@@ -162,6 +177,11 @@ pub(crate) fn delete_table<'a>() -> Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
+    /// The commands as JSON.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
+        self.commands.iter().filter_map(|command| serde_json::to_value(command).ok())
+    }
+
     fn push(&mut self, command: NfCmd<'a>) {
         self.commands.push(Command::Typed(command));
     }

@@ -199,6 +199,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
         tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
         tokio::spawn(beside::bus::keep(others, Arc::clone(&verbs))),
+        tokio::spawn(expire(Arc::clone(&verbs))),
     ];
     if let Some(path) = options.hosts_file.clone() {
         tasks.push(tokio::spawn(beside::hosts::keep(hosts, Arc::clone(&verbs), path)));
@@ -281,6 +282,25 @@ async fn follow(mut moves: Listener, verbs: Arc<Verbs<Kernel>>) {
         }
         if look {
             verbs.follow_guests().await;
+        }
+    }
+}
+
+/// What was changed and is not confirmed in time.
+async fn expire(verbs: Arc<Verbs<Kernel>>) {
+    let mut changed = verbs.deadlines();
+    loop {
+        match verbs.expire_changes().await {
+            // A machine that sleeps passes the time too: it is looked at again at least this often.
+            Some(seconds) => {
+                let wake = Duration::from_secs(seconds.clamp(1, 30));
+                tokio::select! {
+                    () = tokio::time::sleep(wake) => {}
+                    _ = changed.changed() => {}
+                }
+            }
+            None if changed.changed().await.is_ok() => {}
+            None => return,
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod beside;
 mod capture;
+pub mod change;
 pub mod check;
 pub mod cli;
 pub mod daemon;

@@ -129,6 +129,13 @@ impl Netlink {
     }
 }
 
+/// Seconds since the machine booted, suspended or not: no program sets this clock.
+pub fn uptime() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    // The kernel has had this clock since 2.6.39.
+    time.map_or(0, |time| time.tv_sec().unsigned_abs())
+}
+
 fn is_on(path: &'static str) -> Result<bool, ObserveError> {
     let text = std::fs::read_to_string(path).map_err(|cause| ObserveError::Sysctl { path, cause })?;
     Ok(text.trim() != "0")

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
 pub use crate::metadata::{GetMetadata, SetMetadata};
-use crate::{AddressSource, AdoptedPort, Flow, Forward, Lease, Protocol};
+use crate::{AddressSource, AdoptedPort, Flow, Forward, Lease, Protocol, Update};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,16 @@ pub enum Method {
     AdoptNetwork,
     CreatePort,
     DeletePort,
+    ApplyNetwork,
+    UpdateNetwork,
+    ConfirmChange,
     Explain,
     Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 26] = [
+    pub const ALL: [Method; 29] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -65,6 +68,9 @@ impl Method {
         Method::AdoptNetwork,
         Method::CreatePort,
         Method::DeletePort,
+        Method::ApplyNetwork,
+        Method::UpdateNetwork,
+        Method::ConfirmChange,
         Method::Explain,
         Method::Monitor,
     ];
@@ -103,6 +109,9 @@ impl Method {
             | Method::AdoptNetwork
             | Method::CreatePort
             | Method::DeletePort
+            | Method::ApplyNetwork
+            | Method::UpdateNetwork
+            | Method::ConfirmChange
             | Method::Explain => true,
         }
     }
@@ -283,6 +292,34 @@ pub struct CreatePort {
 pub struct DeletePort {
     /// The port's interface name.
     pub interface: String,
+}
+
+/// Parameters of `ApplyNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyNetwork {
+    /// The network's XML, as it should be.
+    pub xml: String,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Take the change back after so many seconds, 1 to 86400, unless it is confirmed.
+    pub confirm: Option<u32>,
+}
+
+/// Parameters of `UpdateNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateNetwork {
+    /// What to change.
+    pub update: Update,
+}
+
+/// Parameters of `ConfirmChange`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmChange {
+    /// Name or UUID; may be absent where only one change waits.
+    pub network: Option<String>,
 }
 
 /// Parameters of `Explain`.

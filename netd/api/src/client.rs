@@ -8,9 +8,9 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, AdoptedPort, Capture, DEFAULT_SOCKET, Error, Explanation, Flow, Forms, Forward,
-    ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port,
-    PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Xml,
+    AddressSource, Addresses, AdoptedPort, Capture, ChangeReply, DEFAULT_SOCKET, Error, Explanation, Flow, Forms,
+    Forward, ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks,
+    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
     calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
@@ -85,6 +85,14 @@ trait Methods {
         mac: Option<String>,
     ) -> zlink::Result<Result<PortReply, Error>>;
     async fn delete_port(&mut self, interface: String) -> zlink::Result<Result<PortReply, Error>>;
+    async fn apply_network(
+        &mut self,
+        xml: String,
+        dry_run: bool,
+        confirm: Option<u32>,
+    ) -> zlink::Result<Result<ChangeReply, Error>>;
+    async fn update_network(&mut self, update: Update) -> zlink::Result<Result<ChangeReply, Error>>;
+    async fn confirm_change(&mut self, network: Option<String>) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn explain(&mut self, flow: Flow, probe: bool, seconds: i64) -> zlink::Result<Result<Explanation, Error>>;
 }
 
@@ -278,6 +286,28 @@ impl Client {
     pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
         let Explain { flow, probe, seconds } = request;
         flatten(self.connection.explain(flow, probe, seconds).await)
+    }
+}
+
+impl Client {
+    /// Has this network, defined and active: changes what there is under its guests, or defines and starts it.
+    pub async fn apply_network(
+        &mut self,
+        xml: String,
+        dry_run: bool,
+        confirm: Option<u32>,
+    ) -> Result<ChangeReply, ClientError> {
+        flatten(self.connection.apply_network(xml, dry_run, confirm).await)
+    }
+
+    /// Edits one section of a network.
+    pub async fn update_network(&mut self, update: Update) -> Result<ChangeReply, ClientError> {
+        flatten(self.connection.update_network(update).await)
+    }
+
+    /// Keeps a change that waits to be confirmed: of this network, or the only one.
+    pub async fn confirm_change(&mut self, network: Option<String>) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.confirm_change(network).await)
     }
 }
 

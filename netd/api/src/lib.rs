@@ -326,6 +326,64 @@ pub struct NetworkReply {
     pub notices: Vec<String>,
 }
 
+/// How `UpdateNetwork` edits a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum UpdateCommand {
+    /// Put the element in the place of the one it identifies.
+    Modify,
+    /// Take away the one it describes.
+    Delete,
+    /// Add it behind the others.
+    AddLast,
+    /// Add it before the others.
+    AddFirst,
+}
+
+/// An edit of one section of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// Name or UUID.
+    pub network: String,
+    /// What to do with the element.
+    pub command: UpdateCommand,
+    /// The section, as `net-update` calls it.
+    pub section: String,
+    /// The element.
+    pub xml: String,
+    /// Which `<ip>` of the network, from 0; found by what is there if absent.
+    pub parent_index: Option<u32>,
+    /// Change what is live.
+    pub live: bool,
+    /// Change the definition. With neither, what is current: live if it is active.
+    pub config: bool,
+}
+
+/// Reply of `ApplyNetwork` and `UpdateNetwork`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct ChangeReply {
+    /// The network as it is after the call; absent where it does not exist then.
+    pub network: Option<Network>,
+    /// Its name.
+    pub name: String,
+    /// Something is other than before, or would be.
+    pub changed: bool,
+    /// It was about what is live.
+    pub live: bool,
+    /// It was about the definition.
+    pub config: bool,
+    /// What was done, or would be: one sentence per step.
+    pub steps: Vec<String>,
+    /// Rules of the packet filter: `-` before those that go, `+` before those that come.
+    pub rules: Vec<String>,
+    /// The change is taken back in so many seconds unless it is confirmed.
+    pub confirm_within: Option<i64>,
+    /// Things the user should know though the call succeeded.
+    pub notices: Vec<String>,
+}
+
 /// Reply of `DumpXml`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 pub struct Xml {

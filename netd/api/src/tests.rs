@@ -91,6 +91,9 @@ fn types_of(method: Method) -> String {
         Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
         Method::CreatePort => (calls::CreatePort::TYPE, PortReply::TYPE),
         Method::DeletePort => (calls::DeletePort::TYPE, PortReply::TYPE),
+        Method::ApplyNetwork => (calls::ApplyNetwork::TYPE, ChangeReply::TYPE),
+        Method::UpdateNetwork => (calls::UpdateNetwork::TYPE, ChangeReply::TYPE),
+        Method::ConfirmChange => (calls::ConfirmChange::TYPE, NetworkReply::TYPE),
         Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };

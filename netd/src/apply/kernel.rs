@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Executor, Guards, Outcome, StepError, links};
+use super::{Executor, Guards, Outcome, StepError, links, live};
 use crate::{
     hooks::Hooks,
     host::HostState,
@@ -93,6 +93,7 @@ impl Executor for Kernel {
             Step::GuardPorts { network, bridge, sources } => {
                 self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
             }
+            Step::Live(step) => return live::run(self, step).await,
             Step::IsolatePort { index, isolated } => links::isolate(netlink, *index, *isolated).await?,
             Step::AttachPort { bridge, index } => {
                 links::attach(netlink, bridge, *index).await?;

@@ -19,7 +19,7 @@ use crate::{
     host::{Link, LinkKind},
     model::MacAddr,
     observe::Netlink,
-    plan::{Bridge, StaticRoute},
+    plan::{Bridge, StaticRoute, kernel_delay},
 };
 
 /// Makes the bridge, down; nothing is left on an error.
@@ -41,10 +41,14 @@ pub(super) async fn create_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<
     Ok(())
 }
 
-/// The delay first: with the protocol on, the kernel refuses one below 2 s.
 fn bridge_settings(bridge: &Bridge) -> Vec<InfoBridge> {
-    if bridge.stp {
-        let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
+    spanning_tree(bridge.stp, bridge.delay)
+}
+
+/// The delay first: with the protocol on, the kernel refuses one below 2 s.
+pub(super) fn spanning_tree(on: bool, delay: u32) -> Vec<InfoBridge> {
+    if on {
+        let delay = kernel_delay(delay);
         vec![InfoBridge::ForwardDelay(delay), InfoBridge::StpState(BridgeStpState::KernelStp)]
     } else {
         vec![InfoBridge::StpState(BridgeStpState::Disabled)]
@@ -64,7 +68,7 @@ pub(super) async fn set_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<(),
 }
 
 /// `NLM_F_REQUEST | NLM_F_ACK` without `CREATE` and `EXCL`: RTM_NEWLINK then changes what is there.
-const NEWLINK_CHANGES: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+pub(super) const NEWLINK_CHANGES: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 
 /// Removes the bridge if it is the one with this MAC; fine if there is none.
 pub(super) async fn delete_bridge(netlink: &Netlink, name: &str, mac: MacAddr) -> Result<(), StepError> {
@@ -192,6 +196,13 @@ pub(super) async fn add_route(netlink: &Netlink, name: &str, route: &StaticRoute
     netlink.handle.route().add(message).execute().await.map_err(refused)
 }
 
+/// Adds a route through a gateway on the link, in the place of the one to the same destination if there is one.
+pub(super) async fn replace_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
+    let index = index_of(netlink, name).await?;
+    let message = route_message(route, index)?;
+    netlink.handle.route().add(message).replace().execute().await.map_err(refused)
+}
+
 /// Removes a route; fine if it or its link is not there.
 pub(super) async fn remove_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
     let Some(link) = find(netlink, name).await? else { return Ok(()) };
@@ -213,7 +224,7 @@ fn route_message(route: &StaticRoute, index: u32) -> Result<RouteMessage, StepEr
     })
 }
 
-async fn set(netlink: &Netlink, message: LinkMessage) -> Result<(), StepError> {
+pub(super) async fn set(netlink: &Netlink, message: LinkMessage) -> Result<(), StepError> {
     netlink.handle.link().set(message).execute().await.map_err(refused)
 }
 
@@ -228,7 +239,7 @@ pub(super) async fn index_of(netlink: &Netlink, name: &str) -> Result<u32, StepE
     }
 }
 
-fn refused(error: rtnetlink::Error) -> StepError {
+pub(super) fn refused(error: rtnetlink::Error) -> StepError {
     match error {
         rtnetlink::Error::NetlinkError(message) => StepError::Kernel(message.to_io()),
         other => StepError::Netlink(other),
@@ -237,7 +248,7 @@ fn refused(error: rtnetlink::Error) -> StepError {
 
 /// `ENODEV`, `ENOENT`, `ESRCH` and `EADDRNOTAVAIL` are what the kernel calls links, rules, routes and addresses that are
 /// not there.
-fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> Result<(), StepError> {
+pub(super) fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> Result<(), StepError> {
     const GONE: [i32; 4] = [libc::ENODEV, libc::ENOENT, libc::ESRCH, libc::EADDRNOTAVAIL];
     match result {
         Err(rtnetlink::Error::NetlinkError(message)) if GONE.contains(&-message.raw_code()) => Ok(()),

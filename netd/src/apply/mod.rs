@@ -5,6 +5,7 @@
 pub(crate) mod guards;
 mod kernel;
 pub(crate) mod links;
+mod live;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -245,6 +245,12 @@ pub(super) enum Ask {
     NetUuid(NetworkArg),
     /// Edit a network's definition with $VISUAL or $EDITOR.
     NetEdit(NetworkArg),
+    /// Make a network as an XML file has it, under its guests.
+    NetApply(NetApplyArgs),
+    /// Keep a change that net-apply --confirm made.
+    Confirm(ConfirmArgs),
+    /// Change one section of a network, live, in its definition, or both.
+    NetUpdate(NetUpdateArgs),
     /// Show or set a network's title or description.
     NetDesc(NetDescArgs),
     /// Show or set what another program keeps in a network's XML.
@@ -514,6 +520,85 @@ pub(super) struct XmlPart {
     /// With --xpath: inside one element <nodes>.
     #[arg(long, requires = "xpath")]
     pub(super) wrap: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The network is as the file has it afterwards, live and in its definition. Its bridge is never taken down, no port leaves
+it, leases are kept, and if anything fails all is as before. A network that is not active is defined and started. Only the
+name of an active network's bridge cannot change: the kernel renames no interface that is up. When its MAC changes,
+guests are told at once, and lose what is on its way to the old one just then.
+
+Guests whose address is outside a subnet that has moved are told so when they ask for more time, and get another then.
+
+  netd net-apply lan.xml --dry-run        what would be done, and nothing is
+  netd net-apply lan.xml --confirm 60     as before again in a minute, unless 'netd confirm' comes, also if netd ends
+                                          meanwhile; the definition is written with the word, so a host that is
+                                          rebooted has the old one")]
+pub(super) struct NetApplyArgs {
+    #[command(flatten)]
+    pub(super) file: FileArg,
+    /// Print the plan and the change of the rules; do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Take it back after so many seconds, 1 to 86400, unless it is confirmed.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(super) confirm: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConfirmArgs {
+    /// The network; may be left out where only one change waits.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum UpdateVerb {
+    /// Put the element in the place of the one it identifies.
+    Modify,
+    /// Take away the one it describes.
+    Delete,
+    /// Add it behind the others.
+    #[value(alias = "add")]
+    AddLast,
+    /// Add it before the others.
+    AddFirst,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Sections: bridge, domain, ip, ip-dhcp-host, ip-dhcp-range, forward, forward-interface, forward-pf, portgroup, dns-host,
+dns-txt, dns-srv as in libvirt; title, description, mac, mtu, dns, dns-forwarder, forward-nat, port, vlan, virtualport,
+bandwidth, route, ip-dhcp, ip-dhcp-bootp, ip-tftp, dnsmasq-option, port-forward besides. 'add' is add-last. Without a flag
+the live network is changed if it is active, else the definition.
+
+  netd net-update default add ip-dhcp-host \"<host mac='52:54:00:aa:bb:cc' ip='192.168.122.9'/>\" --live --config")]
+pub(super) struct NetUpdateArgs {
+    /// Its name or UUID.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// What to do.
+    #[arg(value_name = "COMMAND", value_enum)]
+    pub(super) command: UpdateVerb,
+    /// Where.
+    #[arg(value_name = "SECTION")]
+    pub(super) section: String,
+    /// The element, or a file with it.
+    #[arg(value_name = "XML|FILE")]
+    pub(super) xml: String,
+    /// Which <ip> of the network, from 0.
+    #[arg(long, value_name = "N")]
+    pub(super) parent_index: Option<u32>,
+    /// What is live.
+    #[arg(long)]
+    pub(super) live: bool,
+    /// The definition.
+    #[arg(long)]
+    pub(super) config: bool,
+    /// What is current: the default.
+    #[arg(long)]
+    pub(super) current: bool,
 }
 
 #[derive(Args, Debug)]

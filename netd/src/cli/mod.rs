@@ -1,10 +1,11 @@
 //! The command line: words → verb → print → exit code. It decides nothing; the daemon does.
 //!
-//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net`, `port` and `forward` ask the daemon.
+//! `args` has every flag, `format`, `table` and `failure` turn values into text, `net`, `change`, `port` and `forward` ask the daemon.
 //! Results go to stdout, with virsh's empty line behind them; errors, hints and notes go to stderr.
 
 mod args;
 mod capture;
+mod change;
 mod completion;
 mod connect;
 mod edit;
@@ -280,6 +281,9 @@ async fn ask(socket: &Path, verb: &Ask) -> Result<Output, Failure> {
         Ask::NetDesc(args) => metadata::desc(socket, args).await,
         Ask::NetMetadata(args) => metadata::metadata(socket, args).await,
         Ask::NetEdit(network) => edit::network(socket, network).await,
+        Ask::NetApply(args) => change::apply(socket, args).await,
+        Ask::Confirm(args) => change::confirm(socket, args).await,
+        Ask::NetUpdate(args) => change::update(socket, args).await,
         Ask::NetDhcpLeases(args) => net::dhcp_leases(socket, args).await,
         Ask::NetPortList(args) => net_port::list(socket, args).await,
         Ask::NetPortCreate(args) => net_port::create(socket, args).await,

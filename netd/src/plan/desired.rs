@@ -76,7 +76,7 @@ pub struct StaticRoute {
 
 impl StaticRoute {
     /// The metric that the kernel takes where none is given (`IP6_RT_PRIO_USER`).
-    pub(super) fn usual_metric(&self) -> u32 {
+    pub(crate) fn usual_metric(&self) -> u32 {
         if self.gateway.is_ipv6() { 1024 } else { 0 }
     }
 }

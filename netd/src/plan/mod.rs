@@ -23,6 +23,7 @@ pub use desired::{Bridge, Desired, StaticRoute, desired};
 pub(crate) use sysctls::{FORWARDING, FORWARDING6, sysctls};
 
 use crate::{
+    change::LiveStep,
     host::{HostState, Link, LinkKind},
     model::MacAddr,
 };
@@ -106,6 +107,8 @@ pub enum Step {
         /// The tap's index: its name may be another's by now.
         index: u32,
     },
+    /// Changes something of a network that runs.
+    Live(LiveStep),
 }
 
 /// How one step is taken back. Each is done or found done: doing it twice, or after only a part of the step, is fine.
@@ -213,13 +216,7 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
         steps.push(Step::EnableForwarding);
     }
     if desired.forwarding6 && !host.forwarding6 {
-        // The moment it forwards, the kernel drops the default routes of interfaces that are not told to keep them.
-        let keeps = |link: &&Link| {
-            link.accept_ra == 1 && host.routes.iter().any(|route| route.from_router && route.link == Some(link.index))
-        };
-        let interfaces = host.links.iter().filter(keeps).map(|link| link.name.clone());
-        steps.extend(interfaces.map(|interface| Step::KeepRouterAdvertisements { interface }));
-        steps.push(Step::EnableForwarding6);
+        steps.extend(enable_forwarding6(host));
     }
     for &index in &desired.ports {
         // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
@@ -237,17 +234,31 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     steps
 }
 
+/// The moment it forwards, the kernel drops the default routes of interfaces that are not told to keep them.
+pub(crate) fn enable_forwarding6(host: &HostState) -> Vec<Step> {
+    let keeps = |link: &&Link| {
+        link.accept_ra == 1 && host.routes.iter().any(|route| route.from_router && route.link == Some(link.index))
+    };
+    let interfaces = host.links.iter().filter(keeps).map(|link| link.name.clone());
+    let keep = interfaces.map(|interface| Step::KeepRouterAdvertisements { interface });
+    keep.chain([Step::EnableForwarding6]).collect()
+}
+
 fn has_settings(link: &Link, bridge: &Bridge) -> bool {
     let LinkKind::Bridge { stp, forward_delay } = link.kind else { return false };
-    // With STP on the kernel takes 2 s for anything less and 30 s for anything more (802.1D).
-    let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
     stp == bridge.stp
-        && (!stp || forward_delay == delay)
+        && (!stp || forward_delay == kernel_delay(bridge.delay))
         && link.mac == Some(bridge.mac)
         && bridge.mtu.is_none_or(|mtu| link.mtu == mtu)
 }
 
-fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
+/// A forward delay of this many seconds as the kernel has it, in hundredths of a second. With STP on it takes 2 s for
+/// anything less and 30 s for anything more (802.1D).
+pub(crate) fn kernel_delay(delay: u32) -> u32 {
+    delay.saturating_mul(100).clamp(200, 3000)
+}
+
+pub(crate) fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
     link.is_some_and(|link| {
         host.routes.iter().any(|route| {
             route.destination == wanted.destination
@@ -286,6 +297,8 @@ impl Step {
             | Step::GuardPorts { .. }
             | Step::IsolatePort { .. }
             | Step::AttachPort { .. } => None,
+            // The way back is a plan of its own.
+            Step::Live(_) => None,
         }
     }
 
@@ -295,6 +308,10 @@ impl Step {
         match (self, port) {
             (Step::AddFirewall(network), Some(port)) => {
                 Step::AddFirewall(nat::Network { dns_redirect: redirect(port, addresses), ..network })
+            }
+            (Step::Live(LiveStep::SetFirewall { network, before, after }), Some(port)) => {
+                let network = nat::Network { dns_redirect: redirect(port, addresses), ..network };
+                Step::Live(LiveStep::SetFirewall { network, before, after })
             }
             (step, _) => step,
         }
@@ -341,7 +358,7 @@ pub struct Others {
 
 impl Others {
     /// Whether they need what this would undo.
-    fn need(self, undo: &Undo) -> bool {
+    pub(crate) fn need(self, undo: &Undo) -> bool {
         match undo {
             Undo::DisableForwarding => self.forwarding,
             Undo::DisableForwarding6 | Undo::RestoreRouterAdvertisements { .. } => self.forwarding6,
@@ -402,6 +419,7 @@ impl fmt::Display for Step {
                 write!(f, "{what} the tap with index {index}")
             }
             Step::AttachPort { bridge, index } => write!(f, "put the tap with index {index} on {bridge}"),
+            Step::Live(step) => write!(f, "{step}"),
         }
     }
 }

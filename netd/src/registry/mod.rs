@@ -13,6 +13,7 @@
 //! A redefined active network stays as it was started; the definition is what the next start takes.
 
 mod adopt;
+pub(crate) mod change;
 pub(crate) mod forwards;
 pub mod metadata;
 pub(crate) mod ports;
@@ -30,6 +31,7 @@ use std::{
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+pub use change::{Affect, Apply, Change, LiveChange};
 pub use forwards::ForwardChange;
 pub use ports::{PortRequest, PortSpec};
 pub use refusal::Refusal;
@@ -40,6 +42,7 @@ use crate::{
     model::{BridgeName, BridgeTemplate, MacAddr, Network, NetworkName},
     plan::{self, Desired, InPlace, Others, Step, Undo},
     port::Port,
+    store::Before,
 };
 
 /// libvirt's limit for the N in `virbrN`.
@@ -52,6 +55,8 @@ pub struct Registry {
     ports: BTreeMap<u32, Port>,
     /// The MACs of ports that are gone.
     unplugged: BTreeSet<MacAddr>,
+    /// Changes that are made and may be taken back.
+    unconfirmed: BTreeMap<NetworkName, Before>,
     resolv_conf: PathBuf,
 }
 
@@ -114,6 +119,7 @@ impl Registry {
             networks: BTreeMap::new(),
             ports: BTreeMap::new(),
             unplugged: BTreeSet::new(),
+            unconfirmed: BTreeMap::new(),
             resolv_conf: resolv_conf.to_owned(),
         }
     }
@@ -355,6 +361,7 @@ impl Registry {
 
     /// The network is off the host now.
     pub fn stopped(&mut self, name: &NetworkName) {
+        self.unconfirmed.remove(name);
         self.change(name, |entry| entry.live = None);
     }
 

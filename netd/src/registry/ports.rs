@@ -122,6 +122,19 @@ impl Registry {
         self.ports.insert(port.index, port);
     }
 
+    /// The network's taps have this MTU now. Returns those that had another.
+    pub fn set_port_mtu(&mut self, network: &NetworkName, mtu: u32) -> Vec<Port> {
+        let of_network = |port: &&mut Port| port.network == network.as_str() && port.mtu != mtu;
+        self.ports
+            .values_mut()
+            .filter(of_network)
+            .map(|port| {
+                port.mtu = mtu;
+                port.clone()
+            })
+            .collect()
+    }
+
     /// The tap with this index is gone. Returns the port it was, if it was one.
     pub fn port_gone(&mut self, index: u32) -> Option<Port> {
         let port = self.ports.remove(&index)?;

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use netd_api::ErrorKind;
 
 use crate::{
+    change::EditError,
     check::{Conflict, not_yet::NotYet},
     model::{ForwardError, HostPort, MacAddr},
     xml,
@@ -121,6 +122,34 @@ pub enum Refusal {
         /// The network.
         network: String,
     },
+    /// An edit of one section that cannot be made.
+    #[error("{0}")]
+    Edit(EditError),
+    /// The bridge cannot be called another name while ports are on it.
+    #[error(
+        "Requested operation is not valid: the bridge of network '{network}' is {bridge} and cannot become {wanted} while \
+         the network is active: the kernel renames no bridge that is up"
+    )]
+    BridgeRename {
+        /// The network.
+        network: String,
+        /// The bridge.
+        bridge: String,
+        /// The other name.
+        wanted: String,
+    },
+    /// A change is made and neither confirmed nor taken back.
+    #[error("Requested operation is not valid: the last change of network '{0}' is not confirmed")]
+    Unconfirmed(String),
+    /// Nothing to confirm.
+    #[error("Requested operation is not valid: no change{} waits to be confirmed", of_network(.0.as_deref()))]
+    NothingToConfirm(Option<String>),
+    /// More than one change to confirm, and none named.
+    #[error("invalid argument: changes of several networks wait to be confirmed: {}", .0.join(", "))]
+    ConfirmWhich(Vec<String>),
+    /// A start is not something to be taken back in time.
+    #[error("Requested operation is not valid: network '{0}' is not active, so there is nothing to go back to")]
+    ConfirmStart(String),
     /// An argument is not of its form.
     #[error("invalid argument: {what} '{value}' is not {expected}")]
     Argument {
@@ -138,6 +167,10 @@ fn by_what(interface: Option<&str>, by: &IpNet) -> String {
         Some(interface) => format!("interface {interface}"),
         None => format!("route {by}"),
     }
+}
+
+fn of_network(name: Option<&str>) -> String {
+    name.map(|name| format!(" of network '{name}'")).unwrap_or_default()
 }
 
 impl Refusal {
@@ -163,7 +196,11 @@ impl Refusal {
             | Refusal::TransientConfig
             | Refusal::NoMetadata
             | Refusal::TransientAutostart
-            | Refusal::TransientUndefine => ErrorKind::OperationInvalid,
+            | Refusal::TransientUndefine
+            | Refusal::BridgeRename { .. }
+            | Refusal::Unconfirmed(_)
+            | Refusal::NothingToConfirm(_)
+            | Refusal::ConfirmStart(_) => ErrorKind::OperationInvalid,
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
             | Refusal::NotThere { .. }
@@ -177,7 +214,16 @@ impl Refusal {
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::NotYet(_) => ErrorKind::ConfigUnsupported,
             Refusal::Xml(_) => ErrorKind::Xml,
-            Refusal::Argument { .. } | Refusal::Forward(_) => ErrorKind::InvalidArg,
+            Refusal::Edit(EditError::Invalid(_)) => ErrorKind::OperationInvalid,
+            Refusal::Edit(EditError::Element { .. }) => ErrorKind::Xml,
+            Refusal::Edit(EditError::Xml(error) | EditError::Consequence(error)) if error.is_unsupported() => {
+                ErrorKind::ConfigUnsupported
+            }
+            Refusal::Edit(EditError::Xml(_) | EditError::Consequence(_)) => ErrorKind::Xml,
+            Refusal::Edit(EditError::Section(_))
+            | Refusal::Argument { .. }
+            | Refusal::Forward(_)
+            | Refusal::ConfirmWhich(_) => ErrorKind::InvalidArg,
         }
     }
 
@@ -187,6 +233,16 @@ impl Refusal {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
             Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
+            Refusal::Edit(error) => error.hint(),
+            Refusal::BridgeRename { network, .. } => Some(format!(
+                "change the definition with 'netd net-define' and restart the network: 'netd net-destroy {network}', \
+                 'netd net-start {network}'"
+            )),
+            Refusal::Unconfirmed(name) => {
+                Some(format!("'netd confirm {name}' keeps it; in time it is taken back by itself"))
+            }
+            Refusal::ConfirmStart(_) => Some("apply it without --confirm".into()),
+            Refusal::ConfirmWhich(_) => Some("name the network".into()),
             Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {
                 Some("a transient network has no definition; make one with 'netd net-define'".into())
@@ -210,6 +266,12 @@ impl Refusal {
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
             _ => None,
         }
+    }
+}
+
+impl From<EditError> for Refusal {
+    fn from(error: EditError) -> Self {
+        Refusal::Edit(error)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{
-        ObserveError,
+        self, ObserveError,
         listeners::{self, Listener},
         rules::{self, Family},
         sysctls,
@@ -97,6 +97,10 @@ pub trait Host: Executor {
     ) -> impl Future<Output = Result<usize, dhcp::Error>> + Send;
     /// Drops every lease of a network.
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
+    /// Drops the leases of a network that are outside its subnet.
+    fn drop_strays(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
+    /// Seconds since the machine booted, suspended or not.
+    fn uptime(&self) -> u64;
     /// Listens for guests' addresses on these networks' bridges, and on no others.
     fn listen(&self, networks: &[(String, String)]);
     /// The addresses that the port with this MAC was heard to have, the last first.
@@ -232,6 +236,14 @@ impl Host for Kernel {
 
     async fn forget(&self, network: &str) -> Result<(), dhcp::Error> {
         self.services.forget(network).await
+    }
+
+    async fn drop_strays(&self, network: &str) -> Result<(), dhcp::Error> {
+        self.services.drop_strays(network).await
+    }
+
+    fn uptime(&self) -> u64 {
+        observe::uptime()
     }
 
     fn listen(&self, networks: &[(String, String)]) {

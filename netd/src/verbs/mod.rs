@@ -10,6 +10,7 @@
 
 mod adopt;
 mod beside;
+mod change;
 mod error;
 mod facts;
 mod forwards;
@@ -29,8 +30,9 @@ mod tests;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use netd_api::{EventKind, Leases, NetworkReply, Networks};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
+pub use change::How;
 pub use error::VerbError;
 pub use host::{CaptureError, Host, PortError};
 
@@ -56,6 +58,8 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    /// Rung when a change is made that must be confirmed, or is confirmed.
+    deadlines: watch::Sender<()>,
     heals: facts::Heals,
     /// How IPv4 and IPv6 forwarding were fought over.
     forwarding: std::sync::Mutex<[insistence::Insistence; 2]>,
@@ -71,6 +75,7 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            deadlines: watch::Sender::default(),
             heals: facts::Heals::default(),
             forwarding: std::sync::Mutex::default(),
             events,
@@ -144,6 +149,7 @@ impl<H: Host> Verbs<H> {
     pub async fn define(&self, text: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
+        self.registry().refuse_unconfirmed(&network.name)?;
         let host = self.host.observe().await?;
         let defined = self.registry().define(network, &host, random_mac());
         let network = defined.map_err(|refusal| refusal.in_text(text))?;
@@ -192,6 +198,7 @@ impl<H: Host> Verbs<H> {
             phase: Phase::Starting,
             xml: xml::write(&network),
             journal: crate::plan::unwind(&steps),
+            before: None,
         };
         self.store.save_record(&record)?;
         self.publish_ports(&name);
@@ -297,7 +304,13 @@ impl<H: Host> Verbs<H> {
         let record = {
             let registry = self.registry();
             let (_, live) = registry.find_live(name.as_str())?;
-            Record { name: name.to_string(), phase, xml: xml::write(&live.network), journal: live.journal.clone() }
+            Record {
+                name: name.to_string(),
+                phase,
+                xml: xml::write(&live.network),
+                journal: live.journal.clone(),
+                before: registry.before(name).cloned(),
+            }
         };
         Ok(self.store.save_record(&record)?)
     }
@@ -306,6 +319,7 @@ impl<H: Host> Verbs<H> {
     pub async fn undefine(&self, key: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let (name, remains) = self.registry().undefine(key)?;
+        self.registry().refuse_unconfirmed(&name)?;
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);
