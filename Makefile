@@ -4,7 +4,12 @@
 CARGO ?= cargo
 BUILT := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help setup setup-bench build image demo test check lint unit soak bench clean
+# Where `make install` puts things, below DESTDIR for who makes a package.
+PREFIX ?= /usr/local
+DESTDIR ?=
+UNITS ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
+
+.PHONY: help setup setup-bench build image demo test check lint unit soak bench man install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -13,7 +18,7 @@ help: ## this list
 setup: ## install what is missing on a fresh Debian 12 (needs root for Debian packages)
 	@tests/setup
 
-setup-bench: ## the same, with what the bench compares with
+setup-bench: ## the same, with what tests and bench compare with
 	@tests/setup bench
 
 build: ## the programs, in target/release
@@ -25,7 +30,7 @@ image: setup build
 demo: image ## daemon, two guests, leases, names, a page from "the Internet", clean end
 	@$(BUILT)/demo
 
-test: image ## all tests: pure, in namespaces, and with real guests (in the lab where KVM can't run them)
+test: setup-bench image ## all tests: pure, in namespaces, and with real guests (in the lab where KVM can't run them)
 	$(CARGO) test --release --workspace --no-fail-fast
 
 soak: ## 100,000 random sequences of operations, kills and failures beside a model (half an hour)
@@ -43,6 +48,24 @@ check: lint unit ## formatting, lints, unit tests
 bench: setup-bench build ## side by side with dnsmasq and libvirt: ratios in one run
 	@$(BUILT)/lab image >/dev/null
 	@$(BUILT)/bench
+
+man: build ## manual pages, in target/man
+	@$(BUILT)/netd --quiet man $(BUILT)/../man
+	@$(BUILT)/vmm man $(BUILT)/../man
+
+install: man ## programs, manual pages, completions and the systemd unit, below $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(UNITS)
+	install -m 755 $(BUILT)/netd $(BUILT)/vmm $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(BUILT)/../man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	sed 's,/usr/local/bin,$(PREFIX)/bin,' packaging/netd.service >$(DESTDIR)$(UNITS)/netd.service
+	chmod 644 $(DESTDIR)$(UNITS)/netd.service
+	for program in netd vmm; do \
+		install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+			$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d && \
+		$(BUILT)/$$program completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$program && \
+		$(BUILT)/$$program completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$$program && \
+		$(BUILT)/$$program completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/$$program.fish || exit 1; \
+	done
 
 clean: ## remove what was built and cached
 	rm -rf .cache

@@ -3,6 +3,8 @@
 //! It holds the lease table, and keeps the order that makes a lease safe: a decision is applied and handed over with
 //! its writes; its reply comes back out of [`Engine::settle`] only when they are on disk.
 
+mod import;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddrV4},
@@ -109,9 +111,26 @@ impl Engine {
 
     /// Takes a new configuration. Bindings outside its subnet are dropped: the writes for that are to be made durable.
     pub(crate) fn configure(&mut self, policy: Option<Policy>) -> Option<(Submission, Vec<Write>)> {
+        self.reconfigure(policy);
+        self.drop_strays()
+    }
+
+    /// Takes another configuration for as long as it may last. A binding outside its subnet is nobody's lease while it
+    /// does, and its client is told so when it asks for more; with a configuration whose subnet has it, it is back.
+    pub(crate) fn reconfigure(&mut self, policy: Option<Policy>) {
+        if let Some(policy) = &policy {
+            self.prefix = policy.subnet().prefix_len();
+        }
         self.policy = policy;
+        self.names_changed = true;
+        for binding in self.table.bindings() {
+            self.news.of(binding.mac);
+        }
+    }
+
+    /// Drops the bindings outside the subnet, for the configuration lasts.
+    pub(crate) fn drop_strays(&mut self) -> Option<(Submission, Vec<Write>)> {
         let policy = self.policy.as_ref()?;
-        self.prefix = policy.subnet().prefix_len();
         let stray = self.table.bindings().filter(|binding| !policy.subnet().contains(&binding.address));
         let changes: Vec<_> = stray.map(|binding| Change::Forget(binding.mac)).collect();
         self.names_changed = true;
@@ -207,12 +226,12 @@ impl Engine {
     fn names(&self, now: Moment) -> Names {
         let mut guests = BTreeSet::new();
         for (name, mac) in self.ports.named() {
-            if let Some(binding) = self.table.binding(mac).filter(|binding| binding.is_live(now.boot)) {
+            if let Some(binding) = self.table.binding(mac).filter(|binding| is_lease(&self.policy, binding, now)) {
                 guests.insert((name.to_owned(), IpAddr::V4(binding.address)));
             }
         }
         let mut claimed = BTreeSet::new();
-        for binding in self.table.bindings().filter(|binding| binding.is_live(now.boot)) {
+        for binding in self.table.bindings().filter(|binding| is_lease(&self.policy, binding, now)) {
             if let Some(name) = &binding.hostname
                 && !self.ports.name_is_taken(name, binding.mac)
                 && self.table.name_holder(name, now.boot) == Some(binding.mac)
@@ -226,12 +245,12 @@ impl Engine {
 
     /// What happened to clients and leases since the last call, as far as the disk has it.
     pub(crate) fn take_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
-        self.news.take(&self.table, now)
+        self.news.take(&self.table, |binding| is_lease(&self.policy, binding, now))
     }
 
     /// The leases that have not ended, by MAC.
     pub(crate) fn leases(&self, now: Moment) -> Vec<Row> {
-        let live = self.table.bindings().filter(|binding| binding.is_live(now.boot));
+        let live = self.table.bindings().filter(|binding| is_lease(&self.policy, binding, now));
         live.map(|binding| Row::new(binding, self.prefix, now)).collect()
     }
 
@@ -280,6 +299,11 @@ impl Engine {
                 && before.hostname == binding.hostname
         })
     }
+}
+
+/// Whether a binding is a lease now: live, and in the subnet that is served if one is.
+fn is_lease(policy: &Option<Policy>, binding: &Binding, now: Moment) -> bool {
+    binding.is_live(now.boot) && policy.as_ref().is_none_or(|policy| policy.subnet().contains(&binding.address))
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::{
 use crate::{
     config::Mac,
     leases::{Binding, Table},
-    moment::Moment,
     v4::{
         request::{Kind, Request},
         server::{Ignored, Outcome},
@@ -72,13 +71,18 @@ impl News {
         }
     }
 
+    /// A client's binding counts as a lease now, or not any more.
+    pub(crate) fn of(&mut self, mac: Mac) {
+        self.about.insert(mac);
+    }
+
     /// Any lease may have ended.
     pub(crate) fn of_everyone(&mut self) {
         self.all = true;
     }
 
-    /// What happened since the last call, as far as the disk has it.
-    pub(crate) fn take(&mut self, table: &Table, now: Moment) -> Vec<LeaseChange> {
+    /// What happened since the last call, as far as the disk has it; `is_lease` says which bindings count.
+    pub(crate) fn take(&mut self, table: &Table, is_lease: impl Fn(&Binding) -> bool) -> Vec<LeaseChange> {
         let mut changes = std::mem::take(&mut self.passing);
         let settled = std::mem::take(&mut self.about);
         let mut about = settled.clone();
@@ -87,7 +91,7 @@ impl News {
         }
         for mac in about {
             let binding = table.binding(mac);
-            let live = binding.filter(|binding| binding.is_live(now.boot));
+            let live = binding.filter(|binding| is_lease(binding));
             // Kept for when the disk has answered.
             let why = if settled.contains(&mac) { self.why.remove(&mac) } else { self.why.get(&mac).copied() };
             let after = live.map(|binding| (binding.address, binding.hostname.clone()));

@@ -3,6 +3,8 @@
 //! It decides nothing about packets or names; it owns the running tasks and the lease database, and hands values
 //! between them.
 
+mod import;
+
 use std::{
     collections::HashMap,
     net::Ipv4Addr,
@@ -110,6 +112,12 @@ pub enum Error {
         /// Which network.
         network: String,
     },
+    /// The network's servers do not run.
+    #[error("the servers of network '{network}' are not running")]
+    NotRunning {
+        /// Which network.
+        network: String,
+    },
     /// The DHCP sockets can't be opened.
     #[error("failed to listen for DHCP on bridge {bridge} of network '{network}': {cause}")]
     DhcpSocket {
@@ -208,6 +216,76 @@ impl Services {
         };
         *running = Some(Running { dhcp, dns });
         Ok(started)
+    }
+
+    /// Goes on serving a network with another configuration: another policy for DHCP, other names and addresses for DNS.
+    /// Sockets that stay in use are left alone, and every lease is kept. On an error everything is as it was.
+    ///
+    /// A client whose address is outside the new subnet is refused when it asks for more time (RFC 2131 §4.3.2), and
+    /// asks for a new address then. Until [`Services::drop_strays`] its lease is not listed but remembered, so that the
+    /// old configuration, should it come back, finds it. One that has an address other than the one reserved for it now
+    /// keeps it until it asks again.
+    pub async fn reconfigure(&self, config: NetworkConfig) -> Result<Started, Error> {
+        let NetworkConfig { network: name, bridge, dhcp4, dns } = config;
+        let not_running = || Error::NotRunning { network: name.clone() };
+        let site = self.known(&name).ok_or_else(not_running)?;
+        let mut guard = site.running.lock().await;
+        let running = guard.as_mut().ok_or_else(not_running)?;
+
+        // What may fail comes first.
+        let new_dhcp = match (&running.dhcp, &dhcp4) {
+            (None, Some(_)) => Some(
+                io::server::Running::start(site.network.clone(), &bridge, self.inner.store.clone())
+                    .map_err(|cause| Error::DhcpSocket { network: name.clone(), bridge: bridge.clone(), cause })?,
+            ),
+            _ => None,
+        };
+        let serves_dns = dns.is_some();
+        let served = match (&mut running.dns, dns) {
+            (Some(service), Some(dns)) => service.reconfigure(dns).await.map(|()| None),
+            (None, Some(dns)) => {
+                dns::serve(dns, &bridge, site.network.names(), site.network.stats.clone()).await.map(Some)
+            }
+            (_, None) => Ok(None),
+        };
+        let new_dns = match served {
+            Ok(new_dns) => new_dns,
+            Err(cause) => {
+                if let Some(dhcp) = new_dhcp {
+                    dhcp.stop().await;
+                }
+                return Err(Error::Dns { network: name, cause });
+            }
+        };
+
+        let serves_dhcp = dhcp4.is_some();
+        site.network.engine().reconfigure(dhcp4.map(Policy::new));
+        let old_dns =
+            if new_dns.is_some() || !serves_dns { std::mem::replace(&mut running.dns, new_dns) } else { None };
+        let old_dhcp =
+            if new_dhcp.is_some() || !serves_dhcp { std::mem::replace(&mut running.dhcp, new_dhcp) } else { None };
+        if let Some(dhcp) = old_dhcp {
+            dhcp.stop().await;
+        }
+        if let Some(dns) = old_dns {
+            dns.stop().await;
+        }
+        site.network.publish(clock::now());
+        site.network.tell(clock::now()).await;
+        Ok(Started { dns_port: running.dns.as_ref().map(dns::Running::port) })
+    }
+
+    /// Drops the leases of a network that are outside its subnet: the configuration is there to stay.
+    pub async fn drop_strays(&self, network: &str) -> Result<(), Error> {
+        let Some(site) = self.known(network) else { return Ok(()) };
+        let _running = site.running.lock().await;
+        let stray = site.network.engine().drop_strays();
+        if let Some((submission, writes)) = stray {
+            let written = self.write(&site.network, writes).await;
+            site.network.engine().settle(submission, written.is_ok());
+            written?;
+        }
+        Ok(())
     }
 
     /// Stops the servers of one network; its sockets are closed when this returns, its leases stay on disk.

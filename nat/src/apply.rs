@@ -88,6 +88,14 @@ pub async fn replace(networks: &[Network], forwards: &[Forward]) -> Result<(), E
     run(&ruleset::replace(networks, forwards)).await
 }
 
+/// Puts this network's rules in the place of what it had, and the forwards `after` in the place of those `before`, which
+/// the table must have exactly: all in one transaction.
+pub async fn change(network: &Network, before: &[Forward], after: &[Forward]) -> Result<(), Error> {
+    check(network)?;
+    after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
+    run(&ruleset::change(network, before, after)).await
+}
+
 /// Puts the forwards `after` in the place of those `before`, which the table must have exactly: if it does not this
 /// fails, and [`replace`] helps.
 pub async fn change_forwards(before: &[Forward], after: &[Forward]) -> Result<(), Error> {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policy;
+
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -16,6 +18,9 @@ pub struct Network {
     pub subnets: Vec<IpNet>,
     /// Where DNS asked of the host's own addresses is answered, when that is not port 53.
     pub dns_redirect: Option<DnsRedirect>,
+    /// What its guests may do with each other and with the host.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// How packets leave a network.

@@ -14,10 +14,14 @@ mod apply;
 mod forwards;
 pub mod guards;
 mod intent;
+mod policy;
 mod ruleset;
+mod text;
 pub mod trace;
 
-pub use apply::{Error, add, change_forwards, delete_table, rehearse, remove, replace};
+pub use apply::{Error, add, change, change_forwards, delete_table, rehearse, remove, replace};
 pub use forwards::{Forward, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
+pub use policy::{Allowed, Policy};
 pub use ruleset::TABLE;
+pub use text::difference;

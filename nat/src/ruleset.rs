@@ -10,8 +10,8 @@
 //!
 //! A packet costs one hash look-up per map, whatever the number of networks. A packet between two networks is asked
 //! about twice: it must be allowed out of the one *and* into the other. Interfaces are matched by name: an index dies
-//! with its bridge. There are no rules for traffic to the host itself: an accept of ours cannot overrule another
-//! table's drop, and DHCP and DNS do not need it.
+//! with its bridge. There are no rules for traffic to the host itself, unless a network wants it limited (`policy`): an
+//! accept of ours cannot overrule another table's drop, and DHCP and DNS do not need it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::{
     forwards::{self, Forward},
     intent::{DnsRedirect, Mode, Network},
+    policy,
 };
 
 /// The name of our table; its family is `inet`.
@@ -118,6 +119,7 @@ pub(crate) fn add(network: &Network) -> Transaction<'_> {
     let mut transaction = Transaction::default();
     transaction.base();
     transaction.clear(&network.bridge);
+    transaction.plain(policy::clear(network));
     transaction.network(network);
     transaction
 }
@@ -127,6 +129,22 @@ pub(crate) fn remove(network: &Network) -> Transaction<'_> {
     let mut transaction = Transaction::default();
     transaction.base();
     transaction.clear(&network.bridge);
+    transaction.plain(policy::clear(network));
+    transaction
+}
+
+/// This network's chains and map elements in the place of what was there of it, and the forwards `after` in the place
+/// of those `before`: nothing in between is ever in force.
+pub(crate) fn change<'a>(network: &'a Network, before: &[Forward], after: &[Forward]) -> Transaction<'a> {
+    let mut transaction = add(network);
+    transaction.forwards(before, after);
+    transaction
+}
+
+/// This network's own part, without the base: for people to look at.
+pub(crate) fn only(network: &Network) -> Transaction<'_> {
+    let mut transaction = Transaction::default();
+    transaction.network(network);
     transaction
 }
 
@@ -159,6 +177,11 @@ pub(crate) fn delete_table<'a>() -> Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
+    /// The commands as JSON.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
+        self.commands.iter().filter_map(|command| serde_json::to_value(command).ok())
+    }
+
     fn push(&mut self, command: NfCmd<'a>) {
         self.commands.push(Command::Typed(command));
     }
@@ -203,7 +226,11 @@ impl<'a> Transaction<'a> {
     }
 
     fn forwards(&mut self, before: &[Forward], after: &[Forward]) {
-        self.commands.extend(forwards::change(before, after).into_iter().map(Command::Plain));
+        self.plain(forwards::change(before, after));
+    }
+
+    fn plain(&mut self, commands: impl IntoIterator<Item = serde_json::Value>) {
+        self.commands.extend(commands.into_iter().map(Command::Plain));
     }
 
     /// Deletes all there can be of a network. What is deleted is added first, because deleting what is not there
@@ -235,6 +262,7 @@ impl<'a> Transaction<'a> {
             }
             self.push(NfCmd::Add(map.element(&network.bridge)));
         }
+        self.plain(policy::add(network));
     }
 
     fn rule(&mut self, chain: String, statements: Vec<Statement<'a>>) {
@@ -266,12 +294,15 @@ impl VerdictMapName {
 
 /// May a packet that came in by the bridge leave by another interface?
 fn rules_from(network: &Network) -> Vec<Vec<Statement<'_>>> {
+    let back = if network.policy.silent { reject() } else { Statement::Accept(None) };
+    let back = vec![is(meta(MetaKey::Oifname), text(&network.bridge)), back];
     let dev = match &network.mode {
+        Mode::Open if network.policy.silent => return vec![back],
         Mode::Open => return Vec::new(),
         Mode::Isolated => None,
         Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_deref(),
     };
-    let mut rules = vec![vec![is(meta(MetaKey::Oifname), text(&network.bridge)), Statement::Accept(None)]];
+    let mut rules = vec![back];
     if network.mode != Mode::Isolated {
         for subnet in &network.subnets {
             let mut rule: Vec<_> = dev.map(|dev| is(meta(MetaKey::Oifname), text(dev))).into_iter().collect();

@@ -19,7 +19,13 @@ fn ruleset() -> String {
 }
 
 fn network(bridge: &str, mode: Mode, subnet: &str) -> Network {
-    Network { bridge: bridge.to_owned(), mode, subnets: vec![subnet.parse().unwrap()], dns_redirect: None }
+    Network {
+        bridge: bridge.to_owned(),
+        mode,
+        subnets: vec![subnet.parse().unwrap()],
+        dns_redirect: None,
+        policy: nat::Policy::default(),
+    }
 }
 
 fn plain_nat() -> Mode {
@@ -333,7 +339,13 @@ fn a_rehearsal_changes_nothing() {
         let before = ruleset();
         block_on(nat::rehearse(&Network { mode: Mode::Isolated, ..network })).unwrap();
         assert_eq!(ruleset(), before);
-        let odd = Network { bridge: "a*".into(), mode: Mode::Open, subnets: vec![], dns_redirect: None };
+        let odd = Network {
+            bridge: "a*".into(),
+            mode: Mode::Open,
+            subnets: vec![],
+            dns_redirect: None,
+            policy: nat::Policy::default(),
+        };
         assert!(matches!(block_on(nat::rehearse(&odd)), Err(nat::Error::Interface(_))));
     });
 }

@@ -206,6 +206,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
         tokio::spawn(bury(closed, Arc::clone(&verbs))),
         tokio::spawn(beside::bus::keep(others, Arc::clone(&verbs))),
+        tokio::spawn(expire(Arc::clone(&verbs))),
     ];
     if let Some(path) = options.hosts_file.clone() {
         tasks.push(tokio::spawn(beside::hosts::keep(hosts, Arc::clone(&verbs), path)));
@@ -296,6 +297,25 @@ async fn follow(mut moves: Listener, verbs: Arc<Verbs<Kernel>>) {
 async fn bury(mut closed: impl Stream<Item = u32> + Unpin, verbs: Arc<Verbs<Kernel>>) {
     while let Some(index) = closed.next().await {
         verbs.closed(index).await;
+    }
+}
+
+/// What was changed and is not confirmed in time.
+async fn expire(verbs: Arc<Verbs<Kernel>>) {
+    let mut changed = verbs.deadlines();
+    loop {
+        match verbs.expire_changes().await {
+            // A machine that sleeps passes the time too: it is looked at again at least this often.
+            Some(seconds) => {
+                let wake = Duration::from_secs(seconds.clamp(1, 30));
+                tokio::select! {
+                    () = tokio::time::sleep(wake) => {}
+                    _ = changed.changed() => {}
+                }
+            }
+            None if changed.changed().await.is_ok() => {}
+            None => return,
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct HostState {
     pub shapes: BTreeMap<u32, Shape>,
     /// The VLANs of ports, by their index, sorted; only where some bridge filters VLANs.
     pub vlans: BTreeMap<u32, Vec<PortVlan>>,
+    /// The VLAN that new ports of a bridge are in, by the bridge's index; only of bridges that filter VLANs and have one.
+    pub default_vlans: BTreeMap<u32, u16>,
 }
 
 /// A network interface.

@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod beside;
 mod capture;
+pub mod change;
 pub mod check;
 pub mod cli;
 pub mod daemon;
@@ -15,6 +16,7 @@ pub mod doctor;
 pub mod events;
 pub mod hooks;
 pub mod host;
+mod import;
 pub mod metrics;
 pub mod model;
 pub mod nss;

@@ -98,7 +98,13 @@ impl Netlink {
             Err(ObserveError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => true,
             result => result?,
         };
-        let links = self.collect("links", || self.handle.link().get().execute(), link).await?;
+        let both = |message: LinkMessage| {
+            let vlan = default_vlan(&message);
+            link(message).map(|link| (link, vlan))
+        };
+        let found = self.collect("links", || self.handle.link().get().execute(), both).await?;
+        let default_vlans = found.iter().filter_map(|(link, vlan)| Some((link.index, (*vlan)?))).collect();
+        let links: Vec<Link> = found.into_iter().map(|(link, _)| link).collect();
         let addresses = self.collect("addresses", || self.handle.address().get().execute(), address).await?;
         let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let mut routes = self.collect("routes", || self.handle.route().get(every_route).execute(), route).await?;
@@ -107,7 +113,7 @@ impl Netlink {
         let shapes = self.shapes().await?;
         let filters = |link: &Link| matches!(link.kind, LinkKind::Bridge { vlan_filtering: true, .. });
         let vlans = if links.iter().any(filters) { self.vlans().await? } else { BTreeMap::new() };
-        Ok(HostState { links, addresses, routes, forwarding, forwarding6, shapes, vlans })
+        Ok(HostState { links, addresses, routes, forwarding, forwarding6, shapes, vlans, default_vlans })
     }
 
     /// The VLANs of every bridge's ports, and of bridges themselves.
@@ -153,6 +159,13 @@ impl Netlink {
         let messages = dump().try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
         Ok(messages.into_iter().filter_map(parse).collect())
     }
+}
+
+/// Seconds since the machine booted, suspended or not: no program sets this clock.
+pub fn uptime() -> u64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    // The kernel has had this clock since 2.6.39.
+    time.map_or(0, |time| time.tv_sec().unsigned_abs())
 }
 
 fn is_on(path: &'static str) -> Result<bool, ObserveError> {
@@ -358,6 +371,27 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
         }
     }
     kind
+}
+
+/// The VLAN that new ports of a bridge are in: none if it is no bridge, filters no VLANs, or puts them in none.
+fn default_vlan(message: &LinkMessage) -> Option<u16> {
+    let infos = message.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.as_slice(),
+        _ => &[],
+    });
+    let facts = infos.flat_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(facts)) => facts.as_slice(),
+        _ => &[],
+    });
+    let (mut filters, mut vlan) = (false, None);
+    for fact in facts {
+        match fact {
+            InfoBridge::VlanFiltering(on) => filters = *on,
+            InfoBridge::VlanDefaultPvid(id) => vlan = Some(*id).filter(|id| *id != 0),
+            _ => {}
+        }
+    }
+    vlan.filter(|_| filters)
 }
 
 fn address(message: AddressMessage) -> Option<LinkAddress> {

@@ -71,6 +71,9 @@ pub enum Phase {
     Starting,
     /// All steps were done.
     Active,
+    /// It runs and is being changed, to `xml` or back from it: any number of steps may be done. It is [`Before`] again
+    /// when that does not come to an end.
+    Changing,
     /// Steps are being undone; any number of them may be.
     Stopping,
 }
@@ -86,6 +89,47 @@ pub struct Record {
     pub xml: String,
     /// What to do, in this order, to leave the host as it was found.
     pub journal: Vec<Undo>,
+    /// What it comes back to if its last change does not last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+}
+
+/// A network as it was before a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// As it was live.
+    pub xml: String,
+    /// How to undo that.
+    pub journal: Vec<Undo>,
+    /// Its definition, if the change is of that too.
+    pub definition: Definition,
+    /// What its definition becomes when the change is confirmed, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<String>,
+    /// The change is made, and taken back at this time unless it is confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Deadline>,
+}
+
+/// A definition as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Definition {
+    /// Whatever it is, it stays.
+    Untouched,
+    /// There was none.
+    Absent,
+    /// This.
+    Xml(String),
+}
+
+/// When a change is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// In seconds since the machine booted, suspended or not (`CLOCK_BOOTTIME`). The record belongs to the same boot.
+    pub at: u64,
+    /// How many seconds that was from the change on.
+    pub seconds: u32,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

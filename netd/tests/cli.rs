@@ -422,3 +422,112 @@ fn titles_descriptions_and_metadata_are_kept_live_and_in_the_definition() {
         assert_eq!(d.verb(&["net-desc", "default", "--title"]), said("No title for network: default\n"));
     });
 }
+
+#[test]
+fn a_network_is_applied_updated_and_confirmed() {
+    with_daemon(|d| {
+        let lan = |mtu: &str| {
+            format!(
+                "<network><name>lan</name><bridge name='br-lan'/>{mtu}<ip address='10.9.0.1' prefix='24'><dhcp>\
+                 <range start='10.9.0.10' end='10.9.0.20'/></dhcp></ip></network>"
+            )
+        };
+        let (old, new) = (d.file("old.xml", &lan("")), d.file("new.xml", &lan("<mtu size='1400'/>")));
+        assert_eq!(d.verb(&["net-apply", &old]), said(&format!("Network lan applied from {old}\n")));
+        assert_eq!(d.verb(&["net-apply", &old]), said(&format!("Network lan is as in {old}: nothing to change\n")));
+        assert_eq!(d.verb(&["net-list", "--persistent", "--name"]), said("lan\n"));
+        assert_eq!(
+            d.verb(&["net-apply", "--dry-run", &new]),
+            said(
+                "Network lan would change:\n  \
+                   set the MTU of br-lan to 1400\n  \
+                   reconfigure the servers on br-lan: MTU for guests 1400\n  \
+                   write the definition of network lan\n"
+            )
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&d.verb(&["-o", "json", "net-apply", "--dry-run", &new]).stdout).unwrap();
+        assert_eq!((&json["changed"], &json["steps"][0]), (&true.into(), &"set the MTU of br-lan to 1400".into()));
+        assert_eq!(
+            d.verb(&["net-apply", &new, "--confirm", "60"]),
+            Printed {
+                stdout: format!("Network lan applied from {new}\n\n"),
+                stderr: "note: 'netd confirm lan' keeps this; without it, it is taken back in 60 s\n".into(),
+                ok: true
+            }
+        );
+        assert_eq!(
+            d.verb(&["net-undefine", "lan"]),
+            failed(
+                "error: Failed to undefine network lan\n\
+                 error: Requested operation is not valid: the last change of network 'lan' is not confirmed\n\
+                 hint: 'netd confirm lan' keeps it; in time it is taken back by itself\n"
+            )
+        );
+        assert_eq!(d.verb(&["confirm", "lan"]), said("Change of network lan confirmed\n"));
+        assert_eq!(
+            d.verb(&["confirm"]),
+            failed(
+                "error: Failed to confirm the change\n\
+                 error: Requested operation is not valid: no change waits to be confirmed\n"
+            )
+        );
+
+        let host = "<host mac='52:54:00:00:00:09' ip='10.9.0.9'/>";
+        let update = |words: &[&str]| d.verb(&[&["net-update", "lan"], words].concat());
+        let add = ["add", "ip-dhcp-host", host];
+        assert_eq!(
+            update(&[&add[..], &["--live", "--config"]].concat()),
+            said("Updated network lan persistent config and live state\n")
+        );
+        assert_eq!(
+            update(&add),
+            failed(
+                "error: Failed to update network lan\n\
+                 error: Requested operation is not valid: there is an existing dhcp host entry in network 'lan' that matches \
+                 \"<host mac='52:54:00:00:00:09' name='unknown' ip='10.9.0.9'/>\"\n"
+            )
+        );
+        assert_eq!(update(&["delete", "ip-dhcp-host", host, "--current"]), said("Updated network lan live state\n"));
+        assert_eq!(
+            update(&["delete", "ip-dhcp-host", host, "--config", "--parent-index", "0"]),
+            said("Updated network lan persistent config\n")
+        );
+        assert_eq!(
+            update(&["add", "dns-host", host, "--current", "--live"]),
+            failed("error: Options --current and --live are mutually exclusive\n")
+        );
+        let piece = d.file("mtu.xml", "<mtu size='1300'/>\n");
+        assert_eq!(update(&["modify", "mtu", &piece]), said("Updated network lan live state\n"));
+        assert_eq!(
+            update(&["modify", "mtu", "/nonexistent"]),
+            failed("error: Failed to open file '/nonexistent': No such file or directory\n")
+        );
+        let unknown = update(&["add", "colour", "<colour/>"]);
+        assert!(
+            unknown.stderr.starts_with(
+                "error: Failed to update network lan\nerror: invalid argument: unrecognized section name 'colour'\n\
+                 hint: the sections are bridge, domain, ip, "
+            ),
+            "{unknown:?}"
+        );
+        assert_eq!(
+            d.verb(&["net-apply", "/nonexistent"]),
+            failed("error: Failed to open file '/nonexistent': No such file or directory\n")
+        );
+        assert!(d.verb(&["net-destroy", "lan"]).ok);
+        assert_eq!(
+            update(&["modify", "mtu", &piece, "--live"]).stderr,
+            "error: Failed to update network lan\n\
+             error: Requested operation is not valid: network is not running\n"
+        );
+        assert_eq!(
+            d.verb(&["net-apply", &new, "--confirm", "9"]).stderr,
+            format!(
+                "error: Failed to apply network from {new}\n\
+                 error: Requested operation is not valid: network 'lan' is not active, so there is nothing to go back to\n\
+                 hint: apply it without --confirm\n"
+            )
+        );
+    });
+}

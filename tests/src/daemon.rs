@@ -81,6 +81,11 @@ impl Daemon {
 
     /// Starts the daemon and waits for `READY=1` (sd_notify(3)).
     pub fn start(&mut self) -> Result<Duration> {
+        self.start_through(&[])
+    }
+
+    /// The same through a program that becomes the daemon, given with its arguments.
+    pub fn start_through(&mut self, through: &[&str]) -> Result<Duration> {
         ensure!(self.process.is_none(), "the daemon runs already");
         let notify = self.host.dir().join("notify");
         let _ = fs::remove_file(&notify);
@@ -88,8 +93,16 @@ impl Daemon {
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let begun = Instant::now();
-        let child = self
-            .daemon_command()?
+        let daemon = self.daemon_command()?;
+        let mut command = match through {
+            [] => daemon,
+            [program, arguments @ ..] => {
+                let mut command = self.host.command(paths::tool(program)?);
+                command.args(arguments).arg(daemon.get_program()).args(daemon.get_args());
+                command
+            }
+        };
+        let child = command
             .env("NOTIFY_SOCKET", &notify)
             .env_remove("IN_LAB")
             .stdout(log.try_clone()?)

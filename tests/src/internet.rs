@@ -17,7 +17,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::space::Space;
+use crate::{
+    space::Space,
+    wait::{self, PATIENCE},
+};
 
 /// The host's address on its uplink.
 pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
@@ -72,6 +75,9 @@ impl Internet {
         space.ip(&format!("address add {GATEWAY6}/64 dev eth0 nodad"))?;
         space.ip(&format!("address add {WEB6}/128 dev lo nodad"))?;
         host.ip(&format!("-6 route add default via {GATEWAY6}"))?;
+        // The kernel enters the route to an address of its own in IPv6 a moment later, even without DAD.
+        let entered = || Ok(host.ip("-6 route show table local")?.contains(&format!("local {HOST6} ")));
+        wait::until_true("the uplink's address is entered", PATIENCE, entered)?;
         host.set_resolv_conf(&format!("nameserver {DNS}\n"))?;
         let mut internet =
             Internet { space, visits: Arc::default(), queries: Arc::default(), stop: Arc::default(), threads: vec![] };

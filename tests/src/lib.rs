@@ -12,6 +12,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod internet;
 pub mod lab;
+pub mod libvirt;
 pub mod on_kvm;
 pub mod paths;
 pub mod snapshot;

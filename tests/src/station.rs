@@ -80,6 +80,28 @@ impl Station {
         Ok(Station { space, port: None, _pump: None })
     }
 
+    /// Puts a tap on a bridge of the host, as another manager does for a guest with this MAC, and the guest into a new
+    /// space.
+    pub fn on_tap(host: &Space, bridge: &str, interface: &str, mac: &str) -> Result<Self> {
+        let space = Space::new("guest")?;
+        let outer = host.inside(|| tap::open(interface))?;
+        let inner = space.inside(|| tap::open("eth0"))?;
+        tap::copy_header_size(&outer, &inner)?;
+        host.ip(&format!("link set {interface} address fe{} master {bridge} up", &mac[2..]))?;
+        space.ip(&format!("link set eth0 address {mac} up"))?;
+        Ok(Station { space, port: None, _pump: Some(Pump::start(outer, inner)?) })
+    }
+
+    /// A guest on a tap that is there already, opened by its name, in a new space.
+    pub fn on_kept_tap(host: &Space, interface: &str, mac: &str) -> Result<Self> {
+        let space = Space::new("guest")?;
+        let outer = host.inside(|| tap::open(interface))?;
+        let inner = space.inside(|| tap::open("eth0"))?;
+        tap::copy_header_size(&outer, &inner)?;
+        space.ip(&format!("link set eth0 address {mac} up"))?;
+        Ok(Station { space, port: None, _pump: Some(Pump::start(outer, inner)?) })
+    }
+
     /// The MAC of `eth0`.
     pub fn mac(&self) -> Result<String> {
         let text = self.space.sh("cat /sys/class/net/eth0/address")?;

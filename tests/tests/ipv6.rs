@@ -31,6 +31,8 @@ fn plug(netd: &Daemon, network: &str, name: &str, address: &str, gateway: Option
     guest.space.ip(&format!("address add {address}/64 dev eth0 nodad"))?;
     if let Some(gateway) = gateway {
         guest.space.ip(&format!("-6 route add default via {gateway} dev eth0"))?;
+        // A bridge with its first port takes a moment to have a carrier.
+        wait::until_true("the gateway", PATIENCE, || guest.reaches(gateway))?;
     }
     Ok(guest)
 }
@@ -138,6 +140,9 @@ fn a_network_without_an_ipv6_address_of_the_host_has_it_among_guests_if_asked() 
     for (name, expected) in [("with", true), ("without", false)] {
         let one = plug(&netd, name, "one", "2001:db8:5::1", None)?;
         let two = plug(&netd, name, "two", "2001:db8:5::2", None)?;
+        if expected {
+            wait::until_true("the other guest", PATIENCE, || one.reaches("2001:db8:5::2"))?;
+        }
         assert_eq!(one.reaches("2001:db8:5::2")?, expected, "{name}");
         assert_eq!(sysctl(&netd.host, &format!("net.ipv6.conf.{name}0.disable_ipv6"))?, "1");
         drop((one, two));

@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixStream},
+    process::Stdio,
     time::Duration,
 };
 
@@ -158,9 +159,12 @@ fn tcp_is_served_on_loopback_and_nowhere_else() -> Result<()> {
     let mut netd = Daemon::new("tcp")?;
     netd.stop()?;
     for elsewhere in ["0.0.0.0:9177", "192.168.122.1:9177", "[::]:9177", "9177"] {
-        let output = netd.daemon_command()?.args(["--metrics", elsewhere]).output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("127.0.0.1"), "{said}");
+        let mut command = netd.daemon_command()?;
+        let mut refused = Running(command.args(["--metrics", elsewhere]).stderr(Stdio::piped()).spawn()?);
+        let status = wait::until("the daemon refuses to start", PATIENCE, || Ok(refused.0.try_wait()?))?;
+        let mut said = String::new();
+        refused.0.stderr.take().context("a pipe")?.read_to_string(&mut said)?;
+        assert!(!status.success() && said.contains("127.0.0.1"), "{said}");
     }
     let mut running = Running(netd.daemon_command()?.args(["--metrics", "127.0.0.1:9177"]).spawn()?);
     let page = wait::until("the page over TCP", PATIENCE, || {

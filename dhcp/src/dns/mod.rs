@@ -83,6 +83,12 @@ impl Running {
         self.0.port()
     }
 
+    /// Goes on with another configuration, without a pause at the addresses that stay; nothing is changed on an error.
+    /// The port may be another afterwards.
+    pub async fn reconfigure(&mut self, config: DnsConfig) -> Result<(), Error> {
+        self.0.reconfigure(config).await
+    }
+
     /// Ends the service. The sockets are closed when this returns; queries in flight get no answer.
     pub async fn stop(self) {
         self.0.stop().await;

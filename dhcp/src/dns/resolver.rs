@@ -196,6 +196,11 @@ impl<C> Resolver<C> {
         self.zone = zone;
     }
 
+    /// Says whether an upstream may be asked at all from now on. Without upstreams none is.
+    pub(super) fn set_forward(&mut self, forward: bool) {
+        self.forward = forward;
+    }
+
     /// Replaces the upstreams. Others know other names, so nothing kept is good any more, and questions in flight are
     /// put to the new ones at once.
     pub(super) fn set_routes(&mut self, routes: Routes, now: Instant, out: &mut Vec<Action<C>>) {

@@ -3,7 +3,13 @@
 use super::*;
 
 fn isolated(bridge: &str) -> Network {
-    Network { bridge: bridge.to_owned(), mode: Mode::Isolated, subnets: Vec::new(), dns_redirect: None }
+    Network {
+        bridge: bridge.to_owned(),
+        mode: Mode::Isolated,
+        subnets: Vec::new(),
+        dns_redirect: None,
+        policy: crate::Policy::default(),
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -41,6 +41,7 @@ fn one_more_network_costs_the_same_whatever_is_there() {
         mode: Mode::Nat { dev: None, addresses: None, ports: (1024, 65535), ipv6: true },
         subnets: vec!["192.168.122.0/24".parse().unwrap(), "fd00:122::/64".parse().unwrap()],
         dns_redirect: None,
+        policy: crate::Policy::default(),
     };
     let size = |t: &Transaction<'_>| t.commands.len();
     let per_network = size(&replace(&[network(1), network(2)], &[])) - size(&replace(&[network(1)], &[]));

@@ -259,6 +259,7 @@ impl World {
             mode,
             subnets: vec![format!("{prefix}.0/24").parse().unwrap(), subnet6.into()],
             dns_redirect: None,
+            policy: nat::Policy::default(),
         };
         self.host.run(|| block_on(nat::add(&network)).unwrap());
         self.machines.push(Machine {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use zlink::introspect;
 
 pub use crate::metadata::{GetMetadata, SetMetadata};
-use crate::{AddressSource, Flow, Forward, Protocol};
+use crate::{AddressSource, AdoptedPort, Flow, Forward, Lease, Protocol, Update};
 
 /// The methods of the interface, by the name after the last dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,20 @@ pub enum Method {
     ListForwards,
     AddForward,
     DeleteForward,
+    ImportLeases,
+    AdoptNetwork,
+    CreatePort,
+    DeletePort,
+    ApplyNetwork,
+    UpdateNetwork,
+    ConfirmChange,
     Explain,
     Monitor,
 }
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 22] = [
+    pub const ALL: [Method; 29] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -57,6 +64,13 @@ impl Method {
         Method::ListForwards,
         Method::AddForward,
         Method::DeleteForward,
+        Method::ImportLeases,
+        Method::AdoptNetwork,
+        Method::CreatePort,
+        Method::DeletePort,
+        Method::ApplyNetwork,
+        Method::UpdateNetwork,
+        Method::ConfirmChange,
         Method::Explain,
         Method::Monitor,
     ];
@@ -91,6 +105,13 @@ impl Method {
             | Method::OpenCapture
             | Method::AddForward
             | Method::DeleteForward
+            | Method::ImportLeases
+            | Method::AdoptNetwork
+            | Method::CreatePort
+            | Method::DeletePort
+            | Method::ApplyNetwork
+            | Method::UpdateNetwork
+            | Method::ConfirmChange
             | Method::Explain => true,
         }
     }
@@ -231,6 +252,76 @@ pub struct DeleteForward {
     pub last_port: u32,
     /// The address of the host; may be absent where only one forward of the network has these ports.
     pub address: Option<String>,
+}
+
+/// Parameters of `ImportLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ImportLeases {
+    /// Name or UUID.
+    pub network: String,
+    /// The leases.
+    pub leases: Vec<Lease>,
+}
+
+/// Parameters of `AdoptNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptNetwork {
+    /// The network as it runs.
+    pub xml: String,
+    /// Taps on its bridge.
+    pub ports: Vec<AdoptedPort>,
+    /// The leases of its guests.
+    pub leases: Vec<Lease>,
+}
+
+/// Parameters of `CreatePort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePort {
+    /// Name or UUID.
+    pub network: String,
+    /// The guest's name.
+    pub guest: Option<String>,
+    /// The guest's MAC.
+    pub mac: Option<String>,
+}
+
+/// Parameters of `DeletePort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct DeletePort {
+    /// The port's interface name.
+    pub interface: String,
+}
+
+/// Parameters of `ApplyNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyNetwork {
+    /// The network's XML, as it should be.
+    pub xml: String,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Take the change back after so many seconds, 1 to 86400, unless it is confirmed.
+    pub confirm: Option<u32>,
+}
+
+/// Parameters of `UpdateNetwork`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateNetwork {
+    /// What to change.
+    pub update: Update,
+}
+
+/// Parameters of `ConfirmChange`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmChange {
+    /// Name or UUID; may be absent where only one change waits.
+    pub network: Option<String>,
 }
 
 /// Parameters of `Explain`.

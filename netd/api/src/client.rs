@@ -8,9 +8,9 @@ use std::{
 use zlink::tokio::unix;
 
 use crate::{
-    AddressSource, Addresses, Capture, DEFAULT_SOCKET, Error, Explanation, Flow, Forms, Forward, ForwardReply,
-    Forwards, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks, Port, PortDetails, PortReply, Ports,
-    Protocol, SOCKET_VARIABLE, Xml,
+    AddressSource, Addresses, AdoptedPort, Capture, ChangeReply, DEFAULT_SOCKET, Error, Explanation, Flow, Forms,
+    Forward, ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks,
+    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
     calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
@@ -72,6 +72,28 @@ trait Methods {
         last_port: u32,
         address: Option<String>,
     ) -> zlink::Result<Result<ForwardReply, Error>>;
+    async fn import_leases(&mut self, network: String, leases: Vec<Lease>) -> zlink::Result<Result<Imported, Error>>;
+    async fn adopt_network(
+        &mut self,
+        xml: String,
+        ports: Vec<AdoptedPort>,
+        leases: Vec<Lease>,
+    ) -> zlink::Result<Result<NetworkReply, Error>>;
+    async fn create_port(
+        &mut self,
+        network: String,
+        guest: Option<String>,
+        mac: Option<String>,
+    ) -> zlink::Result<Result<PortReply, Error>>;
+    async fn delete_port(&mut self, interface: String) -> zlink::Result<Result<PortReply, Error>>;
+    async fn apply_network(
+        &mut self,
+        xml: String,
+        dry_run: bool,
+        confirm: Option<u32>,
+    ) -> zlink::Result<Result<ChangeReply, Error>>;
+    async fn update_network(&mut self, update: Update) -> zlink::Result<Result<ChangeReply, Error>>;
+    async fn confirm_change(&mut self, network: Option<String>) -> zlink::Result<Result<NetworkReply, Error>>;
     async fn explain(&mut self, flow: Flow, probe: bool, seconds: i64) -> zlink::Result<Result<Explanation, Error>>;
 }
 
@@ -194,6 +216,21 @@ impl Client {
         Ok((reply?.port, fds.map_err(|cause| ClientError::Transport(cause.into()))?))
     }
 
+    /// Makes a port that stays until it is deleted, for a program that opens its tap by name.
+    pub async fn create_port(
+        &mut self,
+        network: &str,
+        guest: Option<String>,
+        mac: Option<String>,
+    ) -> Result<PortReply, ClientError> {
+        flatten(self.connection.create_port(network.to_owned(), guest, mac).await)
+    }
+
+    /// Deletes a port that [`Client::create_port`] made.
+    pub async fn delete_port(&mut self, interface: &str) -> Result<PortReply, ClientError> {
+        flatten(self.connection.delete_port(interface.to_owned()).await)
+    }
+
     /// The addresses of a guest.
     pub async fn list_addresses(&mut self, guest: &str, source: AddressSource) -> Result<Addresses, ClientError> {
         flatten(self.connection.list_addresses(guest.to_owned(), source).await)
@@ -231,10 +268,47 @@ impl Client {
         flatten(self.connection.delete_forward(network, protocol, first_port, last_port, address).await)
     }
 
+    /// Gives a network leases that another DHCP server made.
+    pub async fn import_leases(&mut self, network: &str, leases: Vec<Lease>) -> Result<Imported, ClientError> {
+        flatten(self.connection.import_leases(network.to_owned(), leases).await)
+    }
+
+    /// Takes over a network that another manager runs, with taps of its guests and their leases.
+    pub async fn adopt_network(
+        &mut self,
+        xml: String,
+        ports: Vec<AdoptedPort>,
+        leases: Vec<Lease>,
+    ) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.adopt_network(xml, ports, leases).await)
+    }
+
     /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
     pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
         let Explain { flow, probe, seconds } = request;
         flatten(self.connection.explain(flow, probe, seconds).await)
+    }
+}
+
+impl Client {
+    /// Has this network, defined and active: changes what there is under its guests, or defines and starts it.
+    pub async fn apply_network(
+        &mut self,
+        xml: String,
+        dry_run: bool,
+        confirm: Option<u32>,
+    ) -> Result<ChangeReply, ClientError> {
+        flatten(self.connection.apply_network(xml, dry_run, confirm).await)
+    }
+
+    /// Edits one section of a network.
+    pub async fn update_network(&mut self, update: Update) -> Result<ChangeReply, ClientError> {
+        flatten(self.connection.update_network(update).await)
+    }
+
+    /// Keeps a change that waits to be confirmed: of this network, or the only one.
+    pub async fn confirm_change(&mut self, network: Option<String>) -> Result<NetworkReply, ClientError> {
+        flatten(self.connection.confirm_change(network).await)
     }
 }
 

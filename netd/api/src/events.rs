@@ -11,20 +11,28 @@ pub struct Event {
     /// What.
     pub kind: EventKind,
     /// The network it happened on, by name; absent where it is about all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// The port's interface name on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
     /// The guest's name, where it has a port.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub guest: Option<String>,
     /// The MAC address of the guest's side, lower case.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// The IP address it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// The name that the guest gave for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// What was healed, which forward leads where, which part of the metadata (`title`, `description`, `element`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The XML namespace of a metadata element.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
 }
 

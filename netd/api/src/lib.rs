@@ -214,6 +214,17 @@ pub enum Protocol {
     Udp,
 }
 
+/// A tap of another manager's guest that a network is taken over with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct AdoptedPort {
+    /// The interface name of the tap on the host.
+    pub interface: String,
+    /// The MAC address of the guest's side.
+    pub mac: String,
+    /// The guest that owns it, if that is known.
+    pub guest: Option<String>,
+}
+
 /// Where `domifaddr` looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 #[serde(rename_all = "snake_case")]
@@ -319,6 +330,64 @@ pub struct NetworkReply {
     pub notices: Vec<String>,
 }
 
+/// How `UpdateNetwork` edits a section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(rename_all = "snake_case")]
+#[zlink(rename_all = "snake_case")]
+pub enum UpdateCommand {
+    /// Put the element in the place of the one it identifies.
+    Modify,
+    /// Take away the one it describes.
+    Delete,
+    /// Add it behind the others.
+    AddLast,
+    /// Add it before the others.
+    AddFirst,
+}
+
+/// An edit of one section of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// Name or UUID.
+    pub network: String,
+    /// What to do with the element.
+    pub command: UpdateCommand,
+    /// The section, as `net-update` calls it.
+    pub section: String,
+    /// The element.
+    pub xml: String,
+    /// Which `<ip>` of the network, from 0; found by what is there if absent.
+    pub parent_index: Option<u32>,
+    /// Change what is live.
+    pub live: bool,
+    /// Change the definition. With neither, what is current: live if it is active.
+    pub config: bool,
+}
+
+/// Reply of `ApplyNetwork` and `UpdateNetwork`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct ChangeReply {
+    /// The network as it is after the call; absent where it does not exist then.
+    pub network: Option<Network>,
+    /// Its name.
+    pub name: String,
+    /// Something is other than before, or would be.
+    pub changed: bool,
+    /// It was about what is live.
+    pub live: bool,
+    /// It was about the definition.
+    pub config: bool,
+    /// What was done, or would be: one sentence per step.
+    pub steps: Vec<String>,
+    /// Rules of the packet filter: `-` before those that go, `+` before those that come.
+    pub rules: Vec<String>,
+    /// The change is taken back in so many seconds unless it is confirmed.
+    pub confirm_within: Option<i64>,
+    /// Things the user should know though the call succeeded.
+    pub notices: Vec<String>,
+}
+
 /// Reply of `DumpXml`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 pub struct Xml {
@@ -380,6 +449,13 @@ pub struct ForwardReply {
     pub forward: Forward,
     /// Things the user should know though the call succeeded (the guest is not there yet, say).
     pub notices: Vec<String>,
+}
+
+/// Reply of `ImportLeases`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct Imported {
+    /// How many leases the network has now that it had not, or had otherwise.
+    pub imported: u32,
 }
 
 /// Reply of `ListForwards`.

@@ -87,6 +87,13 @@ fn types_of(method: Method) -> String {
         Method::ListForwards => (calls::ListForwards::TYPE, Forwards::TYPE),
         Method::AddForward => (calls::AddForward::TYPE, ForwardReply::TYPE),
         Method::DeleteForward => (calls::DeleteForward::TYPE, ForwardReply::TYPE),
+        Method::ImportLeases => (calls::ImportLeases::TYPE, Imported::TYPE),
+        Method::AdoptNetwork => (calls::AdoptNetwork::TYPE, NetworkReply::TYPE),
+        Method::CreatePort => (calls::CreatePort::TYPE, PortReply::TYPE),
+        Method::DeletePort => (calls::DeletePort::TYPE, PortReply::TYPE),
+        Method::ApplyNetwork => (calls::ApplyNetwork::TYPE, ChangeReply::TYPE),
+        Method::UpdateNetwork => (calls::UpdateNetwork::TYPE, ChangeReply::TYPE),
+        Method::ConfirmChange => (calls::ConfirmChange::TYPE, NetworkReply::TYPE),
         Method::Explain => (calls::Explain::TYPE, Explanation::TYPE),
         Method::Monitor => (calls::Monitor::TYPE, Told::TYPE),
     };

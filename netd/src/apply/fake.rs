@@ -6,16 +6,20 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
+
+use ipnet::IpNet;
 
 use super::{Executor, Outcome, PortError, StepError};
 use crate::{
+    change::LiveStep,
     hooks::{HookError, How, Operation},
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
-    plan::{self, Bridge, Place, Step, Undo},
+    plan::{self, Bridge, Place, Step, Undo, kernel_delay},
     port::{self, OnInterface, Port},
     registry::{Plug, PortSpec},
     shape::Shape,
@@ -40,6 +44,12 @@ pub(crate) struct World {
     pub(crate) leases: Vec<dhcp::Lease>,
     /// Networks whose servers run: in the daemon's process.
     pub(crate) services: BTreeSet<String>,
+    /// What they serve.
+    pub(crate) served: BTreeMap<String, dhcp::config::NetworkConfig>,
+    /// What the ports of each network may send, where that was said.
+    pub(crate) guarded: BTreeMap<String, nat::guards::Sources>,
+    /// The time since this host booted.
+    pub(crate) uptime: Duration,
     /// Where guests' addresses are listened for: network and bridge.
     pub(crate) listening: Vec<(String, String)>,
     /// Where DNS is served.
@@ -56,7 +66,7 @@ pub(crate) struct World {
     pub(crate) trouble: Option<Trouble>,
     /// Macvtaps that somebody has open, by index.
     pub(crate) owned: BTreeSet<u32>,
-    next_index: u32,
+    pub(crate) next_index: u32,
 }
 
 /// What goes wrong at the call with this number.
@@ -77,6 +87,7 @@ pub(crate) struct Traces {
     table: Option<BTreeMap<String, nat::Network>>,
     forwards: Vec<nat::Forward>,
     services: BTreeSet<String>,
+    served: BTreeMap<String, dhcp::config::NetworkConfig>,
 }
 
 impl Traces {
@@ -117,7 +128,15 @@ impl Fake {
         let world = self.world();
         let mut host = world.host.clone();
         host.links.sort_by_key(|link| link.index);
-        Traces { host, table: world.table.clone(), forwards: world.forwards.clone(), services: world.services.clone() }
+        host.addresses.sort_by_key(|address| (address.link, address.address));
+        host.routes.sort_by_key(|route| (route.link, route.destination, route.gateway, route.metric));
+        Traces {
+            host,
+            table: world.table.clone(),
+            forwards: world.forwards.clone(),
+            services: world.services.clone(),
+            served: world.served.clone(),
+        }
     }
 
     /// The daemon's process ends, however it was: what lived in it is gone. What was to go wrong goes wrong no more.
@@ -130,6 +149,7 @@ impl Fake {
     pub(crate) fn end_daemon(&self) {
         let mut world = self.world();
         world.services.clear();
+        world.served.clear();
         world.listening.clear();
     }
 
@@ -249,7 +269,7 @@ impl World {
     }
 
     fn set_bridge(&mut self, bridge: &Bridge) -> Result<(), StepError> {
-        let forward_delay = if bridge.stp { (bridge.delay * 100).clamp(200, 3000) } else { 1500 };
+        let forward_delay = if bridge.stp { kernel_delay(bridge.delay) } else { 1500 };
         let link = self.link(&bridge.name)?;
         link.kind = LinkKind::Bridge { stp: bridge.stp, forward_delay, vlan_filtering: false };
         link.mac = Some(bridge.mac);
@@ -272,8 +292,19 @@ impl World {
             }
             Step::RouteLocalnet { bridge, on } => self.link(bridge)?.route_localnet = *on,
             Step::AddAddress { bridge, address } => {
+                let up = self.link(bridge)?.up;
                 let link = self.link(bridge)?.index;
                 self.host.addresses.push(LinkAddress { link, address: *address });
+                let connected = Route {
+                    destination: address.trunc(),
+                    gateway: None,
+                    link: Some(link),
+                    metric: 0,
+                    from_router: false,
+                };
+                if up && !self.host.routes.contains(&connected) {
+                    self.host.routes.push(connected);
+                }
             }
             Step::LinkUp { bridge } => {
                 let link = self.link(bridge)?;
@@ -307,12 +338,15 @@ impl World {
             Step::StartServices(config) => {
                 self.link(&config.bridge)?;
                 assert!(self.services.insert(config.network.clone()), "served twice: {}", config.network);
+                self.served.insert(config.network.clone(), (**config).clone());
                 return Ok(Outcome { dns_port: Some(self.dns_port) });
             }
             Step::AddFirewall(network) => {
                 self.table.get_or_insert_default().insert(network.bridge.clone(), network.clone());
             }
             Step::EnableForwarding => self.host.forwarding = true,
+            Step::GuardPorts { network, sources, .. } => drop(self.guarded.insert(network.clone(), sources.clone())),
+            Step::Live(step) => return self.live(step),
             Step::KeepRouterAdvertisements { interface } => self.link(interface)?.accept_ra = 2,
             Step::EnableForwarding6 => {
                 self.host.forwarding6 = true;
@@ -321,7 +355,6 @@ impl World {
                 let keeps = |index| links.iter().any(|link| Some(link.index) == index && link.accept_ra == 2);
                 routes.retain(|route| !route.from_router || keeps(route.link));
             }
-            Step::GuardPorts { .. } => {}
             Step::ShapeBridge { bridge, shape } => {
                 let index = self.link(bridge)?.index;
                 self.shape(index, shape);
@@ -344,6 +377,44 @@ impl World {
         Ok(Outcome::default())
     }
 
+    fn live(&mut self, step: &LiveStep) -> Result<Outcome, StepError> {
+        match step {
+            LiveStep::SetMac { bridge, mac, .. } => self.link(bridge)?.mac = Some(*mac),
+            LiveStep::SetMtu { bridge, mtu } => self.link(bridge)?.mtu = *mtu,
+            LiveStep::SetPortMtu { index, mtu } => {
+                self.host.links.iter_mut().filter(|link| link.index == *index).for_each(|link| link.mtu = *mtu);
+            }
+            LiveStep::SetSpanningTree { bridge, on, delay } => {
+                let forward_delay = if *on { kernel_delay(*delay) } else { 1500 };
+                self.link(bridge)?.kind = LinkKind::Bridge { stp: *on, forward_delay, vlan_filtering: false };
+            }
+            LiveStep::ReplaceRoute { bridge, route } => {
+                let link = self.link(bridge)?.index;
+                let metric = route.metric.unwrap_or(route.usual_metric());
+                let is_it = |old: &&mut Route| {
+                    old.link == Some(link) && old.destination == route.destination && old.metric == metric
+                };
+                let old = self.host.routes.iter_mut().find(is_it).expect("a route to replace");
+                old.gateway = Some(route.gateway);
+            }
+            LiveStep::Reconfigure { config, .. } => {
+                let served = self.served.get_mut(&config.network).expect("servers that run");
+                *served = (**config).clone();
+                return Ok(Outcome { dns_port: config.dns.as_ref().map(|_| self.dns_port) });
+            }
+            LiveStep::SetFirewall { network, before, after } => {
+                let Some(table) = self.table.as_mut().filter(|_| self.forwards == *before) else {
+                    return Err(StepError::Kernel(io::Error::other("the table is another")));
+                };
+                table.insert(network.bridge.clone(), network.clone());
+                self.forwards = after.clone();
+            }
+            LiveStep::UnpinPort { .. } => {}
+            LiveStep::TakeBack(undo) => self.undo(undo),
+        }
+        Ok(Outcome::default())
+    }
+
     fn undo(&mut self, undo: &Undo) {
         match undo {
             Undo::DeleteBridge { name, mac } => {
@@ -355,16 +426,26 @@ impl World {
             Undo::RemoveAddress { bridge, address } => {
                 if let Some(index) = self.host.link(bridge).map(|link| link.index) {
                     self.host.addresses.retain(|found| found.link != index || found.address != *address);
+                    let on_it: Vec<IpNet> = self.host.addresses_of(index).map(|own| own.trunc()).collect();
+                    self.host.routes.retain(|route| {
+                        route.link != Some(index) || route.gateway.is_some() || on_it.contains(&route.destination)
+                    });
                 }
             }
             Undo::RemoveRoute { bridge, route } => {
                 if let Some(index) = self.host.link(bridge).map(|link| link.index) {
-                    self.host
-                        .routes
-                        .retain(|found| found.link != Some(index) || found.destination != route.destination);
+                    self.host.routes.retain(|found| {
+                        found.link != Some(index)
+                            || found.destination != route.destination
+                            || found.gateway != Some(route.gateway)
+                            || found.metric != route.metric.unwrap_or(route.usual_metric())
+                    });
                 }
             }
-            Undo::StopServices { network } => drop(self.services.remove(network)),
+            Undo::StopServices { network } => {
+                self.services.remove(network);
+                self.served.remove(network);
+            }
             Undo::RemoveFirewall(network) => {
                 if let Some(table) = &mut self.table {
                     table.remove(&network.bridge);
@@ -451,6 +532,7 @@ impl Host for Fake {
                     group: spec.group.clone(),
                     host_bridge: spec.host_bridge.clone(),
                     macvtap,
+                    kept: spec.kept,
                 })
             })
             .await
@@ -554,8 +636,22 @@ impl Host for Fake {
         self.world().leases.clone()
     }
 
+    async fn import_leases(&self, _network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {
+        let count = leases.len();
+        self.world().leases.extend(leases);
+        Ok(count)
+    }
+
     async fn forget(&self, _network: &str) -> Result<(), dhcp::Error> {
         Ok(())
+    }
+
+    async fn drop_strays(&self, _network: &str) -> Result<(), dhcp::Error> {
+        Ok(())
+    }
+
+    fn uptime(&self) -> u64 {
+        self.world().uptime.as_secs()
     }
 
     fn listen(&self, networks: &[(String, String)]) {

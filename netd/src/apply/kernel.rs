@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Executor, Guards, Outcome, StepError, bridge_port, links, shape};
+use super::{Executor, Guards, Outcome, StepError, bridge_port, links, live, shape};
 use crate::{
     hooks::Hooks,
     host::HostState,
@@ -92,6 +92,7 @@ impl Executor for Kernel {
                 let index = links::index_of(netlink, bridge).await?;
                 shape::shape(netlink, index, wanted).await?;
             }
+            Step::Live(step) => return live::run(self, step).await,
             Step::SettlePort { index, place } => {
                 bridge_port::settle(netlink, *index, place).await?;
             }

@@ -17,7 +17,7 @@ use crate::{
     host::{Link, LinkKind},
     model::MacAddr,
     observe::Netlink,
-    plan::{Bridge, StaticRoute},
+    plan::{Bridge, StaticRoute, kernel_delay},
 };
 
 /// Makes the bridge, down; nothing is left on an error.
@@ -39,10 +39,14 @@ pub(super) async fn create_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<
     Ok(())
 }
 
-/// The delay first: with the protocol on, the kernel refuses one below 2 s.
 fn bridge_settings(bridge: &Bridge) -> Vec<InfoBridge> {
-    if bridge.stp {
-        let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
+    spanning_tree(bridge.stp, bridge.delay)
+}
+
+/// The delay first: with the protocol on, the kernel refuses one below 2 s.
+pub(super) fn spanning_tree(on: bool, delay: u32) -> Vec<InfoBridge> {
+    if on {
+        let delay = kernel_delay(delay);
         vec![InfoBridge::ForwardDelay(delay), InfoBridge::StpState(BridgeStpState::KernelStp)]
     } else {
         vec![InfoBridge::StpState(BridgeStpState::Disabled)]
@@ -62,7 +66,7 @@ pub(super) async fn set_bridge(netlink: &Netlink, bridge: &Bridge) -> Result<(),
 }
 
 /// `NLM_F_REQUEST | NLM_F_ACK` without `CREATE` and `EXCL`: RTM_NEWLINK then changes what is there.
-const NEWLINK_CHANGES: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+pub(super) const NEWLINK_CHANGES: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 
 /// Removes the bridge if it is the one with this MAC; fine if there is none.
 pub(super) async fn delete_bridge(netlink: &Netlink, name: &str, mac: MacAddr) -> Result<(), StepError> {
@@ -75,6 +79,16 @@ pub(super) async fn delete_bridge(netlink: &Netlink, name: &str, mac: MacAddr) -
             Ok(())
         }
         None => Ok(()),
+    }
+}
+
+/// Removes a tap; fine if it has gone, or if its name is another's by now.
+pub(crate) async fn delete_tap(netlink: &Netlink, name: &str, index: u32) -> Result<(), StepError> {
+    match find(netlink, name).await? {
+        Some(link) if link.kind == LinkKind::Tun && link.index == index => {
+            gone_is_fine(netlink.handle.link().del(index).execute().await)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -128,6 +142,18 @@ pub(super) async fn pin(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<(
     gone_is_fine(entry.execute().await)
 }
 
+/// The bridge learns where this MAC is again; fine if it was not pinned.
+pub(super) async fn unpin(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<(), StepError> {
+    let neighbours = netlink.handle.neighbours();
+    let entry = neighbours.add_bridge(index, &mac.0).flags(NeighbourFlags::Controller).message_mut().clone();
+    match neighbours.del(entry).execute().await {
+        // The kernel's yes.
+        Err(rtnetlink::Error::NetlinkError(answer)) if answer.code.is_none() => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(answer)) if answer.raw_code() == -libc::ENOENT => Ok(()),
+        result => gone_is_fine(result),
+    }
+}
+
 /// Gives the host an address on the link. An IPv6 one works at once: nobody is asked whether it is theirs (RFC 4862
 /// §5.4), and guards keep guests from using it.
 pub(super) async fn add_address(netlink: &Netlink, name: &str, address: IpNet) -> Result<(), StepError> {
@@ -157,6 +183,13 @@ pub(super) async fn add_route(netlink: &Netlink, name: &str, route: &StaticRoute
     let index = index_of(netlink, name).await?;
     let message = route_message(route, index)?;
     netlink.handle.route().add(message).execute().await.map_err(refused)
+}
+
+/// Adds a route through a gateway on the link, in the place of the one to the same destination if there is one.
+pub(super) async fn replace_route(netlink: &Netlink, name: &str, route: &StaticRoute) -> Result<(), StepError> {
+    let index = index_of(netlink, name).await?;
+    let message = route_message(route, index)?;
+    netlink.handle.route().add(message).replace().execute().await.map_err(refused)
 }
 
 /// Removes a route; fine if it or its link is not there.

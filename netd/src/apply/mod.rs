@@ -5,7 +5,8 @@
 mod bridge_port;
 pub(crate) mod guards;
 mod kernel;
-mod links;
+pub(crate) mod links;
+mod live;
 mod macvtap;
 mod ports;
 mod shape;

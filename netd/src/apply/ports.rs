@@ -69,13 +69,20 @@ impl Kernel {
             let wanted = Wanted { interface: &tap.name, index, network, mac: spec.mac, on };
             self.guards.add(&wanted, |network: &str| self.services.leases(network)).await.map_err(failed)?;
         }
-        match self.plug(&tap, index, spec, bridge, place).await {
+        let plugged = async {
+            let mtu = self.plug(&tap, index, spec, bridge, place).await.map_err(failed)?;
+            if spec.kept {
+                port::tap::keep(&tap)?;
+            }
+            Ok(mtu)
+        };
+        match plugged.await {
             Ok(mtu) => Ok((made(spec, tap.name, index, mtu, None), tap.queues)),
             Err(cause) => {
                 if let Err(left) = self.guards.remove(&tap.name, index).await {
                     tracing::error!("the guards of {} stay: {left}", tap.name);
                 }
-                Err(failed(cause))
+                Err(cause)
             }
         }
     }
@@ -184,5 +191,6 @@ fn made(spec: &PortSpec, interface: String, index: u32, mtu: u32, macvtap: Optio
         group: spec.group.clone(),
         host_bridge: spec.host_bridge.clone(),
         macvtap,
+        kept: spec.kept,
     }
 }

@@ -74,7 +74,10 @@ impl Told {
         let present = firewalld.get_zones().await?;
         for wish in wishes.iter().filter(|wish| !wish.zones.is_empty()) {
             let Some(zone) = wish.zones.iter().find(|zone| present.contains(zone)) else {
-                self.say_missing(wish);
+                // A user who has put it into another zone has nothing to mend.
+                if wish.zone_is_named || firewalld.get_zone_of_interface(&wish.bridge).await?.is_empty() {
+                    self.say_missing(wish);
+                }
                 continue;
             };
             if self.zones.get(&wish.bridge) == Some(zone) {

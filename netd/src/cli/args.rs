@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
 
 use super::{
     forward::{HostPorts, Target},
@@ -16,7 +17,7 @@ use crate::capture::WHOLE_FRAME;
 
 /// Virtual networks for a Linux host.
 #[derive(Debug, Parser)]
-#[command(name = "netd", version, disable_help_subcommand = true)]
+#[command(name = "netd", version)]
 #[command(after_help = "A network is named by its name or UUID. `netd VERB --help` tells more of a verb.")]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -32,8 +33,14 @@ pub(super) struct Global {
     #[arg(short, long, global = true, value_enum, default_value_t, hide_default_value = true)]
     pub(super) output: OutputForm,
     /// The daemon's socket [default: $NETD_SOCKET, then /run/netd/netd.sock].
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub(super) socket: Option<PathBuf>,
+    /// Print no table heads, and nothing where it only says that it was done.
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+    /// Connect to the socket for everyone: nothing can be changed.
+    #[arg(short, long, global = true)]
+    pub(super) readonly: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -65,6 +72,64 @@ if a check fails; warnings leave it 0. The directories are those of the daemon."
         #[command(subcommand)]
         verb: PortVerb,
     },
+    /// Bring along the networks of another manager.
+    #[command(after_help = "\
+Definitions come with their UUIDs, MAC addresses, reservations and autostart marks; leases with their ends. What cannot
+be had is named with the reason and left out. libvirt keeps all it has.
+
+With --adopt networks that run are taken over as they run, for which this must be root: bridge, addresses and guests'
+taps stay and are known as ports, without guards; libvirt's dnsmasq is ended, netd serves in its place, and libvirt's
+firewall rules for the bridge are removed. libvirt then holds the network for inactive and starts it no more. If netd
+cannot serve, dnsmasq is started again.")]
+    Import(ImportArgs),
+    /// Print a shell's completion script.
+    #[command(after_help = "\
+Names of networks, guests and ports are asked of the daemon while you type.
+
+  netd completion bash >/etc/bash_completion.d/netd
+  netd completion zsh >/usr/local/share/zsh/site-functions/_netd
+  netd completion fish >~/.config/fish/completions/netd.fish")]
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print names for a completion script, one a line.
+    #[command(hide = true)]
+    Complete {
+        /// Names of what.
+        what: Names,
+    },
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ImportArgs {
+    /// From libvirt's network driver.
+    #[arg(long, required = true)]
+    pub(super) from_libvirt: bool,
+    /// Where libvirt's directories are.
+    #[arg(long, value_name = "DIR", default_value = "/", value_hint = ValueHint::DirPath)]
+    pub(super) root: PathBuf,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Take over networks that run.
+    #[arg(long, conflicts_with = "root")]
+    pub(super) adopt: bool,
+}
+
+/// What a completion script asks the names of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Names {
+    Networks,
+    Guests,
+    Ports,
 }
 
 /// The verbs that wait for something to happen.
@@ -180,12 +245,31 @@ pub(super) enum Ask {
     NetUuid(NetworkArg),
     /// Edit a network's definition with $VISUAL or $EDITOR.
     NetEdit(NetworkArg),
+    /// Make a network as an XML file has it, under its guests.
+    NetApply(NetApplyArgs),
+    /// Keep a change that net-apply --confirm made.
+    Confirm(ConfirmArgs),
+    /// Change one section of a network, live, in its definition, or both.
+    NetUpdate(NetUpdateArgs),
     /// Show or set a network's title or description.
     NetDesc(NetDescArgs),
     /// Show or set what another program keeps in a network's XML.
     NetMetadata(NetMetadataArgs),
     /// List the DHCP leases of a network.
     NetDhcpLeases(NetDhcpLeasesArgs),
+    /// List the UUIDs of a network's ports.
+    NetPortList(NetPortListArgs),
+    /// Make a port that stays, from an XML file.
+    #[command(after_help = "\
+The port is a tap on the network's bridge that stays until net-port-delete: for programs that open a tap by its name, one
+queue, while the network and its guards are netd's. The file may be as short as <networkport/>; it can have <owner> with
+the guest's <name>, <mac address=…/> and <plug type='network'/>. A port's UUID follows from its network and its MAC. Where
+a program can be handed descriptors, `netd port exec` makes a port that goes with the program.")]
+    NetPortCreate(NetPortCreateArgs),
+    /// Print a port's XML.
+    NetPortDumpxml(NetPortDumpxmlArgs),
+    /// Delete a port that net-port-create made.
+    NetPortDelete(NetPortArg),
     /// Print the addresses of a guest.
     Domifaddr(DomifaddrArgs),
     /// List the ports of guests.
@@ -423,6 +507,98 @@ pub(super) struct NetDumpxmlArgs {
     /// The definition, even while the network is active.
     #[arg(long)]
     pub(super) inactive: bool,
+    #[command(flatten)]
+    pub(super) part: XmlPart,
+}
+
+/// What of an XML document to print.
+#[derive(Args, Debug)]
+pub(super) struct XmlPart {
+    /// Only what this XPath 1.0 expression names.
+    #[arg(long, value_name = "EXPR")]
+    pub(super) xpath: Option<String>,
+    /// With --xpath: inside one element <nodes>.
+    #[arg(long, requires = "xpath")]
+    pub(super) wrap: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The network is as the file has it afterwards, live and in its definition. Its bridge is never taken down, no port leaves
+it, leases are kept, and if anything fails all is as before. A network that is not active is defined and started. Only the
+name of an active network's bridge cannot change: the kernel renames no interface that is up. When its MAC changes,
+guests are told at once, and lose what is on its way to the old one just then.
+
+Guests whose address is outside a subnet that has moved are told so when they ask for more time, and get another then.
+
+  netd net-apply lan.xml --dry-run        what would be done, and nothing is
+  netd net-apply lan.xml --confirm 60     as before again in a minute, unless 'netd confirm' comes, also if netd ends
+                                          meanwhile; the definition is written with the word, so a host that is
+                                          rebooted has the old one")]
+pub(super) struct NetApplyArgs {
+    #[command(flatten)]
+    pub(super) file: FileArg,
+    /// Print the plan and the change of the rules; do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Take it back after so many seconds, 1 to 86400, unless it is confirmed.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(super) confirm: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ConfirmArgs {
+    /// The network; may be left out where only one change waits.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum UpdateVerb {
+    /// Put the element in the place of the one it identifies.
+    Modify,
+    /// Take away the one it describes.
+    Delete,
+    /// Add it behind the others.
+    #[value(alias = "add")]
+    AddLast,
+    /// Add it before the others.
+    AddFirst,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Sections: bridge, domain, ip, ip-dhcp-host, ip-dhcp-range, forward, forward-interface, forward-pf, portgroup, dns-host,
+dns-txt, dns-srv as in libvirt; title, description, mac, mtu, dns, dns-forwarder, forward-nat, port, vlan, virtualport,
+bandwidth, route, ip-dhcp, ip-dhcp-bootp, ip-tftp, dnsmasq-option, port-forward besides. 'add' is add-last. Without a flag
+the live network is changed if it is active, else the definition.
+
+  netd net-update default add ip-dhcp-host \"<host mac='52:54:00:aa:bb:cc' ip='192.168.122.9'/>\" --live --config")]
+pub(super) struct NetUpdateArgs {
+    /// Its name or UUID.
+    #[arg(value_name = "NETWORK")]
+    pub(super) network: String,
+    /// What to do.
+    #[arg(value_name = "COMMAND", value_enum)]
+    pub(super) command: UpdateVerb,
+    /// Where.
+    #[arg(value_name = "SECTION")]
+    pub(super) section: String,
+    /// The element, or a file with it.
+    #[arg(value_name = "XML|FILE")]
+    pub(super) xml: String,
+    /// Which <ip> of the network, from 0.
+    #[arg(long, value_name = "N")]
+    pub(super) parent_index: Option<u32>,
+    /// What is live.
+    #[arg(long)]
+    pub(super) live: bool,
+    /// The definition.
+    #[arg(long)]
+    pub(super) config: bool,
+    /// What is current: the default.
+    #[arg(long)]
+    pub(super) current: bool,
 }
 
 #[derive(Args, Debug)]
@@ -432,6 +608,73 @@ pub(super) struct NetDhcpLeasesArgs {
     /// The leases of one MAC address.
     #[arg(long, value_name = "MAC")]
     pub(super) mac: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetPortListArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// UUIDs only.
+    #[arg(long)]
+    pub(super) uuid: bool,
+    /// A table: the default.
+    #[arg(long)]
+    pub(super) table: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetPortCreateArgs {
+    #[command(flatten)]
+    pub(super) network: NetworkArg,
+    /// A file with one <networkport>.
+    #[arg(value_name = "FILE", required_unless_present = "file_option", value_hint = ValueHint::FilePath)]
+    file: Option<PathBuf>,
+    #[arg(long = "file", value_name = "FILE", hide = true, conflicts_with = "file")]
+    file_option: Option<PathBuf>,
+    /// Check the XML first: what is always done.
+    #[arg(long = "validate")]
+    _validate: bool,
+}
+
+impl NetPortCreateArgs {
+    /// The file's path.
+    pub(super) fn path(&self) -> PathBuf {
+        self.file.clone().or_else(|| self.file_option.clone()).unwrap_or_default()
+    }
+}
+
+/// A port of a network, as two arguments or with virsh's `--network` and `--port`.
+#[derive(Args, Debug)]
+pub(super) struct NetPortArg {
+    #[arg(value_name = "NETWORK", required_unless_present = "network_option")]
+    network: Option<String>,
+    /// The port's UUID, or its interface.
+    #[arg(value_name = "PORT", required_unless_present = "port_option")]
+    port: Option<String>,
+    #[arg(long = "network", value_name = "NETWORK", hide = true, conflicts_with = "network")]
+    network_option: Option<String>,
+    #[arg(long = "port", value_name = "PORT", hide = true, conflicts_with = "port")]
+    port_option: Option<String>,
+}
+
+impl NetPortArg {
+    /// The network's name or UUID.
+    pub(super) fn network(&self) -> &str {
+        self.network.as_deref().or(self.network_option.as_deref()).unwrap_or_default()
+    }
+
+    /// The port's UUID or interface.
+    pub(super) fn port(&self) -> &str {
+        self.port.as_deref().or(self.port_option.as_deref()).unwrap_or_default()
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NetPortDumpxmlArgs {
+    #[command(flatten)]
+    pub(super) port: NetPortArg,
+    #[command(flatten)]
+    pub(super) part: XmlPart,
 }
 
 #[derive(Args, Debug)]

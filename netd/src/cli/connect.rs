@@ -34,7 +34,8 @@ pub(super) async fn connect_to_read(path: &Path) -> Result<Client, ClientError> 
     }
 }
 
-fn read_only(path: &Path) -> PathBuf {
+/// The socket for everyone that belongs to a daemon's socket.
+pub(super) fn read_only(path: &Path) -> PathBuf {
     path.with_file_name(READ_ONLY_SOCKET)
 }
 

@@ -31,7 +31,7 @@ pub(super) async fn network(socket: &Path, network: &NetworkArg) -> Result<Outpu
             Err(failure) => return Err(keep(file, &before, failure)),
         };
         if text == before {
-            return Ok(Output::new(format!("Network {name} XML configuration not changed.\n"), json!(null)));
+            return Ok(Output::done(format!("Network {name} XML configuration not changed.\n"), json!(null)));
         }
         match define(&mut client, name, &before, text).await {
             Ok(output) => return Ok(output),
@@ -56,7 +56,7 @@ async fn define(client: &mut Client, name: &str, before: &str, text: String) -> 
     }
     let reply = client.define_network(text).await.map_err(failed)?;
     let text = format!("Network {} XML configuration edited.\n", reply.network.name);
-    Ok(Output::new(text, json!(reply.network)).with_notices(reply.notices))
+    Ok(Output::done(text, json!(reply.network)).with_notices(reply.notices))
 }
 
 fn temporary_file(text: &str, suffix: &str) -> Result<tempfile::NamedTempFile, Failure> {

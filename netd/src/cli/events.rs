@@ -43,11 +43,10 @@ pub(super) async fn events(socket: &Path, args: &EventsArgs, form: OutputForm) -
     let failed = |e| Failure::client("Failed to listen for events", about, &e);
     let mut monitor = listen(socket, network).await.map_err(failed)?;
     loop {
-        let told = monitor.next().await.map_err(failed)?;
+        let told = monitor.next().await.map_err(|e| Failure::client("", about, &e))?;
         let line = match form {
-            _ if args.json => json!(told).to_string(),
-            OutputForm::Json => json!(told).to_string(),
-            OutputForm::Text => line(&told, local_time),
+            OutputForm::Text if !args.json => line(&told, local_time),
+            _ => json!(told).to_string(),
         };
         if say(&line).is_err() {
             return Ok(());

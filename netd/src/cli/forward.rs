@@ -103,7 +103,7 @@ pub(super) async fn add(socket: &Path, args: &ForwardAddArgs) -> Result<Output, 
     let ForwardReply { forward, notices } = reply;
     let whom: Vec<String> = forward.targets.iter().map(|target| format::target(&forward, target)).collect();
     let text = format!("Port {host} forwarded to {}\n", whom.join(", "));
-    Ok(Output::new(text, json!(forward)).with_notices(notices))
+    Ok(Output::done(text, json!(forward)).with_notices(notices))
 }
 
 pub(super) async fn delete(socket: &Path, args: &ForwardDeleteArgs) -> Result<Output, Failure> {
@@ -119,7 +119,7 @@ pub(super) async fn delete(socket: &Path, args: &ForwardDeleteArgs) -> Result<Ou
     };
     let reply = connect(socket).await.map_err(failed)?.delete_forward(request).await.map_err(failed)?;
     let text = format!("Port {host} not forwarded any more\n");
-    Ok(Output::new(text, json!(reply.forward)).with_notices(reply.notices))
+    Ok(Output::done(text, json!(reply.forward)).with_notices(reply.notices))
 }
 
 pub(super) async fn list(socket: &Path, args: &ForwardListArgs) -> Result<Output, Failure> {
@@ -127,7 +127,7 @@ pub(super) async fn list(socket: &Path, args: &ForwardListArgs) -> Result<Output
     let failed = |e| Failure::client("Failed to list forwards", about, &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let forwards = client.list_forwards(args.network.clone()).await.map_err(failed)?.forwards;
-    Ok(Output::new(format::forwards(&forwards), json!(forwards)))
+    Ok(Output::table(format::forwards(&forwards), json!(forwards)))
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::{
     Output,
-    args::{FileArg, NetAutostartArgs, NetDhcpLeasesArgs, NetDumpxmlArgs, NetListArgs, NetworkArg},
+    args::{FileArg, Names, NetAutostartArgs, NetDhcpLeasesArgs, NetDumpxmlArgs, NetListArgs, NetworkArg, XmlPart},
     connect::{connect, connect_to_read, local_time, read_file},
     failure::{About, Failure},
-    format,
+    format, xpath,
 };
 
 pub(super) async fn list(socket: &Path, args: NetListArgs) -> Result<Output, Failure> {
@@ -20,7 +20,9 @@ pub(super) async fn list(socket: &Path, args: NetListArgs) -> Result<Output, Fai
     let failed = |e| Failure::client("Failed to list networks", About::Nothing, &e);
     let Networks { networks } = connect_to_read(socket).await.map_err(failed)?.list_networks().await.map_err(failed)?;
     let chosen = format::choose(networks, args);
-    Ok(Output::new(format::network_list(&chosen, args), json!(chosen)))
+    let text = format::network_list(&chosen, args);
+    let output = if args.name || args.uuid { Output::new } else { Output::table };
+    Ok(output(text, json!(chosen)))
 }
 
 pub(super) async fn start(socket: &Path, network: &NetworkArg) -> Result<Output, Failure> {
@@ -81,7 +83,7 @@ pub(super) async fn dumpxml(socket: &Path, args: &NetDumpxmlArgs) -> Result<Outp
     let failed = |e| Failure::client("", About::Network(name), &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let xml = client.dump_xml(name, args.inactive).await.map_err(failed)?.xml;
-    Ok(Output::new(xml.clone(), json!({ "xml": xml })))
+    part(xml, &args.part)
 }
 
 pub(super) async fn info(socket: &Path, network: &NetworkArg) -> Result<Output, Failure> {
@@ -110,9 +112,36 @@ pub(super) async fn dhcp_leases(socket: &Path, args: &NetDhcpLeasesArgs) -> Resu
     let failed = |e| Failure::client(format!("Failed to get leases info for {name}"), About::Network(name), &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let leases = client.list_leases(name, args.mac.clone()).await.map_err(failed)?.leases;
-    Ok(Output::new(format::leases(&leases, local_time), json!(leases)))
+    Ok(Output::table(format::leases(&leases, local_time), json!(leases)))
 }
 
 fn done(text: String, reply: NetworkReply) -> Output {
-    Output::new(text, json!(reply.network)).with_notices(reply.notices)
+    Output::done(text, json!(reply.network)).with_notices(reply.notices)
+}
+
+/// An XML document, or what of it was asked for.
+pub(super) fn part(xml: String, part: &XmlPart) -> Result<Output, Failure> {
+    let xml = match &part.xpath {
+        Some(expression) => xpath::choose(&xml, expression, part.wrap)?,
+        None => xml,
+    };
+    Ok(Output::new(xml.clone(), json!({ "xml": xml })))
+}
+
+/// What a completion script may offer.
+pub(super) async fn names(socket: &Path, what: Names) -> Result<Vec<String>, Failure> {
+    let failed = |e| Failure::client("", About::Nothing, &e);
+    let mut client = connect_to_read(socket).await.map_err(failed)?;
+    if what == Names::Networks {
+        let networks = client.list_networks().await.map_err(failed)?.networks;
+        return Ok(networks.into_iter().map(|network| network.name).collect());
+    }
+    let ports = client.list_ports(None).await.map_err(failed)?.ports;
+    let mut names: Vec<String> = ports.iter().filter_map(|port| port.guest.clone()).collect();
+    if what == Names::Ports {
+        names.extend(ports.into_iter().map(|port| port.interface));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
 }

@@ -30,7 +30,7 @@ pub(super) async fn list(socket: &Path, args: &PortListArgs) -> Result<Output, F
     let failed = |e| Failure::client("Failed to list ports", about, &e);
     let mut client = connect_to_read(socket).await.map_err(failed)?;
     let ports = client.list_ports(args.network.clone()).await.map_err(failed)?.ports;
-    Ok(Output::new(format::port_list(&ports), json!(ports)))
+    Ok(Output::table(format::port_list(&ports), json!(ports)))
 }
 
 pub(super) async fn info(socket: &Path, args: &PortInfoArgs) -> Result<Output, Failure> {
@@ -71,7 +71,7 @@ pub(super) async fn domifaddr(socket: &Path, args: &DomifaddrArgs) -> Result<Out
             notices.push(format!("guest '{guest}' has no lease; this is what it was seen to use (--source any)"));
         }
     }
-    Ok(Output::new(format::addresses(&addresses, args.full, origins), json!(addresses)).with_notices(notices))
+    Ok(Output::table(format::addresses(&addresses, args.full, origins), json!(addresses)).with_notices(notices))
 }
 
 /// Asks for a port and becomes the program. Returns only if that failed; the port is gone then.

@@ -318,15 +318,15 @@ fn errors_are_virshs_two_lines() {
 fn a_hint_follows_the_error_and_a_note_the_result() {
     let error = Error::new(ErrorKind::Internal, "no nft").with_hint("install nftables");
     let failure = Failure::client("Failed to start network a", About::Network("a"), &ClientError::Refused(error));
-    let (stdout, stderr) = render(&Err(failure), OutputForm::Text);
+    let (stdout, stderr) = render(&Err(failure), OutputForm::Text, false);
     assert_eq!(stdout, "\n");
     assert_eq!(stderr, "error: Failed to start network a\nerror: no nft\nhint: install nftables\n");
 
     let output = Output::new("Network a started\n".to_owned(), json!({ "name": "a" }));
     let result = Ok(output.with_notices(vec!["192.168.123.0/24 was chosen".to_owned()]));
-    let (stdout, stderr) = render(&result, OutputForm::Text);
+    let (stdout, stderr) = render(&result, OutputForm::Text, false);
     assert_eq!((stdout.as_str(), stderr.as_str()), ("Network a started\n\n", "note: 192.168.123.0/24 was chosen\n"));
-    assert_eq!(render(&result, OutputForm::Json).0, "{\n  \"name\": \"a\"\n}\n");
+    assert_eq!(render(&result, OutputForm::Json, false).0, "{\n  \"name\": \"a\"\n}\n");
 }
 
 #[test]

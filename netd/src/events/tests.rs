@@ -25,6 +25,7 @@ fn vnet0() -> Port {
         group: None,
         host_bridge: None,
         macvtap: None,
+        kept: false,
     }
 }
 

@@ -35,7 +35,7 @@ pub enum Dnsmasq {
         /// Share among targets of equal priority.
         weight: u16,
     },
-    /// `server`, `local`: whom to ask for a domain, or for everything.
+    /// `server`: whom to ask for a domain, or for everything.
     Forwarder(DnsForwarder),
 }
 

@@ -13,6 +13,7 @@ mod ip;
 mod link;
 mod metadata;
 mod names;
+mod policy;
 
 pub use dns::{Dns, DnsForwarder, DnsHost, DnsService, DnsText, Domain};
 pub use dnsmasq::{DhcpOption, Dnsmasq, DnsmasqOption};
@@ -25,6 +26,7 @@ pub use link::{Bandwidth, Bridge, MacTableManager, NativeMode, PortGroup, Rate, 
 pub use metadata::Metadata;
 pub(crate) use names::printable;
 pub use names::{BridgeName, BridgeTemplate, MacAddr, NameError, NetworkName};
+pub use policy::{HostService, Policy};
 
 /// A network as its XML describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Network {
     pub dnsmasq: Vec<DnsmasqOption>,
     /// Ports of the host that lead to guests.
     pub forwards: Vec<PortForward>,
+    /// What guests may do with each other and with the host.
+    pub policy: Policy,
 }
 
 impl Network {

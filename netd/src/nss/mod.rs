@@ -112,6 +112,7 @@ mod tests {
             group: None,
             host_bridge: None,
             macvtap: None,
+            kept: false,
         };
         let expected = r#"[
   {

@@ -1,6 +1,6 @@
 //! What an active network is made of, derived from its model alone.
 
-use std::{net::IpAddr, path::Path};
+use std::{fmt, net::IpAddr, path::Path};
 
 use dhcp::config::{
     Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
@@ -15,8 +15,8 @@ use super::place::{PortWish, network_shape, wish};
 use crate::{
     host::{HostState, LinkKind},
     model::{
-        BridgeName, Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, LeaseTime,
-        MacAddr, Macvtap, Nat, Network, Route, Subnet,
+        BridgeName, Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService,
+        LeaseTime, MacAddr, Macvtap, Nat, Network, Ports, Route, Subnet,
     },
     port::Port,
     shape::Shape,
@@ -94,6 +94,18 @@ impl Ground {
     }
 }
 
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ground::Own(bridge) => write!(f, "on a bridge of its own, {}", bridge.name),
+            Ground::Host(bridge) => write!(f, "on the host's bridge {bridge}"),
+            Ground::Interfaces(macvtap) => {
+                write!(f, "on {} by macvtap, in mode {}", macvtap.interfaces.join(", "), macvtap.mode.name())
+            }
+        }
+    }
+}
+
 /// What the ports of this network are on; none if it has no bridge and MAC yet.
 pub fn ground(network: &Network) -> Option<Ground> {
     let bridge = || network.bridge.name.as_ref().map(BridgeName::to_string);
@@ -145,7 +157,7 @@ pub struct StaticRoute {
 
 impl StaticRoute {
     /// The metric that the kernel takes where none is given (`IP6_RT_PRIO_USER`).
-    pub(super) fn usual_metric(&self) -> u32 {
+    pub(crate) fn usual_metric(&self) -> u32 {
         if self.gateway.is_ipv6() { 1024 } else { 0 }
     }
 }
@@ -217,7 +229,26 @@ fn firewall(network: &Network, bridge: &str) -> nat::Network {
         Forward::Open | Forward::Bridged | Forward::Macvtap(_) => nat::Mode::Open,
     };
     let subnets = network.subnets.iter().map(|subnet| subnet.address.trunc()).collect();
-    nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None }
+    nat::Network { bridge: bridge.to_owned(), mode, subnets, dns_redirect: None, policy: policy(network) }
+}
+
+fn policy(network: &Network) -> nat::Policy {
+    let ports = |ports: Ports| (ports.first(), ports.last());
+    let allowed = |service: &HostService| match *service {
+        HostService::Tcp(tcp) => {
+            let (first, last) = ports(tcp);
+            nat::Allowed::Tcp(first, last)
+        }
+        HostService::Udp(udp) => {
+            let (first, last) = ports(udp);
+            nat::Allowed::Udp(first, last)
+        }
+        HostService::Icmp => nat::Allowed::Icmp,
+    };
+    nat::Policy {
+        silent: network.policy.is_silent(),
+        host_access: network.policy.host_access.as_ref().map(|services| services.iter().map(allowed).collect()),
+    }
 }
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {

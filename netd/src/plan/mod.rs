@@ -21,13 +21,14 @@ use nat::DnsRedirect;
 use serde::{Deserialize, Serialize};
 
 pub use desired::{Bridge, Desired, Ground, StaticRoute, desired, ground};
-#[cfg(test)]
-pub(crate) use place::wish;
-pub(crate) use place::{KILOBYTE, floor, group, is_trunk, network_shape, place as place_of, shape as shape_of};
+pub(crate) use place::{
+    KILOBYTE, floor, group, is_trunk, isolates, network_shape, place as place_of, shape as shape_of, wish,
+};
 pub use place::{Place, PortVlan, PortWish};
 pub(crate) use sysctls::{FORWARDING, FORWARDING6, sysctls};
 
 use crate::{
+    change::LiveStep,
     host::{HostState, Link, LinkKind},
     model::MacAddr,
     shape::Shape,
@@ -133,6 +134,8 @@ pub enum Step {
         /// The device's index.
         index: u32,
     },
+    /// Changes something of a network that runs.
+    Live(LiveStep),
 }
 
 /// How one step is taken back. Each is done or found done: doing it twice, or after only a part of the step, is fine.
@@ -251,7 +254,7 @@ fn plan_port(steps: &mut Vec<Step>, wish: &PortWish, port: &Link, desired: &Desi
     }
 }
 
-fn is_settled(port: &Link, place: &Place, host: &HostState) -> bool {
+pub(crate) fn is_settled(port: &Link, place: &Place, host: &HostState) -> bool {
     let has_vlans = place.vlans.as_ref().is_none_or(|vlans| host.vlans.get(&port.index) == Some(vlans));
     port.isolated == place.isolated && port.taught == place.taught && has_vlans
 }
@@ -295,28 +298,36 @@ fn plan_bridge(desired: &Desired, own: &Bridge, host: &HostState, in_place: InPl
         steps.push(Step::EnableForwarding);
     }
     if desired.forwarding6 && !host.forwarding6 {
-        // The moment it forwards, the kernel drops the default routes of interfaces that are not told to keep them.
-        let keeps = |link: &&Link| {
-            link.accept_ra == 1 && host.routes.iter().any(|route| route.from_router && route.link == Some(link.index))
-        };
-        let interfaces = host.links.iter().filter(keeps).map(|link| link.name.clone());
-        steps.extend(interfaces.map(|interface| Step::KeepRouterAdvertisements { interface }));
-        steps.push(Step::EnableForwarding6);
+        steps.extend(enable_forwarding6(host));
     }
     steps
 }
 
+/// The moment it forwards, the kernel drops the default routes of interfaces that are not told to keep them.
+pub(crate) fn enable_forwarding6(host: &HostState) -> Vec<Step> {
+    let keeps = |link: &&Link| {
+        link.accept_ra == 1 && host.routes.iter().any(|route| route.from_router && route.link == Some(link.index))
+    };
+    let interfaces = host.links.iter().filter(keeps).map(|link| link.name.clone());
+    let keep = interfaces.map(|interface| Step::KeepRouterAdvertisements { interface });
+    keep.chain([Step::EnableForwarding6]).collect()
+}
+
 fn has_settings(link: &Link, bridge: &Bridge) -> bool {
     let LinkKind::Bridge { stp, forward_delay, .. } = link.kind else { return false };
-    // With STP on the kernel takes 2 s for anything less and 30 s for anything more (802.1D).
-    let delay = bridge.delay.saturating_mul(100).clamp(200, 3000);
     stp == bridge.stp
-        && (!stp || forward_delay == delay)
+        && (!stp || forward_delay == kernel_delay(bridge.delay))
         && link.mac == Some(bridge.mac)
         && bridge.mtu.is_none_or(|mtu| link.mtu == mtu)
 }
 
-fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
+/// A forward delay of this many seconds as the kernel has it, in hundredths of a second. With STP on it takes 2 s for
+/// anything less and 30 s for anything more (802.1D).
+pub(crate) fn kernel_delay(delay: u32) -> u32 {
+    delay.saturating_mul(100).clamp(200, 3000)
+}
+
+pub(crate) fn has_route(host: &HostState, link: Option<&Link>, wanted: &StaticRoute) -> bool {
     link.is_some_and(|link| {
         host.routes.iter().any(|route| {
             route.destination == wanted.destination
@@ -359,6 +370,8 @@ impl Step {
             | Step::AttachPort { .. }
             | Step::ShapePort { .. }
             | Step::PortUp { .. } => None,
+            // The way back is a plan of its own.
+            Step::Live(_) => None,
         }
     }
 
@@ -368,6 +381,10 @@ impl Step {
         match (self, port) {
             (Step::AddFirewall(network), Some(port)) => {
                 Step::AddFirewall(nat::Network { dns_redirect: redirect(port, addresses), ..network })
+            }
+            (Step::Live(LiveStep::SetFirewall { network, before, after }), Some(port)) => {
+                let network = nat::Network { dns_redirect: redirect(port, addresses), ..network };
+                Step::Live(LiveStep::SetFirewall { network, before, after })
             }
             (step, _) => step,
         }
@@ -416,7 +433,7 @@ pub struct Others {
 
 impl Others {
     /// Whether they need what this would undo.
-    fn need(self, undo: &Undo) -> bool {
+    pub(crate) fn need(self, undo: &Undo) -> bool {
         match undo {
             Undo::DisableForwarding => self.forwarding,
             Undo::DisableForwarding6 | Undo::RestoreRouterAdvertisements { .. } => self.forwarding6,
@@ -477,6 +494,7 @@ impl fmt::Display for Step {
             Step::AttachPort { bridge, index, .. } => write!(f, "put the tap with index {index} on {bridge}"),
             Step::ShapePort { index, shape } => write!(f, "limit the port with index {index} to {shape}"),
             Step::PortUp { index } => write!(f, "set the port with index {index} up"),
+            Step::Live(step) => write!(f, "{step}"),
         }
     }
 }

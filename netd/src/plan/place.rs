@@ -65,11 +65,16 @@ pub(crate) fn wish(network: &Network, port: &Port) -> PortWish {
 pub(crate) fn place(network: &Network, group: Option<&PortGroup>, guards: bool, mac: MacAddr) -> Place {
     let taught = network.bridge.mac_table == Some(MacTableManager::Static);
     Place {
-        isolated: network.isolated_ports == Some(true),
+        isolated: isolates(network),
         pinned: (guards || taught).then_some(mac),
         taught,
         vlans: vlan_of(network, group).map(vlans),
     }
+}
+
+/// Whether its ports are kept from talking to each other over the bridge.
+pub(crate) fn isolates(network: &Network) -> bool {
+    network.isolated_ports == Some(true) || network.policy.is_silent()
 }
 
 /// Whether a port of this group carries frames with tags.

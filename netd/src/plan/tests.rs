@@ -1,5 +1,7 @@
 //! Plans: what they contain, in what order, and that a plan carried out leaves nothing to plan.
 
+mod golden;
+
 use std::path::Path;
 
 use nat::guards::{Sources, Sources4};
@@ -67,7 +69,7 @@ pub(crate) fn desired_of(text: &str) -> Desired {
 }
 
 /// A tap with this index.
-fn port(index: u32) -> Port {
+pub(crate) fn port(index: u32) -> Port {
     Port {
         interface: format!("vnet{index}"),
         index,
@@ -80,6 +82,7 @@ fn port(index: u32) -> Port {
         group: None,
         host_bridge: None,
         macvtap: None,
+        kept: false,
     }
 }
 

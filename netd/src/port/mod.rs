@@ -3,11 +3,13 @@
 //!
 //! A port lives as long as someone holds its file descriptors. The daemon closes its own copies once they are handed
 //! over, and learns from the kernel when a tap goes. A macvtap stays until it is deleted: `closings` hears of its last
-//! descriptor, and then the daemon deletes it.
+//! descriptor, and then the daemon deletes it. Only a kept port outlives its descriptors: it is for programs that open a
+//! tap by its name, and goes when it is deleted.
 
 pub mod closings;
 pub mod macvtap;
 pub mod tap;
+pub(crate) mod xml;
 
 use std::path::PathBuf;
 
@@ -55,6 +57,9 @@ pub struct Port {
     /// It is a macvtap device, and no tap on a bridge.
     #[serde(default)]
     pub macvtap: Option<OnInterface>,
+    /// It stays though nobody holds its descriptors, until it is deleted.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// What a macvtap port is on.
@@ -83,6 +88,7 @@ impl Port {
             group: spec.group.clone(),
             host_bridge: None,
             macvtap: Some(OnInterface { interface: interface.clone(), node: PathBuf::new() }),
+            kept: false,
         })
     }
 

@@ -28,7 +28,13 @@ pub enum TapError {
         /// What the kernel said.
         cause: io::Error,
     },
+    /// The tap does not outlive its descriptors.
+    #[error("cannot keep the tap device: {0}")]
+    Keep(io::Error),
 }
+
+/// `TUNSETPERSIST` (linux/if_tun.h): `_IOW('T', 203, int)`.
+const TUNSETPERSIST: libc::Ioctl = 0x4004_54cb;
 
 /// A tap device, down, and the descriptors it lives by, one per queue.
 #[derive(Debug)]
@@ -64,6 +70,17 @@ pub fn create(queues: u32) -> Result<Tap, TapError> {
     // The kernel wrote the name it chose where the pattern was; the next queue then asked for that very name.
     let name = request.ifr_name.iter().map(|&c| c as u8).take_while(|&c| c != 0).map(char::from).collect();
     Ok(Tap { name, queues: fds })
+}
+
+/// Lets a tap live on when its last descriptor is closed.
+pub fn keep(tap: &Tap) -> Result<(), TapError> {
+    for queue in tap.queues.iter().take(1) {
+        // SAFETY: TUNSETPERSIST takes its argument by value, and `queue` is an open descriptor of a tap.
+        if unsafe { libc::ioctl(queue.as_raw_fd(), TUNSETPERSIST, 1) } < 0 {
+            return Err(TapError::Keep(io::Error::last_os_error()));
+        }
+    }
+    Ok(())
 }
 
 fn open() -> Result<File, TapError> {

@@ -12,6 +12,8 @@
 //!
 //! A redefined active network stays as it was started; the definition is what the next start takes.
 
+mod adopt;
+pub(crate) mod change;
 pub(crate) mod forwards;
 pub mod metadata;
 pub(crate) mod ports;
@@ -29,6 +31,7 @@ use std::{
 use ipnet::Ipv4Net;
 use uuid::Uuid;
 
+pub use change::{Affect, Apply, Change, LiveChange};
 pub use forwards::ForwardChange;
 pub use ports::{Plug, PortRequest, PortSpec};
 pub use refusal::Refusal;
@@ -39,6 +42,7 @@ use crate::{
     model::{BridgeName, BridgeTemplate, MacAddr, Network, NetworkName},
     plan::{self, Desired, Ground, InPlace, Others, Step, Undo},
     port::Port,
+    store::Before,
 };
 
 /// libvirt's limit for the N in `virbrN`.
@@ -51,6 +55,8 @@ pub struct Registry {
     ports: BTreeMap<u32, Port>,
     /// The MACs of ports that are gone.
     unplugged: BTreeSet<MacAddr>,
+    /// Changes that are made and may be taken back.
+    unconfirmed: BTreeMap<NetworkName, Before>,
     resolv_conf: PathBuf,
 }
 
@@ -87,6 +93,8 @@ pub struct Start {
     pub desired: Desired,
     /// The way there.
     pub steps: Vec<Step>,
+    /// What is there already and ours from then on: undone when the network stops, not when starting it fails.
+    pub already: Vec<Step>,
     /// What the user should know.
     pub notices: Vec<String>,
 }
@@ -111,6 +119,7 @@ impl Registry {
             networks: BTreeMap::new(),
             ports: BTreeMap::new(),
             unplugged: BTreeSet::new(),
+            unconfirmed: BTreeMap::new(),
             resolv_conf: resolv_conf.to_owned(),
         }
     }
@@ -240,7 +249,7 @@ impl Registry {
             )),
             _ => None,
         }));
-        Ok(Start { network: network.live(), definition, desired, steps, notices })
+        Ok(Start { network: network.live(), definition, desired, steps, already: Vec::new(), notices })
     }
 
     /// What a network is made of, with the ports that wait for it.
@@ -356,7 +365,17 @@ impl Registry {
 
     /// The network is off the host now.
     pub fn stopped(&mut self, name: &NetworkName) {
+        self.unconfirmed.remove(name);
         self.change(name, |entry| entry.live = None);
+    }
+
+    /// The live network has these things to undo and no others.
+    pub fn set_journal(&mut self, name: &NetworkName, journal: Vec<Undo>) {
+        self.change(name, |entry| {
+            if let Some(live) = entry.live.as_mut() {
+                live.journal = journal;
+            }
+        });
     }
 
     /// The live network has one thing more to undo.

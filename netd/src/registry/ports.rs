@@ -8,8 +8,8 @@ use netd_api::AddressOrigin;
 use super::{Live, Refusal, Registry};
 use crate::{
     host::Neighbour,
-    model::{LONGEST_GUEST, MacAddr, Macvtap, MacvtapMode, NetworkName, PortGroup},
-    plan::{self, Bridge, Ground, Place},
+    model::{LONGEST_GUEST, MacAddr, Macvtap, MacvtapMode, Network, NetworkName, PortGroup, Rate},
+    plan::{self, Bridge, Desired, Ground, Place},
     port::{DEFAULT_MTU, MOST_QUEUES, Port},
     shape::{MOST_FLOORS, Shape},
     snoop::{Origin, Seen},
@@ -60,6 +60,8 @@ pub struct PortSpec {
     pub guards: bool,
     /// What IPv4 addresses it may use beside its own, if it is guarded.
     pub sources: Sources,
+    /// It stays until it is deleted.
+    pub kept: bool,
 }
 
 /// What a port is and what it goes on.
@@ -158,6 +160,7 @@ impl Registry {
             group: request.portgroup.clone(),
             guards: guards && !macvtap,
             sources: live.desired.sources.clone(),
+            kept: false,
         })
     }
 
@@ -191,15 +194,38 @@ impl Registry {
         let groups = self.ports_of(network).map(|port| plan::group(&live.network, port.group.as_deref()));
         let floors: Vec<u64> = groups.filter_map(plan::floor).collect();
         let promised = floors.iter().sum::<u64>() + floor;
-        let (what, limit) = match (inbound.peak, inbound.average) {
-            (Some(peak), _) => ("peak", peak),
-            (None, average) => ("average", average.unwrap_or(0)),
+        refuse_overcommitment(inbound, promised, floors.len() + 1).map_err(|what| Refusal::Overcommitted {
+            mac,
+            bridge: live.desired.bridge().unwrap_or_default().to_owned(),
+            what,
+            network: network.to_string(),
+        })
+    }
+
+    /// The port that may be deleted: one that is kept. Others go when their guests' programs end.
+    pub fn delete_port(&self, interface: &str) -> Result<&Port, Refusal> {
+        let port = self.ports.values().find(|port| port.interface == interface);
+        let port = port.ok_or_else(|| Refusal::NoPort(interface.to_owned()))?;
+        if port.kept { Ok(port) } else { Err(Refusal::PortInUse(interface.to_owned())) }
+    }
+
+    /// The floors of ports that are there must fit what the network will have to give.
+    pub(super) fn refuse_floors(&self, network: &Network, to: &Desired) -> Result<(), Refusal> {
+        let floor = |port: &Port| plan::floor(plan::group(network, port.group.as_deref()));
+        let floors: Vec<(MacAddr, u64)> =
+            self.ports_of(&network.name).filter_map(|port| Some((port.mac, floor(port)?))).collect();
+        let Some(&(mac, _)) = floors.last() else { return Ok(()) };
+        let inbound = network.bandwidth.as_ref().and_then(|bandwidth| bandwidth.inbound);
+        let (Some(inbound), Some(bridge)) = (inbound, to.bridge()) else {
+            return Err(Refusal::NoInbound { mac, network: network.name.to_string() });
         };
-        if promised > u64::from(limit) * plan::KILOBYTE || floors.len() >= MOST_FLOORS {
-            let bridge = live.desired.bridge().unwrap_or_default().to_owned();
-            return Err(Refusal::Overcommitted { mac, bridge, what, network: network.to_string() });
-        }
-        Ok(())
+        let promised = floors.iter().map(|(_, rate)| rate).sum();
+        refuse_overcommitment(inbound, promised, floors.len()).map_err(|what| Refusal::Overcommitted {
+            mac,
+            bridge: bridge.to_owned(),
+            what,
+            network: network.name.to_string(),
+        })
     }
 
     fn refuse_mac(&self, mac: MacAddr, live: &Live) -> Result<(), Refusal> {
@@ -237,6 +263,19 @@ impl Registry {
     pub fn port_added(&mut self, port: Port) {
         self.unplugged.remove(&port.mac);
         self.ports.insert(port.index, port);
+    }
+
+    /// The network's taps have this MTU now. Returns those that had another.
+    pub fn set_port_mtu(&mut self, network: &NetworkName, mtu: u32) -> Vec<Port> {
+        let of_network = |port: &&mut Port| port.network == network.as_str() && port.mtu != mtu;
+        self.ports
+            .values_mut()
+            .filter(of_network)
+            .map(|port| {
+                port.mtu = mtu;
+                port.clone()
+            })
+            .collect()
     }
 
     /// The tap with this index is gone. Returns the port it was, if it was one.
@@ -379,6 +418,16 @@ fn address(port: &Port, ip: IpAddr, prefix: u8, source: AddressOrigin, age: Opti
         source,
         age_seconds: age,
     }
+}
+
+/// Which of the network's numbers is too small for so many floors that promise so many bytes a second.
+fn refuse_overcommitment(inbound: Rate, promised: u64, floors: usize) -> Result<(), &'static str> {
+    let (what, limit) = match (inbound.peak, inbound.average) {
+        (Some(peak), _) => ("peak", peak),
+        (None, average) => ("average", average.unwrap_or(0)),
+    };
+    let fits = promised <= u64::from(limit) * plan::KILOBYTE && floors <= MOST_FLOORS;
+    if fits { Ok(()) } else { Err(what) }
 }
 
 fn argument(what: &'static str, value: &str, expected: String) -> Refusal {

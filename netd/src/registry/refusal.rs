@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use netd_api::ErrorKind;
 
 use crate::{
+    change::EditError,
     check::{Conflict, not_yet::NotYet},
     model::{ForwardError, HostPort, MacAddr},
     xml,
@@ -51,6 +52,14 @@ pub enum Refusal {
     /// Another program's interface has the bridge's name.
     #[error("internal error: bridge name '{0}' already in use.")]
     BridgeInUse(String),
+    /// A network that another manager runs is not there as its XML says.
+    #[error("operation failed: cannot take over network '{network}': {why}")]
+    NotThere {
+        /// The network.
+        network: String,
+        /// What is not as it says.
+        why: String,
+    },
     /// No name `virbrN` is left.
     #[error("internal error: Bridge generation exceeded max id {0}")]
     NoBridgeName(u32),
@@ -73,6 +82,9 @@ pub enum Refusal {
     /// The network has something that is not carried out yet.
     #[error("unsupported configuration: {0}")]
     NotYet(#[from] NotYet),
+    /// A port that lives as long as its guest's program.
+    #[error("Requested operation is not valid: port {0} lives as long as the program that has it open")]
+    PortInUse(String),
     /// A port's MAC is another port's.
     #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
     MacInUse {
@@ -105,6 +117,12 @@ pub enum Refusal {
     /// Guards for a port that passes no bridge.
     #[error("unsupported configuration: ports of network '{0}' are macvtap devices, whose traffic no guard sees")]
     NoGuards(String),
+    /// A port that stays and is no tap.
+    #[error(
+        "unsupported configuration: ports of network '{0}' are macvtap devices, which go with the guest that has them \
+         open, and no port made by hand can be one"
+    )]
+    KeptMacvtap(String),
     /// Guards for a port that carries several VLANs.
     #[error(
         "unsupported configuration: the port of network '{0}' is a trunk, and guards let no frame with a VLAN tag pass"
@@ -155,6 +173,58 @@ pub enum Refusal {
         /// The network.
         network: String,
     },
+    /// An edit of one section that cannot be made.
+    #[error("{0}")]
+    Edit(EditError),
+    /// The bridge cannot be called another name while ports are on it.
+    #[error(
+        "Requested operation is not valid: the bridge of network '{network}' is {bridge} and cannot become {wanted} while \
+         the network is active: the kernel renames no bridge that is up"
+    )]
+    BridgeRename {
+        /// The network.
+        network: String,
+        /// The bridge.
+        bridge: String,
+        /// The other name.
+        wanted: String,
+    },
+    /// Ports cannot move to something else while the network is active.
+    #[error(
+        "Requested operation is not valid: the ports of network '{network}' are {is} and cannot be {wanted} while the \
+         network is active"
+    )]
+    GroundChange {
+        /// The network.
+        network: String,
+        /// What they are on.
+        is: String,
+        /// What they would be on.
+        wanted: String,
+    },
+    /// A bridge of the host that looks at no VLAN tags.
+    #[error(
+        "unsupported configuration: bridge {bridge} filters no VLANs, so that no port of network '{network}' can be in \
+         one"
+    )]
+    NoVlanFiltering {
+        /// The network.
+        network: String,
+        /// The bridge.
+        bridge: String,
+    },
+    /// A change is made and neither confirmed nor taken back.
+    #[error("Requested operation is not valid: the last change of network '{0}' is not confirmed")]
+    Unconfirmed(String),
+    /// Nothing to confirm.
+    #[error("Requested operation is not valid: no change{} waits to be confirmed", of_network(.0.as_deref()))]
+    NothingToConfirm(Option<String>),
+    /// More than one change to confirm, and none named.
+    #[error("invalid argument: changes of several networks wait to be confirmed: {}", .0.join(", "))]
+    ConfirmWhich(Vec<String>),
+    /// A start is not something to be taken back in time.
+    #[error("Requested operation is not valid: network '{0}' is not active, so there is nothing to go back to")]
+    ConfirmStart(String),
     /// An argument is not of its form.
     #[error("invalid argument: {what} '{value}' is not {expected}")]
     Argument {
@@ -172,6 +242,10 @@ fn by_what(interface: Option<&str>, by: &IpNet) -> String {
         Some(interface) => format!("interface {interface}"),
         None => format!("route {by}"),
     }
+}
+
+fn of_network(name: Option<&str>) -> String {
+    name.map(|name| format!(" of network '{name}'")).unwrap_or_default()
 }
 
 impl Refusal {
@@ -192,17 +266,26 @@ impl Refusal {
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
+            | Refusal::PortInUse(_)
             | Refusal::NotRunning
             | Refusal::TransientConfig
             | Refusal::NoMetadata
             | Refusal::TransientAutostart
             | Refusal::TransientUndefine
+            | Refusal::BridgeRename { .. }
+            | Refusal::GroundChange { .. }
+            | Refusal::Unconfirmed(_)
+            | Refusal::NothingToConfirm(_)
+            | Refusal::ConfirmStart(_)
             | Refusal::Overcommitted { .. } => ErrorKind::OperationInvalid,
-            Refusal::NoGuards(_) | Refusal::NoGuardsOnTrunk(_) | Refusal::NoInbound { .. } => {
-                ErrorKind::ConfigUnsupported
-            }
+            Refusal::NoGuards(_)
+            | Refusal::KeptMacvtap(_)
+            | Refusal::NoGuardsOnTrunk(_)
+            | Refusal::NoVlanFiltering { .. }
+            | Refusal::NoInbound { .. } => ErrorKind::ConfigUnsupported,
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
+            | Refusal::NotThere { .. }
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)
@@ -215,7 +298,16 @@ impl Refusal {
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::NotYet(_) => ErrorKind::ConfigUnsupported,
             Refusal::Xml(_) => ErrorKind::Xml,
-            Refusal::Argument { .. } | Refusal::Forward(_) => ErrorKind::InvalidArg,
+            Refusal::Edit(EditError::Invalid(_)) => ErrorKind::OperationInvalid,
+            Refusal::Edit(EditError::Element { .. }) => ErrorKind::Xml,
+            Refusal::Edit(EditError::Xml(error) | EditError::Consequence(error)) if error.is_unsupported() => {
+                ErrorKind::ConfigUnsupported
+            }
+            Refusal::Edit(EditError::Xml(_) | EditError::Consequence(_)) => ErrorKind::Xml,
+            Refusal::Edit(EditError::Section(_))
+            | Refusal::Argument { .. }
+            | Refusal::Forward(_)
+            | Refusal::ConfirmWhich(_) => ErrorKind::InvalidArg,
         }
     }
 
@@ -223,7 +315,18 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
+            Refusal::Edit(error) => error.hint(),
+            Refusal::BridgeRename { network, .. } | Refusal::GroundChange { network, .. } => Some(format!(
+                "change the definition with 'netd net-define' and restart the network: 'netd net-destroy {network}', \
+                 'netd net-start {network}'"
+            )),
+            Refusal::Unconfirmed(name) => {
+                Some(format!("'netd confirm {name}' keeps it; in time it is taken back by itself"))
+            }
+            Refusal::ConfirmStart(_) => Some("apply it without --confirm".into()),
+            Refusal::ConfirmWhich(_) => Some("name the network".into()),
             Refusal::NotActive(name) => Some(format!("start it with 'netd net-start {name}'")),
             Refusal::TransientAutostart | Refusal::TransientUndefine => {
                 Some("a transient network has no definition; make one with 'netd net-define'".into())
@@ -251,12 +354,24 @@ impl Refusal {
             Refusal::NoFreeInterface(network) => Some(format!(
                 "'netd port-list {network}' shows who has them; add another <interface> to the network's <forward>"
             )),
+            Refusal::KeptMacvtap(network) => {
+                Some(format!("'netd port exec {network} -- PROGRAM …' gives the program a port of its own"))
+            }
+            Refusal::NoVlanFiltering { bridge, .. } => {
+                Some(format!("'ip link set {bridge} type bridge vlan_filtering 1' has it look at tags"))
+            }
             Refusal::NoGuards(_) | Refusal::NoGuardsOnTrunk(_) => Some("leave guards out".into()),
             Refusal::NoInbound { network, .. } => {
                 Some(format!("give network '{network}' an <inbound> in its <bandwidth>, or the port group no floor"))
             }
             _ => None,
         }
+    }
+}
+
+impl From<EditError> for Refusal {
+    fn from(error: EditError) -> Self {
+        Refusal::Edit(error)
     }
 }
 

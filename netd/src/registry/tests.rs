@@ -321,6 +321,7 @@ fn a_port_needs_an_active_network_a_free_mac_and_a_sane_number_of_queues() {
         group: None,
         host_bridge: None,
         macvtap: None,
+        kept: false,
     });
     assert_eq!(
         refused(registry.add_port(&request(Some("52:54:00:00:00:42"), 1), || mac(7))),
@@ -340,4 +341,28 @@ fn a_port_needs_an_active_network_a_free_mac_and_a_sane_number_of_queues() {
 #[test]
 fn the_shipped_definition_is_well_formed_and_knows_itself() {
     assert!(shipped::is_unchanged(&shipped::network().unwrap()));
+}
+
+#[test]
+fn a_template_becomes_the_first_free_name_and_is_none_afterwards() {
+    let mut registry = Registry::new(Path::new("/etc/resolv.conf"));
+    let text = |name: &str| format!("<network><name>{name}</name><bridge name='lab%d-x'/></network>");
+    let host = with_link(host(), "lab0-x", None);
+    for (name, bridge) in [("one", "lab1-x"), ("two", "lab2-x")] {
+        let network = registry.define(parse(&text(name)), &host, mac(2)).unwrap();
+        assert_eq!(network.bridge.name.as_ref().unwrap().as_str(), bridge);
+        assert_eq!(network.bridge.template, None);
+        registry.defined(network);
+    }
+}
+
+#[test]
+fn what_is_not_carried_out_is_neither_defined_nor_created() {
+    let registry = Registry::new(Path::new("/etc/resolv.conf"));
+    let text = "<network><name>a</name>\n<ip address='10.0.0.1'><tftp root='/srv'/></ip></network>";
+    let expected = "unsupported configuration: line 2: <tftp>: this version of netd has no TFTP server";
+    let refused = registry.define(parse(text), &host(), mac(2)).unwrap_err();
+    assert_eq!(refused.in_text(text).to_string(), expected);
+    let refused = registry.create(parse(text), &host(), mac(2)).unwrap_err();
+    assert_eq!(refused.to_string(), "unsupported configuration: this version of netd has no TFTP server");
 }

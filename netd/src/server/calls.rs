@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use netd_api::{
-    Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Xml,
+    Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Update, Xml,
     calls::{
-        AddForward, AddPort, DeleteForward, DumpXml, Explain, GetPorts, ListAddresses, ListForwards, ListLeases,
-        ListNetworks, ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart,
+        AddForward, AddPort, AdoptNetwork, ApplyNetwork, ConfirmChange, CreatePort, DeleteForward, DeletePort, DumpXml,
+        Explain, GetPorts, ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts, Method,
+        Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart, UpdateNetwork,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -15,8 +16,9 @@ use zlink::varlink_service;
 
 use super::{Access, RawCall};
 use crate::{
-    registry::PortRequest,
-    verbs::{Host, VerbError, Verbs},
+    change::Edit,
+    registry::{Affect, PortRequest},
+    verbs::{Host, How, VerbError, Verbs},
 };
 
 /// varlink's own interface, which every service has.
@@ -136,7 +138,35 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         }
         Method::ListForwards => reply(verbs.list_forwards(parameters::<ListForwards>(call)?.network.as_deref())),
         Method::AddForward => reply(verbs.add_forward(&parameters::<AddForward>(call)?.forward).await),
+        Method::ImportLeases => {
+            let ImportLeases { network, leases } = parameters(call)?;
+            reply(verbs.import_leases(&network, &leases).await)
+        }
+        Method::CreatePort => {
+            let CreatePort { network, guest, mac } = parameters(call)?;
+            let request = PortRequest { network, guest, mac, queues: 1, guards: None, portgroup: None };
+            reply(verbs.create_port(&request).await.map(|port| PortReply { port }))
+        }
+        Method::DeletePort => {
+            let DeletePort { interface } = parameters(call)?;
+            reply(verbs.delete_port(&interface).await.map(|port| PortReply { port }))
+        }
+        Method::AdoptNetwork => {
+            let AdoptNetwork { xml, ports, leases } = parameters(call)?;
+            reply(verbs.adopt(&xml, &ports, &leases).await)
+        }
         Method::DeleteForward => reply(verbs.delete_forward(parameters::<DeleteForward>(call)?).await),
+        Method::ApplyNetwork => {
+            let ApplyNetwork { xml, dry_run, confirm } = parameters(call)?;
+            reply(verbs.apply_network(&xml, How { dry_run, confirm }).await)
+        }
+        Method::UpdateNetwork => {
+            let UpdateNetwork { update } = parameters(call)?;
+            let Update { network, command, section, xml, parent_index, live, config } = update;
+            let edit = Edit { command: command.into(), section: &section, xml: &xml, parent_index };
+            reply(verbs.update_network(&network, edit, Affect { live, config }).await)
+        }
+        Method::ConfirmChange => reply(verbs.confirm(parameters::<ConfirmChange>(call)?.network.as_deref()).await),
         Method::Explain => reply(verbs.explain(&parameters::<Explain>(call)?).await),
     })
 }

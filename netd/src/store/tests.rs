@@ -78,6 +78,7 @@ fn records_are_found_again_and_broken_ones_are_told_and_kept() {
             Undo::DisableForwarding,
             Undo::DeleteBridge { name: "virbr0".into(), mac: "52:54:00:01:02:03".parse().unwrap() },
         ],
+        before: None,
     };
     store.save_record(&record).unwrap();
     assert_eq!(store.load_records().unwrap(), (vec![record.clone()], true));
@@ -94,7 +95,15 @@ fn records_are_found_again_and_broken_ones_are_told_and_kept() {
 fn what_an_earlier_boot_left_in_runtime_is_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = open(&directory);
-    store.save_record(&Record { name: "a".into(), phase: Phase::Active, xml: TEXT.into(), journal: vec![] }).unwrap();
+    store
+        .save_record(&Record {
+            name: "a".into(),
+            phase: Phase::Active,
+            xml: TEXT.into(),
+            journal: vec![],
+            before: None,
+        })
+        .unwrap();
     store.set_autostarted().unwrap();
     assert!(open(&directory).0.autostarted());
     fs::write(directory.path().join("runtime/boot"), r#"{"id":"another","autostarted":true}"#).unwrap();

@@ -30,6 +30,7 @@ impl<H: Host> Verbs<H> {
         let _turn = self.turn.lock().await;
         let forward = requested(request).map_err(Refusal::Forward)?;
         let change = self.registry().add_forward(&request.network, forward)?;
+        self.registry().refuse_unconfirmed(&change.name)?;
         let (name, forward) = (change.name.clone(), change.forward.clone());
         let listener = self.host.listener(forward.at().protocol, forward.at().ports);
         self.carry_out_forward(change).await?;
@@ -46,6 +47,7 @@ impl<H: Host> Verbs<H> {
         let address = request.address.as_deref().map(crate::model::forward_address).transpose();
         let address = address.map_err(Refusal::Forward)?;
         let change = self.registry().delete_forward(&request.network, protocol(request.protocol), ports, address)?;
+        self.registry().refuse_unconfirmed(&change.name)?;
         let (name, forward) = (change.name.clone(), change.forward.clone());
         let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
         self.carry_out_forward(change).await?;
@@ -123,7 +125,7 @@ impl<H: Host> Verbs<H> {
         notices
     }
 
-    fn applied(&self) -> MutexGuard<'_, Vec<nat::Forward>> {
+    pub(super) fn applied(&self) -> MutexGuard<'_, Vec<nat::Forward>> {
         // Replaced whole, so never half changed.
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }

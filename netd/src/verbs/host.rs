@@ -5,13 +5,13 @@ use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomi
 use nat::guards::Sources;
 
 use crate::{
-    apply::{Executor, Kernel, PortError, StepError, guards::Wanted},
+    apply::{Executor, Kernel, PortError, StepError, guards::Wanted, links},
     hooks::{HookError, Operation},
     host::Neighbour,
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{
-        ObserveError,
+        self, ObserveError,
         listeners::{self, Listener},
         rules::{self, Family},
         sysctls,
@@ -44,7 +44,7 @@ pub trait Host: Executor {
     fn unplug(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Whether anyone has a port open; asked where the kernel does not remove it by itself.
     fn has_owner(&self, port: &Port) -> impl Future<Output = bool> + Send;
-    /// Removes a port that nobody has open.
+    /// Removes a port that the kernel keeps; it tells of its end as of any other's.
     fn delete_port(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Makes our table anew with these networks and forwards; removes it if there are no networks.
     fn replace_firewall(
@@ -77,8 +77,18 @@ pub trait Host: Executor {
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>);
     /// The leases of a network.
     fn leases(&self, network: &str) -> Vec<dhcp::Lease>;
+    /// Gives a network leases of another server. Returns how many were taken.
+    fn import_leases(
+        &self,
+        network: &str,
+        leases: Vec<dhcp::Lease>,
+    ) -> impl Future<Output = Result<usize, dhcp::Error>> + Send;
     /// Drops every lease of a network.
     fn forget(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
+    /// Drops the leases of a network that are outside its subnet.
+    fn drop_strays(&self, network: &str) -> impl Future<Output = Result<(), dhcp::Error>> + Send;
+    /// Seconds since the machine booted, suspended or not.
+    fn uptime(&self) -> u64;
     /// Listens for guests' addresses on these networks' bridges, and on no others.
     fn listen(&self, networks: &[(String, String)]);
     /// The addresses that the port with this MAC was heard to have, the last first.
@@ -131,7 +141,10 @@ impl Host for Kernel {
     }
 
     async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
-        self.delete_macvtap(port).await
+        match port.macvtap {
+            Some(_) => self.delete_macvtap(port).await,
+            None => links::delete_tap(&self.netlink, &port.interface, port.index).await,
+        }
     }
 
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
@@ -190,8 +203,20 @@ impl Host for Kernel {
         self.services.leases(network)
     }
 
+    async fn import_leases(&self, network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {
+        self.services.import(network, leases).await
+    }
+
     async fn forget(&self, network: &str) -> Result<(), dhcp::Error> {
         self.services.forget(network).await
+    }
+
+    async fn drop_strays(&self, network: &str) -> Result<(), dhcp::Error> {
+        self.services.drop_strays(network).await
+    }
+
+    fn uptime(&self) -> u64 {
+        observe::uptime()
     }
 
     fn listen(&self, networks: &[(String, String)]) {

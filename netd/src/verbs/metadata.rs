@@ -19,6 +19,7 @@ impl<H: Host> Verbs<H> {
         let _turn = self.turn.lock().await;
         let change = self.registry().set_metadata(request)?;
         let name = change.name.clone();
+        self.registry().refuse_unconfirmed(&name)?;
         let before = {
             let registry = self.registry();
             let (_, entry) = registry.find(name.as_str())?;

@@ -8,7 +8,9 @@
 //! Verbs that change something take turns; those that only look never wait for them. A verb that fails leaves the host
 //! and the disk as they were. It opens no file, no socket and no device itself: [`Host`] and [`Store`] do.
 
+mod adopt;
 mod beside;
+mod change;
 mod error;
 mod facts;
 mod forwards;
@@ -16,6 +18,7 @@ mod heal;
 mod hooks;
 mod host;
 mod insistence;
+mod kept_ports;
 mod metadata;
 mod ports;
 mod recover;
@@ -27,8 +30,9 @@ mod tests;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use netd_api::{EventKind, Leases, NetworkReply, Networks};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
+pub use change::How;
 pub use error::VerbError;
 pub use host::{CaptureError, Host};
 
@@ -55,6 +59,8 @@ pub struct Verbs<H> {
     turn: Mutex<()>,
     /// The port forwards in our table; only changed by who has the turn.
     applied: std::sync::Mutex<Vec<nat::Forward>>,
+    /// Rung when a change is made that must be confirmed, or is confirmed.
+    deadlines: watch::Sender<()>,
     heals: facts::Heals,
     /// How IPv4 and IPv6 forwarding were fought over.
     forwarding: std::sync::Mutex<[insistence::Insistence; 2]>,
@@ -70,6 +76,7 @@ impl<H: Host> Verbs<H> {
             registry: RwLock::new(registry),
             turn: Mutex::default(),
             applied: std::sync::Mutex::default(),
+            deadlines: watch::Sender::default(),
             heals: facts::Heals::default(),
             forwarding: std::sync::Mutex::default(),
             events,
@@ -149,6 +156,7 @@ impl<H: Host> Verbs<H> {
     pub async fn define(&self, text: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
+        self.registry().refuse_unconfirmed(&network.name)?;
         let host = self.host.observe().await?;
         let defined = self.registry().define(network, &host, random_mac());
         let network = defined.map_err(|refusal| refusal.in_text(text))?;
@@ -181,7 +189,7 @@ impl<H: Host> Verbs<H> {
     }
 
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
-        let Start { network, definition, mut desired, steps, notices } = start;
+        let Start { network, definition, mut desired, steps, already, notices } = start;
         let name = network.name.clone();
         self.call_hooks(&network, Operation::Start).await?;
         if let Some(definition) = definition {
@@ -197,6 +205,7 @@ impl<H: Host> Verbs<H> {
             phase: Phase::Starting,
             xml: xml::write(&network),
             journal: crate::plan::unwind(&steps),
+            before: None,
         };
         self.store.save_record(&record)?;
         self.publish_ports(&name);
@@ -216,10 +225,11 @@ impl<H: Host> Verbs<H> {
             desired.firewall = firewall;
         }
         record.phase = Phase::Active;
-        record.journal = crate::plan::unwind(&done);
+        record.journal = crate::plan::unwind(already.iter().chain(&done));
+        let own = crate::plan::unwind(&done);
         if let Err(error) = self.store.save_record(&record) {
             // Unrecorded, it would be nobody's after a crash.
-            let undos = crate::plan::teardown(&record.journal, others);
+            let undos = crate::plan::teardown(&own, others);
             let left = apply::take_back(&self.host, &undos).await;
             self.settle(&name, &left)?;
             self.tell_hooks(&network, Operation::Stopped).await;
@@ -232,6 +242,7 @@ impl<H: Host> Verbs<H> {
         }
         if let Err(error) = result {
             tracing::error!("network {name} not started: {error}");
+            self.registry_mut().set_journal(&name, own);
             let stop = self.registry().stop(name.as_str())?;
             self.carry_out_stop(&stop).await?;
             return Err(error);
@@ -320,7 +331,13 @@ impl<H: Host> Verbs<H> {
         let record = {
             let registry = self.registry();
             let (_, live) = registry.find_live(name.as_str())?;
-            Record { name: name.to_string(), phase, xml: xml::write(&live.network), journal: live.journal.clone() }
+            Record {
+                name: name.to_string(),
+                phase,
+                xml: xml::write(&live.network),
+                journal: live.journal.clone(),
+                before: registry.before(name).cloned(),
+            }
         };
         Ok(self.store.save_record(&record)?)
     }
@@ -329,6 +346,7 @@ impl<H: Host> Verbs<H> {
     pub async fn undefine(&self, key: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let (name, remains) = self.registry().undefine(key)?;
+        self.registry().refuse_unconfirmed(&name)?;
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);

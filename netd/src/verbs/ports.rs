@@ -8,7 +8,7 @@ use netd_api::{AddressSource, Addresses, PortDetails, PortInfo, Ports};
 use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
     model::NetworkName,
-    plan::Step,
+    plan::{self, Step},
     port::Port,
     registry::{
         Live, PortRequest, PortSpec, Refusal,
@@ -43,7 +43,7 @@ impl<H: Host> Verbs<H> {
         Ok((view(&port), queues))
     }
 
-    async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
+    pub(super) async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
         let unfinished = Port::unfinished(spec);
         if let Some(port) = &unfinished {
             self.store.save_port(port)?;
@@ -79,7 +79,7 @@ impl<H: Host> Verbs<H> {
             let registry = self.registry();
             let isolated = |port: &Port| {
                 let Ok((_, live)) = registry.find_live(&port.network) else { return false };
-                port.macvtap.is_none() && live.network.isolated_ports == Some(true)
+                port.macvtap.is_none() && plan::isolates(&live.network)
             };
             registry.ports_named(key)?.into_iter().map(|port| (port.clone(), isolated(port))).collect()
         };
@@ -166,7 +166,7 @@ impl<H: Host> Verbs<H> {
     }
 
     /// The ports of a network have changed, and with them who shares in how fast it may be.
-    async fn reshape(&self, name: &NetworkName) {
+    pub(super) async fn reshape(&self, name: &NetworkName) {
         let (bridge, shape) = {
             let mut registry = self.registry_mut();
             let Some((bridge, shape)) = registry.reshaped(name) else { return };
@@ -206,7 +206,7 @@ impl<H: Host> Verbs<H> {
     }
 }
 
-fn view(port: &Port) -> netd_api::Port {
+pub(super) fn view(port: &Port) -> netd_api::Port {
     netd_api::Port {
         interface: port.interface.clone(),
         network: port.network.clone(),

@@ -8,7 +8,7 @@ use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
     apply,
     host::{HostState, LinkKind},
-    model::Network,
+    model::{Network, NetworkName},
     plan::{self, Ground, InPlace, Others, Undo},
     port::Port,
     registry::{Live, shipped},
@@ -34,9 +34,15 @@ impl<H: Host> Verbs<H> {
         let had_records = !records.is_empty() || !all_read;
         let (alive, dead): (Vec<_>, Vec<_>) =
             records.into_iter().map(|record| self.judge(record, &host)).partition(|found| found.live.is_some());
+        let mut changing = Vec::new();
         for found in alive {
-            if let Some(live) = found.live {
-                self.registry_mut().started(live);
+            let Some(live) = found.live else { continue };
+            let (phase, name) = (found.record.phase, live.network.name.clone());
+            let mut registry = self.registry_mut();
+            registry.set_before(&name, found.record.before);
+            registry.started(live);
+            if phase == Phase::Changing {
+                changing.push(name);
             }
         }
         let mut cleaned = Vec::new();
@@ -46,7 +52,8 @@ impl<H: Host> Verbs<H> {
             }
         }
         self.adopt_ports(&host).await?;
-        if !dead.is_empty() {
+        let rewound = self.rewind_all(&changing, &host).await?;
+        if rewound || !dead.is_empty() {
             host = self.host.observe().await?;
         }
         // Before the servers start: a lease given now opens the guards that are there.
@@ -92,7 +99,7 @@ impl<H: Host> Verbs<H> {
                 return Judged { record, live: None };
             }
         };
-        if record.phase != Phase::Active {
+        if !matches!(record.phase, Phase::Active | Phase::Changing) {
             return Judged { record, live: None };
         }
         let desired = match self.registry().desired(&network) {
@@ -103,9 +110,12 @@ impl<H: Host> Verbs<H> {
             }
         };
         if let Ground::Own(bridge) = &desired.ground {
+            let before = record.before.as_ref().and_then(|before| xml::parse(&before.xml).ok());
+            // A daemon that ended while it changed the MAC left the one or the other.
+            let macs = [Some(bridge.mac), before.and_then(|before| before.mac)];
             let is_there = host
                 .link(&bridge.name)
-                .is_some_and(|link| matches!(link.kind, LinkKind::Bridge { .. }) && link.mac == Some(bridge.mac));
+                .is_some_and(|link| matches!(link.kind, LinkKind::Bridge { .. }) && macs.contains(&link.mac));
             if !is_there {
                 tracing::warn!("network {}: bridge {} has vanished; it is inactive now", record.name, bridge.name);
                 return Judged { record, live: None };
@@ -113,6 +123,40 @@ impl<H: Host> Verbs<H> {
         }
         let live = Live { network, desired, journal: record.journal.clone() };
         Judged { record, live: Some(live) }
+    }
+
+    /// Ends what an earlier daemon was in the midst of: a change is taken back, a confirmed one written down. True if
+    /// something on the host was changed for it.
+    async fn rewind_all(&self, changing: &[NetworkName], host: &HostState) -> Result<bool, VerbError> {
+        for name in changing {
+            let (live, before) = {
+                let registry = self.registry();
+                let (_, live) = registry.find_live(name.as_str())?;
+                (live.clone(), registry.before(name).cloned())
+            };
+            let Some(before) = before else { continue };
+            tracing::warn!("network {name}: an earlier daemon ended while it changed it; taking the change back");
+            let (restored, steps) = self.rewind(&live, &before, host, false)?;
+            let whole = self.force(name, steps).await;
+            {
+                let mut registry = self.registry_mut();
+                registry.started(restored);
+                registry.set_before(name, None);
+            }
+            self.restore_definition(name, before.definition, false);
+            if whole {
+                self.save_live(name, Phase::Active)?;
+            }
+        }
+        let confirmed: Vec<(NetworkName, Option<String>)> = {
+            let registry = self.registry();
+            let without_deadline = registry.unconfirmed().filter(|(_, before)| before.deadline.is_none());
+            without_deadline.map(|(name, before)| (name.clone(), before.confirmed.clone())).collect()
+        };
+        for (name, definition) in confirmed {
+            self.conclude(&name, definition.as_deref())?;
+        }
+        Ok(!changing.is_empty())
     }
 
     /// Takes away what is left of a network that does not run, but for its rules: the table is made anew a little

@@ -236,7 +236,10 @@ fn on_the_bridge(question: &Question, facts: &Facts, seen: &Seen<'_>) -> Vec<Fin
 
 fn guarded(question: &Question, walk: &Walk, title: String) -> Finding {
     let said = |address: Option<IpAddr>| address.map_or_else(|| "another".to_owned(), |address| address.to_string());
-    let own = question.source.map(|source| format!("; its own is {source}")).unwrap_or_default();
+    let own = match question.known {
+        Some(known) => format!("; its own is {known}"),
+        None => "; it has none by DHCP".to_owned(),
+    };
     let says = match walk.chain.as_str() {
         "bad_mac" => format!("they drop it: it is not sent from the port's MAC {}", question.port.mac),
         "bad_vlan" => "they drop it: it has a VLAN tag".to_owned(),

@@ -41,6 +41,8 @@ pub struct Question {
     pub isolated: bool,
     /// The guest's address, known or given; none if nobody knows one.
     pub source: Option<IpAddr>,
+    /// The address the host knows it by.
+    pub known: Option<IpAddr>,
     /// Where it goes.
     pub target: IpAddr,
     /// What it is.

@@ -18,6 +18,7 @@ mod metadata;
 mod modes;
 mod namespace;
 mod place;
+mod policy;
 mod read;
 mod write;
 
@@ -39,6 +40,16 @@ pub const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/
 /// Reads one `<network>`.
 pub fn parse(text: &str) -> Result<Network, Error> {
     read::network(text)
+}
+
+/// Any XML as a tree, within the bounds that a network's has.
+pub(crate) fn tree(text: &str) -> Result<roxmltree::Document<'_>, Error> {
+    element::document(text)
+}
+
+/// Whether a network says its UUID, or had one made up for it when it was read.
+pub(crate) fn has_uuid(text: &str) -> bool {
+    element::document(text).is_ok_and(|tree| tree.root_element().children().any(|child| child.has_tag_name("uuid")))
 }
 
 /// Writes one `<network>`, ending in a newline.

@@ -25,7 +25,10 @@ pub(super) fn check(
         None => Ok(()),
     };
     if !forward.has_own_bridge() {
-        refuse(&["ip", "route", "dns", "domain", "dnsmasq:options", "netd:forwards"], NOT_OURS)?;
+        refuse(
+            &["ip", "route", "dns", "domain", "dnsmasq:options", "netd:forwards", "netd:guests", "netd:host-access"],
+            NOT_OURS,
+        )?;
         refuse(&["mac", "mtu"], "the bridge or interface is the host's and keeps its own")?;
         if root.get("ipv6").is_some() {
             return Err(root.error(Problem::Together("only networks with a bridge of their own can have 'ipv6'")));

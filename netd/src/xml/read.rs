@@ -8,11 +8,11 @@ use super::{
     dns, dnsmasq,
     element::{Element, document, once},
     error::{Error, Problem},
-    forward, forwards, ip, link, metadata, modes,
+    forward, forwards, ip, link, metadata, modes, policy,
 };
-use crate::model::{Forward, MacAddr, Network, NetworkName, Subnet, printable};
+use crate::model::{Forward, MacAddr, Network, NetworkName, Policy, Subnet, printable};
 
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
     "name",
     "uuid",
     "title",
@@ -33,6 +33,8 @@ const KNOWN: [&str; 20] = [
     "portgroup",
     "dnsmasq:options",
     "netd:forwards",
+    "netd:guests",
+    "netd:host-access",
 ];
 
 pub(super) fn network(text: &str) -> Result<Network, Error> {
@@ -47,7 +49,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     let (mut name, mut uuid, mut title, mut description, mut metadata) = (None, None, None, None, None);
     let (mut forward, mut bridge, mut mac, mut mtu) = (None, None, None, None);
     let (mut domain, mut dns, mut vlan, mut bandwidth) = (None, None, None, None);
-    let (mut port, mut dnsmasq, mut forwards) = (None, None, None);
+    let (mut port, mut dnsmasq, mut forwards, mut guests_talk, mut host_access) = (None, None, None, None, None);
     let (mut subnets, mut routes, mut groups) = (ip::Subnets::default(), Vec::new(), Vec::new());
     let children = root.children(&KNOWN)?;
     for &(known, child) in &children {
@@ -60,7 +62,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "forward" => once(&mut forward, child, (child, forward::forward(child)?))?,
             "bridge" => once(&mut bridge, child, link::bridge(child)?)?,
             "mac" => once(&mut mac, child, mac_address(child)?)?,
-            "mtu" => once(&mut mtu, child, self::mtu(child)?)?,
+            "mtu" => once(&mut mtu, child, (child, self::mtu(child)?))?,
             "domain" => once(&mut domain, child, dns::domain(child)?)?,
             "dns" => once(&mut dns, child, dns::dns(child)?)?,
             "vlan" => once(&mut vlan, child, link::vlan(child)?)?,
@@ -69,6 +71,8 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
             "ip" => subnets.add(child, ip::subnet(child)?)?,
             "route" => routes.push((child, ip::route(child)?)),
             "virtualport" => return Err(link::no_virtualport(child)),
+            "netd:guests" => once(&mut guests_talk, child, policy::guests(child)?)?,
+            "netd:host-access" => once(&mut host_access, child, policy::host_access(child)?)?,
             "dnsmasq:options" => once(&mut dnsmasq, child, dnsmasq::options(child)?)?,
             "portgroup" => groups.push((child, link::port_group(child)?)),
             _ => once(&mut forwards, child, forwards::list(child)?)?,
@@ -83,6 +87,12 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
     }
     link::check_port_groups(&groups)?;
     let subnets = subnets.into_list();
+    if let Some((element, size)) = mtu.filter(|(_, size)| *size < LEAST_MTU_OF_IPV6)
+        && subnets.iter().any(|subnet| subnet.ipv6().is_some())
+    {
+        let expected = "at least 1280, which IPv6 needs (RFC 8200 §5), and the network has an IPv6 address";
+        return Err(element.bad("size", &size.to_string(), expected));
+    }
     let forward = match forward {
         Some((element, forward)) => {
             check_forward(element, &forward, &name, &subnets)?;
@@ -102,7 +112,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         forward,
         bridge,
         mac,
-        mtu,
+        mtu: mtu.map(|(_, size)| size),
         domain,
         dns: dns.unwrap_or_default(),
         vlan,
@@ -113,6 +123,7 @@ pub(super) fn network(text: &str) -> Result<Network, Error> {
         port_groups: groups.into_iter().map(|(_, group)| group).collect(),
         dnsmasq: dnsmasq.unwrap_or_default(),
         forwards,
+        policy: Policy { guests_talk: guests_talk.flatten(), host_access },
     })
 }
 
@@ -158,6 +169,9 @@ fn mac_address(element: Element<'_>) -> Result<MacAddr, Error> {
     let address = element.need("address", "the attribute 'address'")?;
     MacAddr::from_str(address).map_err(|e| element.error(e))
 }
+
+/// With less the kernel has no IPv6 on an interface.
+const LEAST_MTU_OF_IPV6: u32 = 1280;
 
 fn mtu(element: Element<'_>) -> Result<u32, Error> {
     element.only(&["size"])?;

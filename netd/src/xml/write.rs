@@ -2,12 +2,13 @@
 
 use std::fmt::{self, Write};
 
-use super::{dns, dnsmasq, forward, forwards, ip, link, metadata};
+use super::{dns, dnsmasq, forward, forwards, ip, link, metadata, policy};
 use crate::model::Network;
 
 pub(super) fn network(network: &Network) -> String {
     let mut out = Out { text: String::new(), depth: 0 };
-    let namespace = (!network.forwards.is_empty()).then(|| super::NAMESPACE.to_owned());
+    let ours = !network.forwards.is_empty() || !network.policy.is_empty();
+    let namespace = ours.then(|| super::NAMESPACE.to_owned());
     out.open(
         "network",
         &[
@@ -57,6 +58,7 @@ pub(super) fn network(network: &Network) -> String {
     }
     dnsmasq::write(&mut out, &network.dnsmasq);
     forwards::write(&mut out, &network.forwards);
+    policy::write(&mut out, &network.policy);
     out.close("network");
     out.text
 }

@@ -317,5 +317,8 @@ fn what_clashes_is_refused_and_what_the_host_serves_is_named() {
     assert_eq!(refusal(space.call(async |client| client.add_forward(nowhere).await)).kind(), ErrorKind::NoNetwork);
     let v6 = Forward { address: Some("::1".into()), ..forward(1, &[("vm1", 1)]) };
     let v6 = refusal(space.call(async |client| client.add_forward(v6).await));
-    assert_eq!(v6.to_string(), "invalid argument: '::1' is an IPv6 address, and networks have only IPv4 so far");
+    assert_eq!(
+        v6.to_string(),
+        "invalid argument: connections to ::1 cannot be forwarded: the kernel takes no answers to it from a network"
+    );
 }

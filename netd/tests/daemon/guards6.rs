@@ -198,3 +198,54 @@ fn what_a_mac_makes_is_taken_from_whoever_has_claimed_it() {
     let number = format!("0x{:032x}", u128::from_be_bytes(wanted));
     assert!(table.contains(&number) && !table.contains(&format!("{number} timeout")), "{table}");
 }
+
+#[test]
+fn a_network_with_ipv6_lets_its_prefixes_pass_of_any_length_and_not_the_hosts_addresses() {
+    let space = Space::new();
+    let _daemon = space.daemon();
+    let xml = "<network><name>six</name><bridge name='br-six'/><mac address='52:54:00:66:66:66'/>\
+               <ip family='ipv6' address='fd00:1::1' prefix='64'/><ip family='ipv6' address='fd00:2::1' prefix='80'/>\
+               <ip family='ipv6' address='fd00:3::1' prefix='61'/></network>";
+    space.call(async |client| client.create_network(xml.into()).await).unwrap();
+    let (a, b) = two(&space, "six");
+    for (text, passes) in [
+        ("fd00:1::a", true),
+        ("fd00:1:0:0:ffff::a", true),
+        ("fd00:1:0:1::a", false),
+        ("fd00:2::a", true),
+        ("fd00:2::1:0:0:a", false),
+        ("fd00:3:0:7::a", true),
+        ("fd00:3:0:8::a", false),
+        ("fd00:1::1", false),
+        ("fd00:3::1", false),
+        // The bridge's own on the link.
+        ("fe80::5054:ff:fe66:6666", false),
+        ("2001:db8::a", false),
+    ] {
+        let mut other = address(text);
+        other[15] ^= 0x80;
+        assert_eq!(is_heard(&a, &b, &packet(&a, address(text))), passes, "from {text}");
+        // By its neighbour discovery, too.
+        if passes {
+            assert!(is_heard(&a, &b, &dad(&a, other)), "DAD beside {text}");
+        } else {
+            assert!(!is_heard(&a, &b, &dad(&a, address(text))), "DAD for {text}");
+        }
+    }
+    // In a prefix of 64 bits, what b's MAC makes is b's before it has said a word.
+    let id = &own(&b)[8..];
+    let made: [u8; 16] = [&address("fd00:1::")[..8], id].concat().try_into().unwrap();
+    assert!(!is_heard(&a, &b, &packet(&a, made)));
+    assert!(is_heard(&b, &a, &packet(&b, made)));
+    // The second network of this kind gets its chains beside the first's, whose counters stay.
+    let before = dropped(&space, &a);
+    let other = xml.replace("six", "sept").replace("66:66:66", "77:77:77").replace("fd00:", "fd07:");
+    space.call(async |client| client.create_network(other).await).unwrap();
+    let (c, d) = two(&space, "sept");
+    assert!(
+        is_heard(&c, &d, &packet(&c, address("fd07:1::a"))) && !is_heard(&c, &d, &packet(&c, address("fd00:1::a")))
+    );
+    assert_eq!(dropped(&space, &a), before);
+    drop((c, d));
+    wait_for("the chains to go", || !space.run("nft list table bridge netd").contains("br-sept"));
+}

@@ -4,9 +4,12 @@
 
 mod words;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{
+    io::{IsTerminal, stdout},
+    process::ExitCode,
+};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use self::words::{Arguments, Command};
 use crate::{control::End, probe, run};
@@ -24,6 +27,14 @@ pub fn main() -> ExitCode {
             Err(error) => return complain(&error, ExitCode::from(WRONG_WORDS)),
         },
         Command::Probe => probe::probe().map(say).map_err(anyhow::Error::from),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "vmm", &mut stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => std::fs::create_dir_all(&directory)
+            .and_then(|()| clap_mangen::generate_to(Arguments::command().disable_help_subcommand(true), &directory))
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(|cause| anyhow::anyhow!("cannot write manual pages to {}: {cause}", directory.display())),
     };
     done.unwrap_or_else(|error| complain(&error, ExitCode::FAILURE))
 }

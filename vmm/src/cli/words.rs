@@ -39,6 +39,18 @@ pub(super) enum Command {
     Run(Box<RunWords>),
     /// Say whether this host's KVM can run stock guests (exit code 0: yes, 1: no).
     Probe,
+    /// Print a shell's completion script.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +120,7 @@ mod tests {
         let words = ["vmm", "run", "--name", "vm1", "--kernel", "k"].iter().chain(extra);
         match Arguments::try_parse_from(words).unwrap().command {
             Command::Run(words) => words.understand(),
-            Command::Probe => panic!("not a run"),
+            _ => panic!("not a run"),
         }
     }
 

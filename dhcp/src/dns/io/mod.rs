@@ -12,11 +12,12 @@ mod tests;
 mod udp;
 
 use std::{
+    collections::HashMap,
     io::{Error as IoError, ErrorKind},
     net::{IpAddr, SocketAddr, SocketAddrV6},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -24,13 +25,13 @@ use std::{
 use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use rand::RngExt;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 
 use self::{
     core::Core,
     lists::Follower,
     tcp::{Seats, TcpPort},
-    udp::UdpPort,
+    udp::{Subnets, UdpPort},
 };
 use super::{
     Error, Names,
@@ -72,8 +73,18 @@ impl Default for Surroundings {
 /// A running service.
 #[derive(Debug)]
 pub(super) struct Service {
+    bridge: String,
     port: u16,
     core: Arc<Core>,
+    door: Arc<Door>,
+    seats: Arc<Seats>,
+    surroundings: Surroundings,
+    subnets: Subnets,
+    naming: Arc<Naming>,
+    /// What serves each address.
+    serving: HashMap<IpAddr, JoinSet<()>>,
+    /// What keeps the upstreams true, where there may be any.
+    following: JoinSet<()>,
 }
 
 impl Service {
@@ -83,53 +94,150 @@ impl Service {
         names: watch::Receiver<Arc<Names>>,
         surroundings: Surroundings,
     ) -> Result<Service, Error> {
-        let index = if_nametoindex(bridge)
-            .map_err(|errno| Error::NoBridge { bridge: bridge.to_owned(), source: errno.into() })?;
-        let (port, sockets) = bind_all(&config, bridge, index)?;
+        let index = index_of(bridge)?;
+        let subnets: Subnets = Arc::new(RwLock::new(guests(&config)));
+        let (port, sockets) = bind_all(&config.listen, bridge, index, &subnets)?;
         let zone = Zone::new(&config, &names.borrow());
         let resolver = Resolver::new(zone, route::forwards(&config), surroundings.limits, || rand::rng().random());
-        let core = Arc::new(Core::new(resolver, surroundings.stats));
-        let door = Arc::new(Door { bridge: bridge.to_owned(), index: AtomicU32::new(index) });
-        let seats = Arc::new(Seats::new(surroundings.tcp));
-        if route::asks_the_host(&config) {
-            let follower = Follower::new(&config.resolv_conf, &surroundings.behind_stub).await;
-            set_upstreams(&core, &follower, &config);
-            core.spawn(follow_lists(core.clone(), follower, config.clone()));
-        } else {
-            set_routes(&core, Routes::new(&config, &[]));
-        }
-        for (udp, tcp) in sockets {
-            core.spawn(udp::serve(udp, core.clone(), door.clone()));
-            core.spawn(tcp::serve(tcp, core.clone(), door.clone(), seats.clone()));
-        }
-        core.spawn(follow_names(core.clone(), names, config));
-        core.spawn(core::keep_time(core.clone()));
-        Ok(Service { port, core })
+        let core = Arc::new(Core::new(resolver, surroundings.stats.clone()));
+        let mut service = Service {
+            bridge: bridge.to_owned(),
+            port,
+            door: Arc::new(Door { bridge: bridge.to_owned(), index: AtomicU32::new(index) }),
+            seats: Arc::new(Seats::new(surroundings.tcp)),
+            surroundings,
+            subnets,
+            naming: Arc::new(Naming { config: Mutex::new(config.clone()), names: names.clone() }),
+            serving: HashMap::new(),
+            following: JoinSet::new(),
+            core,
+        };
+        service.follow(&config).await;
+        service.serve(sockets);
+        service.core.spawn(follow_names(service.core.clone(), names, service.naming.clone()));
+        service.core.spawn(core::keep_time(service.core.clone()));
+        Ok(service)
     }
 
     pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    pub(super) async fn stop(self) {
+    /// Goes on with another configuration. The sockets of addresses that stay are left alone, and so is what was asked
+    /// through them. On an error everything is as it was.
+    pub(super) async fn reconfigure(&mut self, config: DnsConfig) -> Result<(), Error> {
+        let index = index_of(&self.bridge)?;
+        let added: Vec<IpAddr> = config.listen.iter().copied().filter(|a| !self.serving.contains_key(a)).collect();
+        let (port, sockets) = match bind_at(&added, self.port, index, &self.subnets) {
+            // Where another program has the port at a new address, all are served at another.
+            Err((.., cause)) if cause.kind() == ErrorKind::AddrInUse => {
+                bind_all(&config.listen, &self.bridge, index, &self.subnets)?
+            }
+            _ if config.listen.is_empty() => return Err(Error::NoAddress { bridge: self.bridge.clone() }),
+            bound => bound.map_err(|refused| socket_error(&self.bridge, refused))?,
+        };
+        let moved = std::mem::replace(&mut self.port, port) != port;
+        let mut gone: Vec<JoinSet<()>> = self
+            .serving
+            .extract_if(|address, _| moved || !config.listen.contains(address))
+            .map(|(_, set)| set)
+            .collect();
+        *self.subnets.write().unwrap_or_else(PoisonError::into_inner) = guests(&config);
+        self.serve(sockets);
+        for tasks in &mut gone {
+            tasks.shutdown().await;
+        }
+        let before = self.naming.replace(&self.core, config.clone());
+        let upstreams = |config: &DnsConfig| {
+            let DnsConfig { listen, forward, forwarders, resolv_conf, .. } = config;
+            (*forward, listen.clone(), forwarders.clone(), resolv_conf.clone())
+        };
+        if upstreams(&before) != upstreams(&config) {
+            self.following.shutdown().await;
+            self.core.change(|resolver, _, _| resolver.set_forward(route::forwards(&config)));
+            self.follow(&config).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop(mut self) {
         if let Some(mut tasks) = self.core.close() {
             tasks.shutdown().await;
+        }
+        self.following.shutdown().await;
+        for tasks in self.serving.values_mut() {
+            tasks.shutdown().await;
+        }
+    }
+
+    /// Learns whom to ask, and goes on learning it.
+    async fn follow(&mut self, config: &DnsConfig) {
+        if !route::asks_the_host(config) {
+            set_routes(&self.core, Routes::new(config, &[]));
+            return;
+        }
+        let follower = Follower::new(&config.resolv_conf, &self.surroundings.behind_stub).await;
+        set_upstreams(&self.core, &follower, config);
+        self.following.spawn(follow_lists(self.core.clone(), follower, config.clone()));
+    }
+
+    fn serve(&mut self, sockets: Vec<(IpAddr, UdpPort, TcpPort)>) {
+        for (address, udp, tcp) in sockets {
+            let mut tasks = JoinSet::new();
+            tasks.spawn(udp::serve(udp, self.core.clone(), self.door.clone()));
+            tasks.spawn(tcp::serve(tcp, self.core.clone(), self.door.clone(), self.seats.clone()));
+            // Its predecessor at another port ends here too.
+            self.serving.insert(address, tasks);
         }
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Dropping the set ends its tasks.
+        // Dropping the sets ends their tasks.
         drop(self.core.close());
     }
 }
 
-/// Swaps the zone whenever a guest or a lease comes or goes.
-async fn follow_names(core: Arc<Core>, mut names: watch::Receiver<Arc<Names>>, config: DnsConfig) {
-    while names.changed().await.is_ok() {
-        let zone = Zone::new(&config, &names.borrow_and_update());
+/// Where guests are.
+fn guests(config: &DnsConfig) -> Vec<IpNet> {
+    config.subnets.iter().chain(&config.reverse_upstream).copied().collect()
+}
+
+/// What the network's own names are made of. One lock orders changes, so that the last word is the newest.
+#[derive(Debug)]
+struct Naming {
+    config: Mutex<DnsConfig>,
+    names: watch::Receiver<Arc<Names>>,
+}
+
+impl Naming {
+    /// Puts another configuration in the place of the one there was, which is returned.
+    fn replace(&self, core: &Arc<Core>, config: DnsConfig) -> DnsConfig {
+        let mut current = self.config();
+        let before = std::mem::replace(&mut *current, config);
+        self.publish(core, &current);
+        before
+    }
+
+    fn refresh(&self, core: &Arc<Core>) {
+        self.publish(core, &self.config());
+    }
+
+    fn publish(&self, core: &Arc<Core>, config: &DnsConfig) {
+        let zone = Zone::new(config, &self.names.borrow());
         core.change(|resolver, _, _| resolver.set_zone(zone));
+    }
+
+    fn config(&self) -> MutexGuard<'_, DnsConfig> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Swaps the zone whenever a guest or a lease comes or goes.
+async fn follow_names(core: Arc<Core>, mut names: watch::Receiver<Arc<Names>>, naming: Arc<Naming>) {
+    while names.changed().await.is_ok() {
+        naming.refresh(&core);
     }
 }
 
@@ -152,39 +260,52 @@ fn set_routes(core: &Arc<Core>, routes: Routes) {
     core.change(|resolver, now, out| resolver.set_routes(routes, now, out));
 }
 
+fn index_of(bridge: &str) -> Result<u32, Error> {
+    if_nametoindex(bridge).map_err(|errno| Error::NoBridge { bridge: bridge.to_owned(), source: errno.into() })
+}
+
+/// The sockets of some addresses, all at one port.
+type Bound = (u16, Vec<(IpAddr, UdpPort, TcpPort)>);
+
+/// What was tried, where, and what the kernel said.
+type Refused = (&'static str, SocketAddr, IoError);
+
+fn socket_error(bridge: &str, (step, address, source): Refused) -> Error {
+    Error::Socket { bridge: bridge.to_owned(), step, address, source }
+}
+
 /// Port 53 on every address, or one high port on every address where something else holds 53 of any of them.
-fn bind_all(config: &DnsConfig, bridge: &str, index: u32) -> Result<(u16, Vec<(UdpPort, TcpPort)>), Error> {
-    if config.listen.is_empty() {
+fn bind_all(listen: &[IpAddr], bridge: &str, index: u32, subnets: &Subnets) -> Result<Bound, Error> {
+    if listen.is_empty() {
         return Err(Error::NoAddress { bridge: bridge.to_owned() });
     }
-    let place = |address: IpAddr, port| match address {
-        IpAddr::V6(address) if address.is_unicast_link_local() => SocketAddrV6::new(address, port, 0, index).into(),
-        address => SocketAddr::new(address, port),
-    };
-    let subnets: Arc<[IpNet]> = config.subnets.iter().chain(&config.reverse_upstream).copied().collect();
-    let attempt = |mut port| {
-        let bind = |&address: &IpAddr| bind_one(place(address, 0), &mut port, subnets.clone());
-        let sockets: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();
-        sockets.map(|sockets| (port, sockets))
-    };
-    let taken =
-        |result: &Result<_, (_, _, IoError)>| matches!(result, Err((.., e)) if e.kind() == ErrorKind::AddrInUse);
-    let mut result = attempt(PORT);
+    let taken = |result: &Result<_, Refused>| matches!(result, Err((.., e)) if e.kind() == ErrorKind::AddrInUse);
+    let mut result = bind_at(listen, PORT, index, subnets);
     for _ in 0..HIGH_PORT_TRIES {
         if !taken(&result) {
             break;
         }
-        result = attempt(0);
+        result = bind_at(listen, 0, index, subnets);
     }
-    result.map_err(|(step, address, source)| Error::Socket { bridge: bridge.to_owned(), step, address, source })
+    result.map_err(|refused| socket_error(bridge, refused))
+}
+
+/// One port on every address; 0 is one that the kernel chooses.
+fn bind_at(listen: &[IpAddr], mut port: u16, index: u32, subnets: &Subnets) -> Result<Bound, Refused> {
+    let place = |address: IpAddr| match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => SocketAddrV6::new(address, 0, 0, index).into(),
+        address => SocketAddr::new(address, 0),
+    };
+    let mut sockets = Vec::new();
+    for &address in listen {
+        let (udp, tcp) = bind_one(place(address), &mut port, subnets.clone())?;
+        sockets.push((address, udp, tcp));
+    }
+    Ok((port, sockets))
 }
 
 /// Both sockets of one address. A `port` of 0 is replaced by the one the kernel gives.
-fn bind_one(
-    mut address: SocketAddr,
-    port: &mut u16,
-    subnets: Arc<[IpNet]>,
-) -> Result<(UdpPort, TcpPort), (&'static str, SocketAddr, IoError)> {
+fn bind_one(mut address: SocketAddr, port: &mut u16, subnets: Subnets) -> Result<(UdpPort, TcpPort), Refused> {
     address.set_port(*port);
     let (udp, got) = UdpPort::bind(address, subnets).map_err(|source| ("listen for UDP", address, source))?;
     *port = got;

@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -39,18 +39,21 @@ pub(super) struct Origin {
     pub(super) interface: u32,
 }
 
+/// The subnets the guests are on; another list may take its place at any time.
+pub(super) type Subnets = Arc<RwLock<Vec<IpNet>>>;
+
 /// One address served over UDP. Bound to that address, so that is where replies come from.
 #[derive(Debug)]
 pub(super) struct UdpPort {
     socket: UdpSocket,
     address: IpAddr,
     /// Where the guests are.
-    subnets: Arc<[IpNet]>,
+    subnets: Subnets,
 }
 
 impl UdpPort {
     /// Binds `address`, which may be one that is still on its way to the bridge; also says the port it got.
-    pub(super) fn bind(address: SocketAddr, subnets: Arc<[IpNet]>) -> io::Result<(UdpPort, u16)> {
+    pub(super) fn bind(address: SocketAddr, subnets: Subnets) -> io::Result<(UdpPort, u16)> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         match address {
             SocketAddr::V4(_) => {
@@ -125,10 +128,16 @@ impl UdpPort {
     /// socket have only an address of the host.
     fn is_host(&self, peer: IpAddr) -> bool {
         match peer {
-            peer if self.subnets.iter().any(|subnet| subnet.contains(&peer)) => false,
+            peer if self.is_guest(peer) => false,
             IpAddr::V6(peer) if peer.is_unicast_link_local() => false,
             peer => std::net::UdpSocket::bind((peer, 0)).is_ok(),
         }
+    }
+
+    fn is_guest(&self, peer: IpAddr) -> bool {
+        // Replaced whole, so never half changed.
+        let subnets = self.subnets.read().unwrap_or_else(PoisonError::into_inner);
+        subnets.iter().any(|subnet| subnet.contains(&peer))
     }
 }
 

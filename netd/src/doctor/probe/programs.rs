@@ -33,6 +33,7 @@ fn sample() -> nat::Network {
             Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 64).into(),
         ],
         dns_redirect: Some(nat::DnsRedirect { addresses: vec![Ipv4Addr::new(192, 0, 2, 1).into()], port: 5353 }),
+        policy: nat::Policy::default(),
     }
 }
 

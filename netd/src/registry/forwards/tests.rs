@@ -71,6 +71,7 @@ fn plug(registry: &mut Registry, mac: u8, guest: &str) {
         group: None,
         host_bridge: None,
         macvtap: None,
+        kept: false,
     });
 }
 

@@ -86,3 +86,33 @@ fn what_is_put_right_is_told_with_what_was_wrong_and_nothing_is_where_nothing_wa
     now(verbs.reconcile()).unwrap();
     assert_eq!(told(&mut listener), [""; 0]);
 }
+
+#[test]
+fn changed_metadata_is_told_and_kept_and_an_unwritable_disk_leaves_it_as_it_was() {
+    use netd_api::{Forms, MetadataKind, calls::SetMetadata};
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    let mut listener = verbs.listen();
+    let set = |kind, uri: Option<&str>, text: &str| SetMetadata {
+        network: "default".into(),
+        kind,
+        uri: uri.map(str::to_owned),
+        key: Some("app".into()),
+        text: Some(text.into()),
+        forms: Forms::Current,
+    };
+    now(verbs.set_metadata(&set(MetadataKind::Title, None, "a title"))).unwrap();
+    now(verbs.set_metadata(&set(MetadataKind::Element, Some("urn:a"), "<a/>"))).unwrap();
+    assert_eq!(told(&mut listener), ["metadata_changed default title", "metadata_changed default element"]);
+    assert!(now(verbs.set_metadata(&set(MetadataKind::Element, Some("urn:a"), "<a>"))).is_err());
+    assert_eq!(told(&mut listener), [""; 0]);
+    let before = verbs.dump_xml("default", true).unwrap();
+    assert!(before.contains("<title>a title</title>") && before.contains("<app:a xmlns:app='urn:a'/>"), "{before}");
+
+    let definitions = directory.path().join("config/networks");
+    std::fs::rename(&definitions, directory.path().join("away")).unwrap();
+    std::fs::write(&definitions, "").unwrap();
+    assert!(now(verbs.set_metadata(&set(MetadataKind::Title, None, "another"))).is_err());
+    assert_eq!(verbs.dump_xml("default", true).unwrap(), before);
+    assert_eq!(told(&mut listener), [""; 0]);
+}

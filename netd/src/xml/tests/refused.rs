@@ -425,7 +425,7 @@ fn names_nobody_knows() {
             "\n<brige name='x'/>",
             "XML error: line 3: <network>: unknown element <brige>; it can have name, uuid, title, description, \
              metadata, forward, bridge, mtu, mac, domain, dns, vlan, bandwidth, port, ip, route, virtualport, portgroup, \
-             dnsmasq:options, netd:forwards",
+             dnsmasq:options, netd:forwards, netd:guests, netd:host-access",
         ),
         ("<mtu sise='9'/>", "XML error: line 2: <mtu>: unknown attribute 'sise'; it can have size"),
         ("<mtu size='900'><x/></mtu>", "XML error: line 2: <mtu>: unknown element <x>; it can have none"),
@@ -458,6 +458,11 @@ fn values_that_are_not_of_their_form() {
         (
             "<mac address='01:00:5e:00:00:01'/>",
             "XML error: line 2: <mac>: '01:00:5e:00:00:01' is a multicast MAC address",
+        ),
+        (
+            "<ip family='ipv6' address='fd00::1'/>\n<mtu size='1279'/>",
+            "XML error: line 3: <mtu>: size is '1279', which is not at least 1280, which IPv6 needs (RFC 8200 §5), and the \
+             network has an IPv6 address",
         ),
         (
             "<mtu size='67'/>",

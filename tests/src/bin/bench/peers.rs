@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
-use nix::mount::{MsFlags, mount};
+use anyhow::{Context, Result};
 
 use tests::{
-    space::{Running, Space, told},
+    libvirt,
+    space::{Running, Space},
     wait::{self, PATIENCE},
 };
 
@@ -25,20 +25,9 @@ impl Libvirt {
     /// Starts libvirtd with directories of its own.
     pub(crate) fn new() -> Result<Self> {
         let host = Space::new("libvirt")?;
-        let config = host.dir().join("libvirt");
-        host.sh(&format!("cp -a /etc/libvirt {}", config.display()))?;
-        host.inside(|| {
-            let none: Option<&str> = None;
-            for path in ["/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"] {
-                fs::create_dir_all(path)?;
-                mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), none)
-                    .with_context(|| format!("mounting {path}"))?;
-            }
-            mount(Some(&config), "/etc/libvirt", none, MsFlags::MS_BIND, none).context("mounting /etc/libvirt")?;
-            fs::create_dir_all("/var/lib/libvirt/dnsmasq")?;
-            Ok(())
-        })?;
-        let libvirt = Libvirt { daemon: Some(start_libvirtd(&host)?), host };
+        libvirt::prepare(&host)?;
+        let daemon = libvirt::start(&host)?;
+        let libvirt = Libvirt { host, daemon: Some(daemon) };
         libvirt.virsh(&["net-info", "default"]).context("libvirt has no network 'default'")?;
         Ok(libvirt)
     }
@@ -47,7 +36,7 @@ impl Libvirt {
     pub(crate) fn restart(&mut self, active: usize) -> Result<Duration> {
         self.daemon.take();
         let begun = Instant::now();
-        self.daemon = Some(start_libvirtd(&self.host)?);
+        self.daemon = Some(libvirt::start(&self.host)?);
         wait::until_true("libvirtd lists its networks", PATIENCE, || {
             let list = self.host.run("virsh", &["-q", "-c", "qemu:///system", "net-list", "--name"])?;
             Ok(String::from_utf8_lossy(&list.stdout).split_whitespace().count() >= active)
@@ -57,11 +46,7 @@ impl Libvirt {
 
     /// `virsh` with these arguments, which must succeed.
     pub(crate) fn virsh(&self, args: &[&str]) -> Result<()> {
-        let mut words = vec!["-q", "-c", "qemu:///system"];
-        words.extend(args);
-        let output = self.host.run("virsh", &words)?;
-        ensure!(output.status.success(), "virsh {}: {}", args.join(" "), told(&output));
-        Ok(())
+        libvirt::virsh(&self.host, args).map(drop)
     }
 }
 
@@ -69,23 +54,8 @@ impl Drop for Libvirt {
     fn drop(&mut self) {
         let _ = self.host.run("virsh", &["-c", "qemu:///system", "net-destroy", "default"]);
         self.daemon.take();
-        end_all(&self.host);
+        libvirt::end_all(&self.host);
     }
-}
-
-/// Starts libvirtd and waits until it answers.
-fn start_libvirtd(host: &Space) -> Result<Running> {
-    let daemon = host
-        .command(tests::paths::tool("libvirtd")?)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot start libvirtd: run `make setup-bench`")?;
-    let daemon = Running(daemon);
-    wait::until_true("libvirtd answers", Duration::from_secs(30), || {
-        Ok(host.run("virsh", &["-c", "qemu:///system", "version"])?.status.success())
-    })?;
-    Ok(daemon)
 }
 
 /// dnsmasq on a bridge made by hand, with the options libvirt writes.
@@ -143,14 +113,6 @@ impl Dnsmasq {
 impl Drop for Dnsmasq {
     fn drop(&mut self) {
         self.daemon.take();
-        end_all(&self.host);
-    }
-}
-
-/// Ends by id what the peer left running in its own namespace.
-fn end_all(host: &Space) {
-    for (pid, _) in host.processes().unwrap_or_default() {
-        let _ =
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+        libvirt::end_all(&self.host);
     }
 }

@@ -5,4 +5,5 @@ mod forwarding;
 mod harness;
 mod lists;
 mod local;
+mod reconfigure;
 mod tcp;
