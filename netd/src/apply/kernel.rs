@@ -2,8 +2,8 @@
 
 use std::{
     fs, io,
-    sync::{Arc, atomic::AtomicU64},
-    time::Instant,
+    sync::{Arc, LazyLock, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
 use super::{Executor, Guards, Outcome, StepError, links, live};
@@ -39,9 +39,10 @@ impl Kernel {
         Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks }
     }
 
-    /// The time.
-    pub(crate) fn now() -> Instant {
-        Instant::now()
+    /// The time since this was first asked.
+    pub(crate) fn now() -> Duration {
+        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGUN.elapsed()
     }
 
     /// Sets a new tap up and puts it on its bridge.
