@@ -62,7 +62,7 @@ pub(crate) struct World {
     pub(crate) refusing_hook: Option<Operation>,
     pub(crate) calls: usize,
     /// The time, since some moment.
-    pub(crate) elapsed: std::time::Duration,
+    pub(crate) elapsed: Duration,
     pub(crate) trouble: Option<Trouble>,
     /// Macvtaps that somebody has open, by index.
     pub(crate) owned: BTreeSet<u32>,
@@ -688,9 +688,8 @@ impl Host for Fake {
         wanted.iter().filter(differs).map(|(path, _)| path.clone()).collect()
     }
 
-    fn now(&self) -> std::time::Instant {
-        static BEGUN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-        *BEGUN + self.world().elapsed
+    fn now(&self) -> Duration {
+        self.world().elapsed
     }
 
     async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {

@@ -3,8 +3,8 @@
 use std::{
     fs, io,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
-    time::Instant,
+    sync::{Arc, LazyLock, atomic::AtomicU64},
+    time::{Duration, Instant},
 };
 
 use super::{Executor, Guards, Outcome, StepError, bridge_port, links, live, shape};
@@ -52,9 +52,10 @@ impl Kernel {
         Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks, closings, nodes }
     }
 
-    /// The time.
-    pub(crate) fn now() -> Instant {
-        Instant::now()
+    /// The time since this was first asked.
+    pub(crate) fn now() -> Duration {
+        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGUN.elapsed()
     }
 }
 

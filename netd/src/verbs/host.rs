@@ -1,6 +1,6 @@
 //! What the verbs need of a host beyond single steps; the real one is [`Kernel`].
 
-use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering, time::Instant};
+use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration};
 
 use nat::guards::Sources;
 
@@ -112,8 +112,8 @@ pub trait Host: Executor {
     fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, ObserveError>> + Send;
     /// Those of these sysctls, path and value, that have another value now; those that do not exist have none.
     fn differing(&self, wanted: &[(String, &'static str)]) -> Vec<String>;
-    /// The time, for how long something was left alone.
-    fn now(&self) -> Instant;
+    /// The time since some moment, for how long something was left alone.
+    fn now(&self) -> Duration;
     /// Looks at all that a flow passes, and traces a packet of it.
     fn follow(&self, question: &why::Question) -> impl Future<Output = Result<why::Facts, WhyError>> + Send;
 }
@@ -262,7 +262,7 @@ impl Host for Kernel {
         sysctls::differing(wanted)
     }
 
-    fn now(&self) -> Instant {
+    fn now(&self) -> Duration {
         Kernel::now()
     }
 

@@ -1,4 +1,5 @@
-//! How often a setting of the whole host is put right that another program turns off. Pure; `now` is passed in.
+//! How often a setting of the whole host is put right that another program turns off. Pure; `now`, the time since some
+//! moment, is passed in.
 //!
 //! ```text
 //! calm ── off ──► put right ── off again within a minute ──► yield for 1, 2, 4 … 60 minutes ──► put right …
@@ -10,7 +11,7 @@
 //! sysctls anew and knows nothing of networks: it is turned on again. Whoever turns it off a second time means it, and
 //! wins: a fight would help nobody, and a host that must not route must be able to say so without stopping netd.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Off again within this time after it was put right is no accident.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -30,20 +31,20 @@ pub(super) enum Answer {
 /// What is remembered of one setting.
 #[derive(Debug, Default)]
 pub(super) struct Insistence {
-    put_right: Option<Instant>,
-    yielding_until: Option<Instant>,
+    put_right: Option<Duration>,
+    yielding_until: Option<Duration>,
     yielded: u32,
 }
 
 impl Insistence {
     /// The setting was found off.
-    pub(super) fn off(&mut self, now: Instant) -> Answer {
+    pub(super) fn off(&mut self, now: Duration) -> Answer {
         if self.yielding_until.is_some_and(|until| now < until) {
             return Answer::Yield(None);
         }
         let was_yielding = self.yielding_until.take().is_some();
         match self.put_right {
-            Some(before) if !was_yielding && now.saturating_duration_since(before) < WINDOW => {
+            Some(before) if !was_yielding && now.saturating_sub(before) < WINDOW => {
                 let pause = WINDOW.saturating_mul(1 << self.yielded.min(6)).min(LONGEST);
                 self.yielded += 1;
                 self.yielding_until = Some(now + pause);
@@ -60,7 +61,7 @@ impl Insistence {
     }
 
     /// Whether [`Insistence::off`] would put it right.
-    pub(super) fn would_put_right(&self, now: Instant) -> bool {
+    pub(super) fn would_put_right(&self, now: Duration) -> bool {
         self.yielding_until.is_none_or(|until| now >= until)
     }
 }
@@ -69,13 +70,13 @@ impl Insistence {
 mod tests {
     use super::*;
 
-    fn after(begun: Instant, seconds: u64) -> Instant {
+    fn after(begun: Duration, seconds: u64) -> Duration {
         begun + Duration::from_secs(seconds)
     }
 
     #[test]
     fn once_is_put_right_and_twice_within_a_minute_is_meant() {
-        let begun = Instant::now();
+        let begun = Duration::from_secs(7);
         let mut forwarding = Insistence::default();
         assert_eq!(forwarding.off(begun), Answer::PutRight);
         assert_eq!(forwarding.off(after(begun, 59)), Answer::Yield(Some(Duration::from_secs(60))));
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn who_keeps_at_it_is_asked_less_and_less_often() {
-        let mut now = Instant::now();
+        let mut now = Duration::from_secs(7);
         let mut forwarding = Insistence::default();
         let mut pauses = Vec::new();
         for _ in 0..9 {
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn after_a_quiet_minute_it_is_an_accident_again() {
-        let begun = Instant::now();
+        let begun = Duration::from_secs(7);
         let mut forwarding = Insistence::default();
         for hour in 0..3 {
             assert_eq!(forwarding.off(after(begun, hour * 3600)), Answer::PutRight);
