@@ -204,10 +204,11 @@ fn plan_bridge(
 fn plan_ports(steps: &mut Vec<Step>, from: &Desired, to: &Desired, host: &HostState) {
     let found = |index: u32| host.shapes.get(&index).cloned().unwrap_or_default();
     let bridge = to.bridge().and_then(|name| host.link(name));
-    if let Some(bridge) = bridge {
-        if from.shape != to.shape && found(bridge.index) != to.shape {
-            steps.push(Step::ShapeBridge { bridge: bridge.name.clone(), shape: to.shape.clone() });
-        }
+    if let Some(bridge) = bridge
+        && from.shape != to.shape
+        && found(bridge.index) != to.shape
+    {
+        steps.push(Step::ShapeBridge { bridge: bridge.name.clone(), shape: to.shape.clone() });
     }
     for wish in &to.ports {
         let Some(was) = from.ports.iter().find(|was| was.index == wish.index) else { continue };

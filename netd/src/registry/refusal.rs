@@ -204,7 +204,7 @@ pub enum Refusal {
     },
     /// A bridge of the host that looks at no VLAN tags.
     #[error(
-        "unsupported configuration: bridge {bridge} filters no VLANs, so that no port of network '{network}' can be in \
+        "unsupported configuration: bridge {bridge} does not filter VLANs, so no port of network '{network}' can be in \
          one"
     )]
     NoVlanFiltering {
@@ -358,7 +358,7 @@ impl Refusal {
                 Some(format!("'netd port exec {network} -- PROGRAM …' gives the program a port of its own"))
             }
             Refusal::NoVlanFiltering { bridge, .. } => {
-                Some(format!("'ip link set {bridge} type bridge vlan_filtering 1' has it look at tags"))
+                Some(format!("'ip link set dev {bridge} type bridge vlan_filtering 1' has it do so"))
             }
             Refusal::NoGuards(_) | Refusal::NoGuardsOnTrunk(_) => Some("leave guards out".into()),
             Refusal::NoInbound { network, .. } => {

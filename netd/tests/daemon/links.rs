@@ -14,7 +14,7 @@ use super::{
     ports, refusal,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long nothing must be heard where nothing may be.
 const QUIET: Duration = Duration::from_millis(300);
 
@@ -22,7 +22,7 @@ fn create(space: &Space, xml: &str) -> netd_api::NetworkReply {
     space.call(async |client| client.create_network(xml.to_owned()).await).unwrap()
 }
 
-fn request(network: &str, portgroup: Option<&str>) -> PortRequest {
+pub(super) fn request(network: &str, portgroup: Option<&str>) -> PortRequest {
     PortRequest {
         network: network.into(),
         guest: Some("vm1".into()),
@@ -65,7 +65,7 @@ fn on(space: &Space, port: &Port) -> String {
 }
 
 /// Whether a frame from one reaches the other, sent again and again.
-fn hears(from: &Guest, to: &Guest, patience: Duration) -> bool {
+pub(super) fn hears(from: &Guest, to: &Guest, patience: Duration) -> bool {
     let frame = guest::ethernet(from.mac, to.mac, 0x88b5, &[0x42; 60]);
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
@@ -402,7 +402,7 @@ fn a_bridge_with_a_static_table_learns_nothing_and_floods_nothing() {
 }
 
 /// Whether this kernel can do what the command needs; where it cannot, the tests see to it that netd says so.
-fn kernel_can(what: &str, commands: &[&str]) -> bool {
+pub(super) fn kernel_can(what: &str, commands: &[&str]) -> bool {
     let scratch = Space::new();
     let can = commands.iter().all(|command| scratch.command(command).output().unwrap().status.success());
     println!("this kernel {} {what}", if can { "has" } else { "has no" });

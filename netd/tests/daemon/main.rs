@@ -9,6 +9,7 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod link_changes;
 mod links;
 mod names;
 mod settings;
