@@ -120,8 +120,20 @@ fn expression(value: &Value) -> String {
 
 /// What nft prints without quotes: addresses, numbers, sets and the words it knows. Interface names it quotes.
 fn is_word(text: &str) -> bool {
-    const WORDS: [&str; 11] =
-        ["tcp", "udp", "icmp", "local", "dnat", "snat", "original", "reply", "established", "related", "new"];
+    const WORDS: [&str; 12] = [
+        "tcp",
+        "udp",
+        "icmp",
+        "ipv6-icmp",
+        "local",
+        "dnat",
+        "snat",
+        "original",
+        "reply",
+        "established",
+        "related",
+        "new",
+    ];
     text.starts_with('@') || WORDS.contains(&text) || text.parse::<std::net::IpAddr>().is_ok() || text == "ipv4"
 }
 

@@ -41,7 +41,7 @@ struct Ping(Child);
 impl Ping {
     fn start(station: &Station, address: &str) -> Result<Self> {
         let mut command = station.space.command(paths::tool("ping")?);
-        let child = command.args(["-n", "-i", "0.05", address]).stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
+        let child = command.args(["-n", "-i", "0.01", address]).stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
         Ok(Ping(child))
     }
 
