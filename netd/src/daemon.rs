@@ -34,6 +34,7 @@ use crate::{
     metrics::serve::Pages,
     nss,
     observe::{self, Event, Netlink, ObserveError},
+    port::closings::Closings,
     registry::Registry,
     server::{self, Access},
     snoop::Snoop,
@@ -53,6 +54,9 @@ pub const READ_ONLY_SOCKET: &str = "netd-ro.sock";
 
 /// The socket that metrics are read from.
 pub const METRICS_SOCKET: &str = "metrics.sock";
+
+/// Device nodes of macvtaps, in the runtime directory, where the host has none that fit.
+const DEVICES: &str = "devices";
 
 /// Members of this group may use [`SOCKET`].
 pub const GROUP: &str = "netd";
@@ -167,7 +171,9 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let services = dhcp::Services::open_watched(&options.state_dir.join("leases.db"), Arc::new(front)).await?;
     let (moves, names) = (bus.listen(), bus.listen());
     let (others, hosts) = (bus.listen(), bus.listen());
-    let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks);
+    let (closings, closed) = Closings::new().map_err(ObserveError::Socket)?;
+    let nodes = options.runtime_dir.join(DEVICES);
+    let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks, closings, nodes);
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;
@@ -198,6 +204,7 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
         tokio::spawn(heed(events, Arc::clone(&verbs))),
         tokio::spawn(follow(moves, Arc::clone(&verbs))),
         tokio::spawn(nss::keep(names, Arc::clone(&verbs), files.clone())),
+        tokio::spawn(bury(closed, Arc::clone(&verbs))),
         tokio::spawn(beside::bus::keep(others, Arc::clone(&verbs))),
         tokio::spawn(expire(Arc::clone(&verbs))),
     ];
@@ -283,6 +290,13 @@ async fn follow(mut moves: Listener, verbs: Arc<Verbs<Kernel>>) {
         if look {
             verbs.follow_guests().await;
         }
+    }
+}
+
+/// The ends of macvtaps' owners.
+async fn bury(mut closed: impl Stream<Item = u32> + Unpin, verbs: Arc<Verbs<Kernel>>) {
+    while let Some(index) = closed.next().await {
+        verbs.closed(index).await;
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! `observe` fills it in, `plan` compares it with what is wanted, tests build it by hand.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::model::MacAddr;
+use crate::{model::MacAddr, plan::PortVlan, shape::Shape};
 
 /// What the kernel said, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,12 @@ pub struct HostState {
     pub forwarding: bool,
     /// `net.ipv6.conf.all.forwarding`; true where the kernel has no IPv6, as there is nothing to turn on.
     pub forwarding6: bool,
+    /// What limits links, by their index; none of our kind where a link is absent.
+    pub shapes: BTreeMap<u32, Shape>,
+    /// The VLANs of ports, by their index, sorted; only where some bridge filters VLANs.
+    pub vlans: BTreeMap<u32, Vec<PortVlan>>,
+    /// The VLAN that new ports of a bridge are in, by the bridge's index; only of bridges that filter VLANs and have one.
+    pub default_vlans: BTreeMap<u32, u16>,
 }
 
 /// A network interface.
@@ -40,8 +46,12 @@ pub struct Link {
     pub kind: LinkKind,
     /// The index of the bridge it is a port of.
     pub master: Option<u32>,
+    /// The index of the link it is on top of.
+    pub lower: Option<u32>,
     /// As a bridge's port it talks to no other isolated port.
     pub isolated: bool,
+    /// As a bridge's port it neither teaches the bridge addresses nor gets frames to addresses the bridge does not know.
+    pub taught: bool,
     /// `disable_ipv6` is set, or the kernel has no IPv6.
     pub ipv6_disabled: bool,
     /// `accept_ra`: 0 no router advertisements, 1 unless the host forwards, 2 always.
@@ -61,9 +71,13 @@ pub enum LinkKind {
         stp: bool,
         /// Forward delay in hundredths of a second (`USER_HZ`).
         forward_delay: u32,
+        /// It looks at VLAN tags.
+        vlan_filtering: bool,
     },
     /// A tun or tap device.
     Tun,
+    /// A macvtap device.
+    Macvtap,
     /// Anything else.
     Other,
 }
@@ -181,7 +195,9 @@ mod tests {
             up: true,
             kind: LinkKind::Other,
             master: None,
+            lower: None,
             isolated: false,
+            taught: false,
             ipv6_disabled: false,
             accept_ra: 1,
             autoconf: true,
@@ -208,8 +224,7 @@ mod tests {
                 route("fd00:7::/48", Some(3)),
                 route("fd00:8:0:1::/64", None),
             ],
-            forwarding: false,
-            forwarding6: false,
+            ..HostState::default()
         }
     }
 

@@ -26,6 +26,7 @@ pub mod plan;
 pub mod port;
 pub mod registry;
 pub mod server;
+mod shape;
 pub mod snoop;
 mod sockets;
 pub mod store;

@@ -5,11 +5,12 @@
 
 pub mod listeners;
 pub(crate) mod rules;
+mod shapes;
 pub(crate) mod sysctls;
 pub mod way;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     pin::pin,
@@ -21,19 +22,21 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind,
-        InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        AfSpecBridge, AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfoFlags, InfoBridge,
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkMessage,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
     host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     metrics::{Flow, Traffic},
     model::MacAddr,
+    plan::PortVlan,
 };
 
 /// `USER_HZ`, in which the kernel tells ages (time(7)).
@@ -70,6 +73,8 @@ pub enum ObserveError {
 #[derive(Debug)]
 pub struct Netlink {
     pub(crate) handle: Handle,
+    /// Held while an answer of many messages is read.
+    pub(crate) dumping: Mutex<()>,
     task: JoinHandle<()>,
 }
 
@@ -83,7 +88,7 @@ impl Netlink {
     /// Opens the socket. Must run inside a tokio runtime.
     pub fn open() -> Result<Self, ObserveError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
-        Ok(Netlink { handle, task: tokio::spawn(connection) })
+        Ok(Netlink { handle, dumping: Mutex::default(), task: tokio::spawn(connection) })
     }
 
     /// Everything `plan` wants to know.
@@ -93,18 +98,33 @@ impl Netlink {
             Err(ObserveError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => true,
             result => result?,
         };
-        let links = collect("links", self.handle.link().get().execute(), link).await?;
-        let addresses = collect("addresses", self.handle.address().get().execute(), address).await?;
+        let both = |message: LinkMessage| {
+            let vlan = default_vlan(&message);
+            link(message).map(|link| (link, vlan))
+        };
+        let found = self.collect("links", || self.handle.link().get().execute(), both).await?;
+        let default_vlans = found.iter().filter_map(|(link, vlan)| Some((link.index, (*vlan)?))).collect();
+        let links: Vec<Link> = found.into_iter().map(|(link, _)| link).collect();
+        let addresses = self.collect("addresses", || self.handle.address().get().execute(), address).await?;
         let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut routes = collect("routes", self.handle.route().get(every_route).execute(), route).await?;
+        let mut routes = self.collect("routes", || self.handle.route().get(every_route).execute(), route).await?;
         let every_route = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        routes.extend(collect("IPv6 routes", self.handle.route().get(every_route).execute(), route).await?);
-        Ok(HostState { links, addresses, routes, forwarding, forwarding6 })
+        routes.extend(self.collect("IPv6 routes", || self.handle.route().get(every_route).execute(), route).await?);
+        let shapes = self.shapes().await?;
+        let filters = |link: &Link| matches!(link.kind, LinkKind::Bridge { vlan_filtering: true, .. });
+        let vlans = if links.iter().any(filters) { self.vlans().await? } else { BTreeMap::new() };
+        Ok(HostState { links, addresses, routes, forwarding, forwarding6, shapes, vlans, default_vlans })
+    }
+
+    /// The VLANs of every bridge's ports, and of bridges themselves.
+    pub(crate) async fn vlans(&self) -> Result<BTreeMap<u32, Vec<PortVlan>>, ObserveError> {
+        let dump = self.handle.link().get().set_filter_mask(AddressFamily::Bridge, vec![LinkExtentMask::Brvlan]);
+        Ok(self.collect("VLANs", || dump.execute(), vlans).await?.into_iter().collect())
     }
 
     /// The links alone: what a port needs to know.
     pub async fn links(&self) -> Result<Vec<Link>, ObserveError> {
-        collect("links", self.handle.link().get().execute(), link).await
+        self.collect("links", || self.handle.link().get().execute(), link).await
     }
 
     /// The link of this name.
@@ -119,13 +139,25 @@ impl Netlink {
 
     /// What every link has carried since it was made, by name: one dump for all of them.
     pub async fn traffic(&self) -> Result<HashMap<String, Traffic>, ObserveError> {
-        Ok(collect("links", self.handle.link().get().execute(), traffic).await?.into_iter().collect())
+        Ok(self.collect("links", || self.handle.link().get().execute(), traffic).await?.into_iter().collect())
     }
 
     /// Everyone the host has a neighbour entry for.
     pub async fn neighbours(&self) -> Result<Vec<Neighbour>, ObserveError> {
-        let dump = self.handle.neighbours().get().execute();
-        collect("neighbours", dump, neighbour).await
+        let dump = self.handle.neighbours().get();
+        self.collect("neighbours", || dump.execute(), neighbour).await
+    }
+
+    /// One dump after the other: the kernel refuses a second one on a socket with `EBUSY` while the first is being read.
+    async fn collect<M, T, S: Stream<Item = Result<M, rtnetlink::Error>>>(
+        &self,
+        what: &'static str,
+        dump: impl FnOnce() -> S,
+        parse: impl Fn(M) -> Option<T>,
+    ) -> Result<Vec<T>, ObserveError> {
+        let _alone = self.dumping.lock().await;
+        let messages = dump().try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
+        Ok(messages.into_iter().filter_map(parse).collect())
     }
 }
 
@@ -141,15 +173,6 @@ fn is_on(path: &'static str) -> Result<bool, ObserveError> {
     Ok(text.trim() != "0")
 }
 
-async fn collect<M, T>(
-    what: &'static str,
-    dump: impl Stream<Item = Result<M, rtnetlink::Error>>,
-    parse: impl Fn(M) -> Option<T>,
-) -> Result<Vec<T>, ObserveError> {
-    let messages = dump.try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
-    Ok(messages.into_iter().filter_map(parse).collect())
-}
-
 /// What the kernel says while we run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -160,17 +183,18 @@ pub enum Event {
         /// Its name.
         name: String,
     },
-    /// A tap left its bridge, a bridge was set down, an address or an nftables table was removed, forwarding was turned
-    /// off, or events were lost: something that a network is made of may be missing.
+    /// A tap left its bridge, a bridge or a macvtap was set down, an address, a limit of bandwidth or an nftables table was
+    /// removed, forwarding was turned off, or events were lost: something that a network is made of may be missing.
     Disturbed,
 }
 
-const GROUPS: [MulticastGroup; 5] = [
+const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Tc,
 ];
 
 /// A stream of [`Event`]s, from now on. It ends only if the socket breaks.
@@ -188,7 +212,9 @@ pub fn events() -> Result<impl Stream<Item = Event> + Send + Unpin, ObserveError
 }
 
 fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
-    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewLink};
+    use RouteNetlinkMessage::{
+        DelAddress, DelLink, DelQueueDiscipline, DelRoute, DelTrafficClass, DelTrafficFilter, NewLink,
+    };
     match payload {
         // A bridge tells of ports that leave it by RTM_DELLINK of its own family: those still exist.
         NetlinkPayload::InnerMessage(DelLink(gone)) if gone.header.interface_family == AddressFamily::Unspec => {
@@ -199,6 +225,7 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
             let disturbed = match link.kind {
                 LinkKind::Tun => link.up && link.master.is_none(),
                 LinkKind::Bridge { .. } => !link.up,
+                LinkKind::Macvtap => !link.up,
                 LinkKind::Other => false,
             };
             disturbed.then_some(Event::Disturbed)
@@ -207,7 +234,10 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
         NetlinkPayload::InnerMessage(DelRoute(gone)) => {
             (gone.header.protocol == RouteProtocol::Static).then_some(Event::Disturbed)
         }
-        NetlinkPayload::InnerMessage(DelAddress(_)) | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
+        NetlinkPayload::InnerMessage(
+            DelAddress(_) | DelQueueDiscipline(_) | DelTrafficClass(_) | DelTrafficFilter(_),
+        )
+        | NetlinkPayload::Overrun(_) => Some(Event::Disturbed),
         _ => None,
     }
 }
@@ -226,7 +256,9 @@ fn link(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         kind: LinkKind::Other,
         master: None,
+        lower: None,
         isolated: false,
+        taught: false,
         // Without IPv6 in the kernel the attribute that says otherwise is absent.
         ipv6_disabled: true,
         accept_ra: 0,
@@ -239,9 +271,11 @@ fn link(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(bytes) => link.mac = mac(&bytes),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::Link(index) => link.lower = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = kind(&infos);
-                link.isolated = isolated(&infos);
+                link.isolated = port_has(&infos, &[InfoBridgePort::Isolated(true)]);
+                link.taught = port_has(&infos, &[InfoBridgePort::Learning(false), InfoBridgePort::UnicastFlood(false)]);
             }
             LinkAttribute::AfSpecUnspec(families) => {
                 let inet6 = families.iter().filter_map(|family| match family {
@@ -286,11 +320,30 @@ fn traffic(message: LinkMessage) -> Option<(String, Traffic)> {
     Some((link?, traffic?))
 }
 
-fn isolated(infos: &[LinkInfo]) -> bool {
+fn port_has(infos: &[LinkInfo], settings: &[InfoBridgePort]) -> bool {
     infos.iter().any(|info| match info {
-        LinkInfo::PortData(InfoPortData::BridgePort(facts)) => facts.contains(&InfoBridgePort::Isolated(true)),
+        LinkInfo::PortData(InfoPortData::BridgePort(facts)) => settings.iter().all(|one| facts.contains(one)),
         _ => false,
     })
+}
+
+fn vlans(message: LinkMessage) -> Option<(u32, Vec<PortVlan>)> {
+    let infos = message.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::AfSpecBridge(infos) => infos.as_slice(),
+        _ => &[],
+    });
+    let mut vlans: Vec<PortVlan> = infos
+        .filter_map(|info| match info {
+            AfSpecBridge::VlanInfo(info) => Some(PortVlan {
+                id: info.vid,
+                native: info.flags.contains(BridgeVlanInfoFlags::Pvid),
+                untagged: info.flags.contains(BridgeVlanInfoFlags::Untagged),
+            }),
+            _ => None,
+        })
+        .collect();
+    vlans.sort();
+    Some((message.header.index, vlans))
 }
 
 fn kind(infos: &[LinkInfo]) -> LinkKind {
@@ -298,22 +351,47 @@ fn kind(infos: &[LinkInfo]) -> LinkKind {
     for info in infos {
         match info {
             LinkInfo::Kind(InfoKind::Tun) => kind = LinkKind::Tun,
-            LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge { stp: false, forward_delay: 0 },
+            LinkInfo::Kind(InfoKind::MacVtap) => kind = LinkKind::Macvtap,
+            LinkInfo::Kind(InfoKind::Bridge) => {
+                kind = LinkKind::Bridge { stp: false, forward_delay: 0, vlan_filtering: false };
+            }
             LinkInfo::Data(InfoData::Bridge(facts)) => {
-                let (mut stp, mut forward_delay) = (false, 0);
+                let (mut stp, mut forward_delay, mut vlan_filtering) = (false, 0, false);
                 for fact in facts {
                     match fact {
                         InfoBridge::StpState(state) => stp = *state != BridgeStpState::Disabled,
                         InfoBridge::ForwardDelay(delay) => forward_delay = *delay,
+                        InfoBridge::VlanFiltering(on) => vlan_filtering = *on,
                         _ => {}
                     }
                 }
-                kind = LinkKind::Bridge { stp, forward_delay };
+                kind = LinkKind::Bridge { stp, forward_delay, vlan_filtering };
             }
             _ => {}
         }
     }
     kind
+}
+
+/// The VLAN that new ports of a bridge are in: none if it is no bridge, filters no VLANs, or puts them in none.
+fn default_vlan(message: &LinkMessage) -> Option<u16> {
+    let infos = message.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.as_slice(),
+        _ => &[],
+    });
+    let facts = infos.flat_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(facts)) => facts.as_slice(),
+        _ => &[],
+    });
+    let (mut filters, mut vlan) = (false, None);
+    for fact in facts {
+        match fact {
+            InfoBridge::VlanFiltering(on) => filters = *on,
+            InfoBridge::VlanDefaultPvid(id) => vlan = Some(*id).filter(|id| *id != 0),
+            _ => {}
+        }
+    }
+    vlan.filter(|_| filters)
 }
 
 fn address(message: AddressMessage) -> Option<LinkAddress> {

@@ -48,8 +48,14 @@ pub struct Station {
 impl Station {
     /// Plugs a new station into a network as a guest of this name.
     pub fn plug(daemon: &Daemon, network: &str, guest: &str) -> Result<Self> {
-        let request =
-            PortRequest { network: network.into(), guest: Some(guest.into()), mac: None, queues: 1, guards: None };
+        let request = PortRequest {
+            network: network.into(),
+            guest: Some(guest.into()),
+            mac: None,
+            queues: 1,
+            guards: None,
+            portgroup: None,
+        };
         Self::plug_with(daemon, guest, request)
     }
 

@@ -17,8 +17,14 @@ use tests::{
 const BARE: &str = "<network><name>bare</name><bridge name='bare0'/></network>";
 
 fn plug(netd: &Daemon, guest: &str) -> Result<Station> {
-    let request =
-        PortRequest { network: "bare".into(), guest: Some(guest.into()), mac: None, queues: 1, guards: Some(false) };
+    let request = PortRequest {
+        network: "bare".into(),
+        guest: Some(guest.into()),
+        mac: None,
+        queues: 1,
+        guards: Some(false),
+        ..PortRequest::default()
+    };
     Station::plug_with(netd, guest, request)
 }
 

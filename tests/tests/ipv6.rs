@@ -177,8 +177,14 @@ fn static_routes_and_addresses_come_back_and_survive_a_restart() -> Result<()> {
     let more = "<route family='ipv6' address='fd00:8600::' prefix='48' gateway='fd00:86::5'/>\n";
     netd.create(&both("blue", "blue0", "<forward mode='route'/>", 86, more))?;
     // A router has what is behind it to speak for.
-    let request =
-        PortRequest { network: "blue".into(), guest: Some("vm1".into()), mac: None, queues: 1, guards: Some(false) };
+    let request = PortRequest {
+        network: "blue".into(),
+        guest: Some("vm1".into()),
+        mac: None,
+        queues: 1,
+        guards: Some(false),
+        ..PortRequest::default()
+    };
     let guest = Station::plug_with(&netd, "vm1", request)?;
     guest.space.ip("address add fd00:86::5/64 dev eth0 nodad")?;
     guest.space.ip("address add fd00:8600::1/48 dev lo nodad")?;

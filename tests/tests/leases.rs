@@ -117,6 +117,7 @@ fn a_lease_is_the_ports_own_and_comes_back_after_a_restart_of_the_guest() -> Res
         mac: Some("52:54:00:12:34:56".into()),
         queues: 1,
         guards: None,
+        portgroup: None,
     };
     let station = Station::plug_with(&netd, "first", request())?;
     let address = station.lease()?;
@@ -142,8 +143,14 @@ fn reservations_are_kept_by_mac_and_by_name() -> Result<()> {
     );
     netd.create(&text)?;
     let plug = |name: &str, mac: Option<&str>| {
-        let request =
-            PortRequest { network: "blue".into(), mac: mac.map(str::to_owned), queues: 1, guest: None, guards: None };
+        let request = PortRequest {
+            network: "blue".into(),
+            mac: mac.map(str::to_owned),
+            queues: 1,
+            guest: None,
+            guards: None,
+            portgroup: None,
+        };
         Station::plug_with(&netd, name, request)
     };
     let seven = plug("x", Some("52:54:00:00:00:07"))?;
@@ -197,7 +204,8 @@ fn the_first_guest_of_an_empty_network_is_answered_at_once_every_time() -> Resul
     // sent in between was swallowed without an error, and the guest asked again seconds later.
     let mut netd = daemon()?;
     for n in 0..40 {
-        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None };
+        let request =
+            PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None, portgroup: None };
         let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
         let plug = Plug::new(&format!("first{n}"), &port.mac, fds.pop().context("a descriptor")?)?;
         let reports = crowd::run(&[plug], &Errand::default(), PATIENCE)?;
@@ -222,6 +230,7 @@ fn thirty_guests_at_once_lease_resolve_and_fetch_a_page() -> Result<()> {
                 mac: None,
                 queues: 1,
                 guards: None,
+                portgroup: None,
             };
             let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
             Plug::new(&name, &port.mac, fds.pop().context("a descriptor")?)

@@ -60,7 +60,8 @@ fn what_guests_and_servers_do_is_counted_and_a_strict_parser_reads_it() -> Resul
     let mut netd = Daemon::new("metrics")?;
     netd.ok(&["net-start", "default"])?;
     let guest = Some("a \"quoted\\name".into());
-    let request = PortRequest { network: "default".into(), guest, mac: None, queues: 1, guards: None };
+    let request =
+        PortRequest { network: "default".into(), guest, mac: None, queues: 1, guards: None, ..PortRequest::default() };
     let station = Station::plug_with(&netd, "strange", request)?;
     let address = station.lease()?;
     wait::until_true("the host is reached", PATIENCE, || station.reaches("192.168.122.1"))?;

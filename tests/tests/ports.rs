@@ -17,7 +17,14 @@ use tests::{
 };
 
 fn request(guest: &str) -> PortRequest {
-    PortRequest { network: "default".into(), guest: Some(guest.into()), mac: None, queues: 1, guards: None }
+    PortRequest {
+        network: "default".into(),
+        guest: Some(guest.into()),
+        mac: None,
+        queues: 1,
+        guards: None,
+        portgroup: None,
+    }
 }
 
 #[test]

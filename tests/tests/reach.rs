@@ -116,7 +116,8 @@ fn a_new_port_forwards_within_twenty_milliseconds() -> Result<()> {
     netd.ok(&["net-start", "default"])?;
     let mut times = Vec::new();
     for n in 0..11 {
-        let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None };
+        let request =
+            PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None, portgroup: None };
         let (port, mut fds) = netd_api::blocking::add_port(&netd.socket(), request)?;
         let added = Instant::now();
         let plugs = [Plug::new(&format!("q{n}"), &port.mac, fds.pop().context("a descriptor")?)?];

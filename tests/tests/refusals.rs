@@ -227,6 +227,7 @@ fn a_guest_on_a_network_that_is_not_active_or_with_a_mac_in_use_is_refused() -> 
         mac: Some("52:54:00:11:22:33".into()),
         queues: 1,
         guards: None,
+        portgroup: None,
     };
     let port = netd_api::blocking::add_port(&netd.socket(), request)?;
     is_clear(&run(&["--network", "default,mac=52:54:00:11:22:33"])?, &["52:54:00:11:22:33"])?;

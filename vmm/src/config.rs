@@ -43,8 +43,14 @@ pub(crate) enum ConfigError {
     DisksMany(usize),
     #[error("--network '{0}' names no network: write --network NAME, for example --network default")]
     NetworkName(String),
-    #[error("--network '{word}': unknown option '{option}': the options are mac=XX:XX:XX:XX:XX:XX and queues=N")]
+    #[error(
+        "--network '{word}': unknown option '{option}': the options are mac=XX:XX:XX:XX:XX:XX, queues=N and portgroup=NAME"
+    )]
     NetworkOption { word: String, option: String },
+    #[error(
+        "--network '{0}': portgroup= names no port group: write portgroup=NAME, or leave it out for the default one"
+    )]
+    NetworkGroup(String),
     #[error("--network '{word}': option '{option}' is given twice: leave one out")]
     NetworkRepeated { word: String, option: String },
     #[error("--network '{word}': '{value}' is not a number of queues: give 1 to {MAX_QUEUES}")]
@@ -201,6 +207,8 @@ pub(crate) struct NicWords {
     pub(crate) mac: Option<Mac>,
     /// Queue pairs.
     pub(crate) queues: u16,
+    /// The network's port group, if the user named one.
+    pub(crate) portgroup: Option<String>,
 }
 
 impl FromStr for NicWords {
@@ -210,7 +218,7 @@ impl FromStr for NicWords {
         let mut parts = word.split(',');
         let network = parts.next().filter(|name| !name.is_empty());
         let network = network.ok_or_else(|| ConfigError::NetworkName(word.to_owned()))?.to_owned();
-        let (mut mac, mut queues) = (None, None);
+        let (mut mac, mut queues, mut portgroup) = (None, None, None);
         for option in parts {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             let repeated = || ConfigError::NetworkRepeated { word: word.to_owned(), option: key.to_owned() };
@@ -231,10 +239,16 @@ impl FromStr for NicWords {
                         return Err(repeated());
                     }
                 }
+                "portgroup" if value.is_empty() => return Err(ConfigError::NetworkGroup(word.to_owned())),
+                "portgroup" => {
+                    if portgroup.replace(value.to_owned()).is_some() {
+                        return Err(repeated());
+                    }
+                }
                 _ => return Err(ConfigError::NetworkOption { word: word.to_owned(), option: key.to_owned() }),
             }
         }
-        Ok(NicWords { network, mac, queues: queues.unwrap_or(1) })
+        Ok(NicWords { network, mac, queues: queues.unwrap_or(1), portgroup })
     }
 }
 
@@ -247,6 +261,8 @@ pub(crate) struct Nic {
     pub(crate) mac: Mac,
     /// Queue pairs.
     pub(crate) queues: u16,
+    /// The network's port group; the default one if absent.
+    pub(crate) portgroup: Option<String>,
 }
 
 /// Where COM1 goes.
@@ -351,9 +367,9 @@ impl VmConfig {
 }
 
 fn nics(guest: &str, words: Vec<NicWords>) -> Vec<Nic> {
-    let one = |(index, NicWords { network, mac, queues })| {
+    let one = |(index, NicWords { network, mac, queues, portgroup })| {
         let mac = mac.unwrap_or_else(|| Mac::derive(guest, index));
-        Nic { network, mac, queues }
+        Nic { network, mac, queues, portgroup }
     };
     words.into_iter().enumerate().map(one).collect()
 }

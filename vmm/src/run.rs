@@ -112,6 +112,7 @@ fn plug(guest: &str, nic: &Nic, socket: &Path) -> Result<NicPart, Error> {
         mac: Some(nic.mac.to_string()),
         queues: nic.queues.into(),
         guards: None,
+        portgroup: nic.portgroup.clone(),
     };
     let (port, taps): (_, Vec<OwnedFd>) = blocking::add_port(socket, request).map_err(|cause| Error::Port {
         network: network(),

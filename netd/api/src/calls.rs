@@ -196,8 +196,10 @@ pub struct AddPort {
     pub mac: Option<String>,
     /// Queue pairs, 1 to 253.
     pub queues: u32,
-    /// Whether what the guest sends is checked; yes if absent.
+    /// Whether what the guest sends is checked; yes if absent, where it can be.
     pub guards: Option<bool>,
+    /// The port group; the network's default one, if it has one, if absent.
+    pub portgroup: Option<String>,
 }
 
 /// Parameters of `ListAddresses`.

@@ -52,6 +52,7 @@ trait Methods {
         mac: Option<String>,
         queues: u32,
         guards: Option<bool>,
+        portgroup: Option<String>,
     ) -> zlink::Result<(Result<PortReply, Error>, Vec<OwnedFd>)>;
     async fn list_addresses(&mut self, guest: String, source: AddressSource)
     -> zlink::Result<Result<Addresses, Error>>;
@@ -207,9 +208,9 @@ impl Client {
     /// One descriptor per queue, each opened with `IFF_VNET_HDR`, non-blocking and closed on exec. When the last copy of
     /// them is closed the kernel removes the tap and the daemon forgets the port.
     pub async fn add_port(&mut self, request: PortRequest) -> Result<(Port, Vec<OwnedFd>), ClientError> {
-        let PortRequest { network, guest, mac, queues, guards } = request;
-        let (reply, fds) =
-            self.connection.add_port(network, guest, mac, queues, guards).await.map_err(ClientError::Transport)?;
+        let PortRequest { network, guest, mac, queues, guards, portgroup } = request;
+        let called = self.connection.add_port(network, guest, mac, queues, guards, portgroup).await;
+        let (reply, fds) = called.map_err(ClientError::Transport)?;
         // The transport receives them without close-on-exec, and every child of this process would keep the tap alive.
         let fds = fds.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
         Ok((reply?.port, fds.map_err(|cause| ClientError::Transport(cause.into()))?))
@@ -322,8 +323,11 @@ pub struct PortRequest {
     pub mac: Option<String>,
     /// Queue pairs, 1 to 253: one message carries no more file descriptors.
     pub queues: u32,
-    /// Whether what the guest sends is checked; yes if absent. Off is for guests that route or bridge for others.
+    /// Whether what the guest sends is checked; yes if absent, where it can be. Off is for guests that route or bridge
+    /// for others.
     pub guards: Option<bool>,
+    /// The port group; the network's default one, if it has one, if absent.
+    pub portgroup: Option<String>,
 }
 
 fn flatten<T>(reply: zlink::Result<Result<T, Error>>) -> Result<T, ClientError> {

@@ -97,6 +97,10 @@ pub struct PortInfo {
     pub guards: bool,
     /// The port reaches the host and what is behind it, but no other isolated port.
     pub isolated: bool,
+    /// The port group that the caller named.
+    pub portgroup: Option<String>,
+    /// The interface of the host that it is a macvtap on; absent for a tap on a bridge. Guards see nothing of it.
+    pub macvtap: Option<String>,
     /// The IPv4 addresses it may use.
     pub addresses: Vec<String>,
     /// With guards: what was dropped since the port was added, or the daemon started.

@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Executor, Outcome, StepError};
+use super::{Executor, Outcome, PortError, StepError};
 use crate::{
     change::LiveStep,
     hooks::{HookError, How, Operation},
@@ -19,11 +19,12 @@ use crate::{
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
-    plan::{self, Bridge, Step, Undo, kernel_delay},
-    port::{self, Port},
-    registry::PortSpec,
+    plan::{self, Bridge, Place, Step, Undo, kernel_delay},
+    port::{self, OnInterface, Port},
+    registry::{Plug, PortSpec},
+    shape::Shape,
     snoop::Seen,
-    verbs::{CaptureError, Host, PortError},
+    verbs::{CaptureError, Host},
     why::{self, WhyError},
 };
 
@@ -63,6 +64,8 @@ pub(crate) struct World {
     /// The time, since some moment.
     pub(crate) elapsed: Duration,
     pub(crate) trouble: Option<Trouble>,
+    /// Macvtaps that somebody has open, by index.
+    pub(crate) owned: BTreeSet<u32>,
     pub(crate) next_index: u32,
 }
 
@@ -112,8 +115,7 @@ impl Fake {
             links: vec![lo, eth0],
             addresses: vec![address(1, "127.0.0.1/8"), address(2, "10.0.0.5/24")],
             routes: vec![route("0.0.0.0/0", Some(2)), route("10.0.0.0/24", Some(2)), route("::/0", Some(2))],
-            forwarding: false,
-            forwarding6: false,
+            ..HostState::default()
         };
         Fake(Arc::new(Mutex::new(World { host, next_index: 3, dns_port: 53, ..World::default() })))
     }
@@ -189,6 +191,13 @@ impl Fake {
     }
 }
 
+/// What the kernel leaves of a port's settings when it leaves its bridge.
+fn leave(port: &mut Link) {
+    port.master = None;
+    port.isolated = false;
+    port.taught = false;
+}
+
 pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
     Link {
         index,
@@ -198,7 +207,9 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         up: false,
         kind,
         master: None,
+        lower: None,
         isolated: false,
+        taught: false,
         ipv6_disabled: kind == LinkKind::Other,
         accept_ra: 1,
         autoconf: true,
@@ -227,15 +238,40 @@ impl World {
         self.host.addresses.retain(|address| address.link != index);
         self.host.routes.retain(|route| route.link != Some(index));
         for port in self.host.links.iter_mut().filter(|port| port.master == Some(index)) {
-            port.master = None;
-            port.isolated = false;
+            leave(port);
+            self.host.vlans.remove(&port.index);
+        }
+        self.host.vlans.remove(&index);
+        self.host.shapes.remove(&index);
+    }
+
+    fn link_by_index(&mut self, index: u32) -> Option<&mut Link> {
+        self.host.links.iter_mut().find(|link| link.index == index)
+    }
+
+    fn settle(&mut self, index: u32, place: &Place) {
+        if let Some(port) = self.link_by_index(index) {
+            assert!(port.master.is_some(), "only a bridge's port has such settings");
+            (port.isolated, port.taught) = (place.isolated, place.taught);
+        }
+        if let Some(vlans) = &place.vlans {
+            self.host.vlans.insert(index, vlans.clone());
+        }
+    }
+
+    /// A link without limits has none, as the kernel tells it.
+    fn shape(&mut self, index: u32, shape: &Shape) {
+        if shape.is_free() {
+            self.host.shapes.remove(&index);
+        } else if self.link_by_index(index).is_some() {
+            self.host.shapes.insert(index, shape.clone());
         }
     }
 
     fn set_bridge(&mut self, bridge: &Bridge) -> Result<(), StepError> {
-        let forward_delay = if bridge.stp { (bridge.delay * 100).clamp(200, 3000) } else { 1500 };
+        let forward_delay = if bridge.stp { kernel_delay(bridge.delay) } else { 1500 };
         let link = self.link(&bridge.name)?;
-        link.kind = LinkKind::Bridge { stp: bridge.stp, forward_delay };
+        link.kind = LinkKind::Bridge { stp: bridge.stp, forward_delay, vlan_filtering: false };
         link.mac = Some(bridge.mac);
         link.mtu = bridge.mtu.unwrap_or(1500);
         Ok(())
@@ -244,7 +280,8 @@ impl World {
     fn run(&mut self, step: &Step) -> Result<Outcome, StepError> {
         match step {
             Step::CreateBridge(bridge) => {
-                self.add_link(&bridge.name, LinkKind::Bridge { stp: false, forward_delay: 1500 })?;
+                let kind = LinkKind::Bridge { stp: false, forward_delay: 1500, vlan_filtering: false };
+                self.add_link(&bridge.name, kind)?;
                 self.set_bridge(bridge)?;
             }
             Step::SetBridge(bridge) => self.set_bridge(bridge)?,
@@ -318,16 +355,22 @@ impl World {
                 let keeps = |index| links.iter().any(|link| Some(link.index) == index && link.accept_ra == 2);
                 routes.retain(|route| !route.from_router || keeps(route.link));
             }
-            Step::IsolatePort { index, isolated } => {
-                if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
-                    assert!(port.master.is_some(), "only a bridge's port can be isolated");
-                    port.isolated = *isolated;
+            Step::ShapeBridge { bridge, shape } => {
+                let index = self.link(bridge)?.index;
+                self.shape(index, shape);
+            }
+            Step::SettlePort { index, place } => self.settle(*index, place),
+            Step::AttachPort { bridge, index, place } => {
+                let master = self.link(bridge)?.index;
+                if let Some(port) = self.link_by_index(*index) {
+                    port.master = Some(master);
+                    self.settle(*index, place);
                 }
             }
-            Step::AttachPort { bridge, index } => {
-                let master = self.link(bridge)?.index;
-                if let Some(port) = self.host.links.iter_mut().find(|link| link.index == *index) {
-                    port.master = Some(master);
+            Step::ShapePort { index, shape } => self.shape(*index, shape),
+            Step::PortUp { index } => {
+                if let Some(port) = self.link_by_index(*index) {
+                    port.up = true;
                 }
             }
         }
@@ -343,7 +386,7 @@ impl World {
             }
             LiveStep::SetSpanningTree { bridge, on, delay } => {
                 let forward_delay = if *on { kernel_delay(*delay) } else { 1500 };
-                self.link(bridge)?.kind = LinkKind::Bridge { stp: *on, forward_delay };
+                self.link(bridge)?.kind = LinkKind::Bridge { stp: *on, forward_delay, vlan_filtering: false };
             }
             LiveStep::ReplaceRoute { bridge, route } => {
                 let link = self.link(bridge)?.index;
@@ -366,6 +409,7 @@ impl World {
                 table.insert(network.bridge.clone(), network.clone());
                 self.forwards = after.clone();
             }
+            LiveStep::UnpinPort { .. } => {}
             LiveStep::TakeBack(undo) => self.undo(undo),
         }
         Ok(Outcome::default())
@@ -411,6 +455,11 @@ impl World {
                 self.table = None;
                 self.forwards.clear();
             }
+            Undo::FreeBridge { bridge } => {
+                if let Some(index) = self.host.link(bridge).map(|link| link.index) {
+                    self.shape(index, &Shape::default());
+                }
+            }
             Undo::DisableForwarding => self.host.forwarding = false,
             Undo::DisableForwarding6 => self.host.forwarding6 = false,
             Undo::RestoreRouterAdvertisements { interface } => {
@@ -444,34 +493,80 @@ impl Host for Fake {
     async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), PortError> {
         let port = self
             .call(|world| {
-                let taken = |n: &u32| world.host.link(&format!("vnet{n}")).is_some();
-                let interface = format!("vnet{}", (0..).find(|n| !taken(n)).unwrap_or_default());
-                let master = world.link(&spec.bridge)?.index;
-                let tap = world.add_link(&interface, LinkKind::Tun)?;
-                tap.mac = Some(port::host_side(spec.mac));
-                tap.mtu = spec.mtu;
-                tap.master = Some(master);
-                tap.isolated = spec.isolated;
-                tap.up = true;
+                let (stem, on) = match &spec.plug {
+                    Plug::Tap { bridge, .. } => ("vnet", bridge),
+                    Plug::Macvtap { interface, .. } => ("macvtap", interface),
+                };
+                let taken = |n: &u32| world.host.link(&format!("{stem}{n}")).is_some();
+                let interface = format!("{stem}{}", (0..).find(|n| !taken(n)).unwrap_or_default());
+                let on = world.link(on)?.clone();
+                let kind = if stem == "vnet" { LinkKind::Tun } else { LinkKind::Macvtap };
+                let device = world.add_link(&interface, kind)?;
+                device.mac = Some(if kind == LinkKind::Tun { port::host_side(spec.mac) } else { spec.mac });
+                device.mtu = spec.mtu.unwrap_or(on.mtu);
+                device.up = true;
+                let (index, mtu) = (device.index, device.mtu);
+                let mut macvtap = None;
+                match &spec.plug {
+                    Plug::Tap { place, .. } => {
+                        device.master = Some(on.index);
+                        world.settle(index, place);
+                    }
+                    Plug::Macvtap { interface, .. } => {
+                        device.lower = Some(on.index);
+                        macvtap =
+                            Some(OnInterface { interface: interface.clone(), node: format!("/dev/tap{index}").into() });
+                    }
+                }
+                world.shape(index, &spec.shape);
+                world.owned.insert(index);
                 Ok(Port {
                     interface,
-                    index: tap.index,
+                    index,
                     network: spec.network.to_string(),
                     guest: spec.guest.clone(),
                     mac: spec.mac,
-                    mtu: spec.mtu,
+                    mtu,
                     queues: spec.queues,
                     guards: spec.guards,
+                    group: spec.group.clone(),
+                    host_bridge: spec.host_bridge.clone(),
+                    macvtap,
                     kept: spec.kept,
                 })
             })
             .await
             .map_err(|cause| PortError::Plug {
                 interface: "vnet".into(),
-                bridge: spec.bridge.clone(),
+                bridge: format!("{:?}", spec.plug),
                 cause: Box::new(cause),
             })?;
         Ok((port, Vec::new()))
+    }
+
+    fn watch(&self, _port: &Port) {}
+
+    async fn unplug(&self, port: &Port) -> Result<(), StepError> {
+        self.call(|world| {
+            if let Some(link) = world.link_by_index(port.index) {
+                if port.macvtap.is_some() { link.up = false } else { leave(link) }
+            }
+            world.host.vlans.remove(&port.index);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn has_owner(&self, port: &Port) -> bool {
+        port.macvtap.is_none() || self.world().owned.contains(&port.index)
+    }
+
+    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
+        self.call(|world| {
+            world.remove_link(port.index);
+            Ok(())
+        })
+        .await
     }
 
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
@@ -539,11 +634,6 @@ impl Host for Fake {
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
         self.world().leases.clone()
-    }
-
-    async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
-        self.remove_link(port.index);
-        Ok(())
     }
 
     async fn import_leases(&self, _network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {

@@ -109,10 +109,18 @@ impl Guards {
         state.drop_entries(&gone).await
     }
 
-    /// The MAC of the port with this index, if it is guarded.
-    pub(crate) async fn mac(&self, index: u32) -> Option<MacAddr> {
-        let state = self.state.lock().await;
-        state.ports.values().find(|entry| entry.index == index).map(|entry| MacAddr(entry.guarded.mac))
+    /// The port with this index is on no bridge any more; fine if it was not guarded.
+    pub(crate) async fn unplug(&self, interface: &str, index: u32) -> Result<(), StepError> {
+        let mut state = self.state.lock().await;
+        let mut left = Vec::new();
+        if let Some(entry) = state.ports.get_mut(interface).filter(|e| e.index == index && e.bridge.is_some()) {
+            left.push(entry.clone());
+            entry.bridge = None;
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if state.wanted().is_empty() { state.rewrite().await } else { state.drop_entries(&left).await }
     }
 
     /// The network is about to be active: its ports, which are on no bridge yet, are guarded.

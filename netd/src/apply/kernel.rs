@@ -2,18 +2,19 @@
 
 use std::{
     fs, io,
+    path::PathBuf,
     sync::{Arc, LazyLock, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
-use super::{Executor, Guards, Outcome, StepError, links, live};
+use super::{Executor, Guards, Outcome, StepError, bridge_port, links, live, shape};
 use crate::{
     hooks::Hooks,
     host::HostState,
-    model::MacAddr,
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
-    registry::PortSpec,
+    port::closings::Closings,
+    shape::Shape,
     snoop::Snoop,
 };
 
@@ -30,37 +31,31 @@ pub struct Kernel {
     /// How often our table of the family inet was written anew.
     pub(crate) rewrites: AtomicU64,
     pub(crate) hooks: Hooks,
+    pub(crate) closings: Closings,
+    /// Where device nodes of macvtaps are made.
+    pub(crate) nodes: PathBuf,
 }
 
 impl Kernel {
     /// The host that this process runs on, seen through `netlink`, with the servers behind `services`, whose leases
-    /// `guards` watches, and with the user's `hooks`.
-    pub fn new(netlink: Netlink, services: dhcp::Services, guards: Arc<Guards>, snoop: Snoop, hooks: Hooks) -> Self {
-        Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks }
+    /// `guards` watches, and with the user's `hooks`; with device nodes of macvtaps in the directory `nodes`, watched by
+    /// `closings`.
+    pub fn new(
+        netlink: Netlink,
+        services: dhcp::Services,
+        guards: Arc<Guards>,
+        snoop: Snoop,
+        hooks: Hooks,
+        closings: Closings,
+        nodes: PathBuf,
+    ) -> Self {
+        Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks, closings, nodes }
     }
 
     /// The time since this was first asked.
     pub(crate) fn now() -> Duration {
         static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
         BEGUN.elapsed()
-    }
-
-    /// Sets a new tap up and puts it on its bridge.
-    pub(crate) async fn plug(&self, tap: &str, index: u32, mac: MacAddr, spec: &PortSpec) -> Result<(), StepError> {
-        let bridge = links::index_of(&self.netlink, &spec.bridge).await?;
-        // Without this the host would speak IPv6 to the guest from the tap itself.
-        disable_ipv6(tap)?;
-        let place = links::Place {
-            group: nat::guards::network_group(&spec.bridge),
-            isolated: spec.isolated,
-            pinned: spec.guards.then_some(spec.mac),
-        };
-        links::plug(&self.netlink, index, mac, spec.mtu, bridge, place).await
-    }
-
-    /// The index of a link that is there.
-    pub(crate) async fn index_of(&self, link: &str) -> Result<u32, StepError> {
-        links::index_of(&self.netlink, link).await
     }
 }
 
@@ -94,14 +89,17 @@ impl Executor for Kernel {
             Step::GuardPorts { network, bridge, sources } => {
                 self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
             }
-            Step::Live(step) => return live::run(self, step).await,
-            Step::IsolatePort { index, isolated } => links::isolate(netlink, *index, *isolated).await?,
-            Step::AttachPort { bridge, index } => {
-                links::attach(netlink, bridge, *index).await?;
-                if let Some(mac) = self.guards.mac(*index).await {
-                    links::pin(netlink, *index, mac).await?;
-                }
+            Step::ShapeBridge { bridge, shape: wanted } => {
+                let index = links::index_of(netlink, bridge).await?;
+                shape::shape(netlink, index, wanted).await?;
             }
+            Step::Live(step) => return live::run(self, step).await,
+            Step::SettlePort { index, place } => {
+                bridge_port::settle(netlink, *index, place).await?;
+            }
+            Step::AttachPort { bridge, index, place } => bridge_port::attach(netlink, bridge, *index, place).await?,
+            Step::ShapePort { index, shape: wanted } => shape::shape(netlink, *index, wanted).await?,
+            Step::PortUp { index } => links::up_by_index(netlink, *index).await?,
         }
         Ok(Outcome::default())
     }
@@ -118,6 +116,11 @@ impl Executor for Kernel {
             Undo::StopServices { network } => self.services.stop(network).await,
             Undo::RemoveFirewall(network) => nat::remove(network, false).await?,
             Undo::RemoveTable => nat::delete_table().await?,
+            Undo::FreeBridge { bridge } => {
+                if let Some(link) = links::find(netlink, bridge).await? {
+                    shape::shape(netlink, link.index, &Shape::default()).await?;
+                }
+            }
             Undo::DisableForwarding => write_sysctl(FORWARDING, "0")?,
             Undo::DisableForwarding6 => write_sysctl(FORWARDING_6, "0")?,
             Undo::RestoreRouterAdvertisements { interface } => accept_ra(interface, "2", "1")?,
@@ -127,7 +130,7 @@ impl Executor for Kernel {
 }
 
 /// Keeps IPv6 off a link. A kernel without IPv6 has no such file, and nothing to keep off.
-fn disable_ipv6(link: &str) -> Result<(), StepError> {
+pub(super) fn disable_ipv6(link: &str) -> Result<(), StepError> {
     match write_sysctl(&format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), "1") {
         Err(StepError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

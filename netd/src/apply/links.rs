@@ -10,9 +10,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourFlags, NeighbourState},
     route::{RouteMessage, RouteProtocol},
 };
-use rtnetlink::{
-    AddressMessageBuilder, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
-};
+use rtnetlink::{AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
 use super::StepError;
 use crate::{
@@ -99,51 +97,36 @@ pub(super) async fn up(netlink: &Netlink, name: &str) -> Result<(), StepError> {
     set(netlink, LinkUnspec::new_with_name(name).up().build()).await
 }
 
-/// Makes the link with this index a port of the bridge, and one of its network's group.
-pub(super) async fn attach(netlink: &Netlink, bridge: &str, index: u32) -> Result<(), StepError> {
-    let group = LinkAttribute::Group(network_group(bridge));
-    let bridge = index_of(netlink, bridge).await?;
-    let message = LinkUnspec::new_with_index(index).controller(bridge).append_extra_attribute(group).build();
-    // A tap that has gone in the meantime took its port along.
+/// Sets the link with this index up; fine if it is gone.
+pub(super) async fn up_by_index(netlink: &Netlink, index: u32) -> Result<(), StepError> {
+    change(netlink, LinkUnspec::new_with_index(index).up().build()).await
+}
+
+/// Sets the link with this index down; fine if it is gone.
+pub(super) async fn down_by_index(netlink: &Netlink, index: u32) -> Result<(), StepError> {
+    change(netlink, LinkUnspec::new_with_index(index).down().build()).await
+}
+
+/// A tap that has gone in the meantime took its port along.
+pub(super) async fn change(netlink: &Netlink, message: LinkMessage) -> Result<(), StepError> {
     gone_is_fine(netlink.handle.link().set(message).execute().await)
 }
 
-/// A new tap's settings, then its place on the bridge, then up: from then on it forwards.
+/// The group of the taps on a bridge, by which guards know the network.
+pub(super) fn group_of(bridge: &str) -> LinkAttribute {
+    LinkAttribute::Group(network_group(bridge))
+}
+
+/// A new tap's settings and its place on the bridge. It is down until [`up_by_index`].
 pub(super) async fn plug(
     netlink: &Netlink,
     index: u32,
     mac: MacAddr,
     mtu: u32,
-    bridge: u32,
-    place: Place,
+    bridge: &Link,
 ) -> Result<(), StepError> {
-    let message = LinkUnspec::new_with_index(index)
-        .address(mac.0.to_vec())
-        .mtu(mtu)
-        .controller(bridge)
-        .append_extra_attribute(LinkAttribute::Group(place.group));
-    if !place.isolated && place.pinned.is_none() {
-        return set(netlink, message.up().build()).await;
-    }
-    set(netlink, message.build()).await?;
-    if place.isolated {
-        isolate(netlink, index, true).await?;
-    }
-    if let Some(mac) = place.pinned {
-        pin(netlink, index, mac).await?;
-    }
-    set(netlink, LinkUnspec::new_with_index(index).up().build()).await
-}
-
-/// What a tap is on its bridge, before it is up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The group of its network's taps, by which guards know the network.
-    pub(super) group: u32,
-    /// It talks to no other isolated port.
-    pub(super) isolated: bool,
-    /// The MAC that is behind this port and no other.
-    pub(super) pinned: Option<MacAddr>,
+    let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).controller(bridge.index);
+    set(netlink, message.append_extra_attribute(group_of(&bridge.name)).build()).await
 }
 
 /// Has the bridge find this MAC behind this port, whoever else claims it: it learns the senders of LLDP and spanning
@@ -159,10 +142,16 @@ pub(super) async fn pin(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<(
     gone_is_fine(entry.execute().await)
 }
 
-/// Says whether a bridge's port talks to other isolated ports; fine if it is gone.
-pub(super) async fn isolate(netlink: &Netlink, index: u32, isolated: bool) -> Result<(), StepError> {
-    let message = LinkBridgePort::new(index).isolated(isolated).build();
-    gone_is_fine(netlink.handle.link().set_port(message).execute().await)
+/// The bridge learns where this MAC is again; fine if it was not pinned.
+pub(super) async fn unpin(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<(), StepError> {
+    let neighbours = netlink.handle.neighbours();
+    let entry = neighbours.add_bridge(index, &mac.0).flags(NeighbourFlags::Controller).message_mut().clone();
+    match neighbours.del(entry).execute().await {
+        // The kernel's yes.
+        Err(rtnetlink::Error::NetlinkError(answer)) if answer.code.is_none() => Ok(()),
+        Err(rtnetlink::Error::NetlinkError(answer)) if answer.raw_code() == -libc::ENOENT => Ok(()),
+        result => gone_is_fine(result),
+    }
 }
 
 /// Gives the host an address on the link. An IPv6 one works at once: nobody is asked whether it is theirs (RFC 4862
@@ -228,7 +217,7 @@ pub(super) async fn set(netlink: &Netlink, message: LinkMessage) -> Result<(), S
     netlink.handle.link().set(message).execute().await.map_err(refused)
 }
 
-async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, StepError> {
+pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, StepError> {
     Ok(netlink.link(name).await?)
 }
 

@@ -57,6 +57,7 @@ pub(super) async fn run(kernel: &Kernel, step: &LiveStep) -> Result<Outcome, Ste
             return Ok(Outcome { dns_port: started.dns_port });
         }
         LiveStep::SetFirewall { network, before, after } => nat::change(network, before, after).await?,
+        LiveStep::UnpinPort { index, mac } => links::unpin(netlink, *index, *mac).await?,
         LiveStep::TakeBack(undo) => {
             if let Undo::RemoveAddress { bridge, .. } = undo {
                 // Else the kernel takes every other address of the subnet along with its first.

@@ -2,10 +2,14 @@
 //!
 //! It knows no kernel: [`Executor`] does the steps, `kernel` is the real one, tests have one made of values.
 
+mod bridge_port;
 pub(crate) mod guards;
 mod kernel;
 pub(crate) mod links;
 mod live;
+mod macvtap;
+mod ports;
+mod shape;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -16,6 +20,7 @@ use std::{future::Future, io};
 
 pub use guards::Guards;
 pub use kernel::Kernel;
+pub use ports::PortError;
 
 use crate::{
     host::HostState,
@@ -52,6 +57,22 @@ pub enum StepError {
     /// An interface the step needs is not there.
     #[error("interface {0} does not exist")]
     NoLink(String),
+    /// VLANs are wanted on a bridge that is not ours and looks at no tags.
+    #[error(
+        "bridge {bridge} does not filter VLANs; 'ip link set dev {bridge} type bridge vlan_filtering 1' has it do so"
+    )]
+    NoVlanFiltering {
+        /// The bridge.
+        bridge: String,
+    },
+    /// The kernel was built without something.
+    #[error("this kernel cannot {what}: it has no {module}")]
+    NoModule {
+        /// What cannot be done.
+        what: &'static str,
+        /// What it lacks.
+        module: &'static str,
+    },
     /// A network has an IPv6 address and the kernel no IPv6.
     #[error("the kernel has no IPv6: boot it without ipv6.disable=1, or take the IPv6 addresses out of the network")]
     NoIpv6,

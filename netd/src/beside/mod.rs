@@ -20,7 +20,7 @@ use ipnet::IpNet;
 
 use crate::{
     model::{Forward, Network},
-    plan::Desired,
+    plan::{Desired, Ground},
 };
 
 /// The zone that libvirt's packages bring, for guests behind the host.
@@ -54,15 +54,16 @@ pub struct Names {
 }
 
 impl Wish {
-    /// What a network has to say while it is active.
-    pub fn new(network: &Network, desired: &Desired) -> Self {
-        Wish {
+    /// What a network has to say while it is active; nothing if its bridge is not ours.
+    pub fn new(network: &Network, desired: &Desired) -> Option<Self> {
+        let Ground::Own(bridge) = &desired.ground else { return None };
+        Some(Wish {
             network: network.name.to_string(),
-            bridge: desired.bridge.name.clone(),
+            bridge: bridge.name.clone(),
             names: names(network, desired),
             zones: zones(network),
             zone_is_named: network.bridge.zone.is_some(),
-        }
+        })
     }
 }
 
@@ -128,9 +129,9 @@ mod tests {
                  <ip address='10.7.0.1' prefix='24'/></network>"
             );
             let network = crate::xml::parse(&text).unwrap();
-            let mac = "52:54:00:00:00:01".parse().unwrap();
-            let desired = crate::plan::desired(&network, "br-a", mac, std::path::Path::new("/none"), Vec::new());
-            Wish::new(&network, &desired)
+            let ground = crate::plan::ground(&network).unwrap();
+            let desired = crate::plan::desired(&network, ground, std::path::Path::new("/none"), &[]);
+            Wish::new(&network, &desired).unwrap()
         };
         let names = wish("<domain name='lab' localOnly='yes'/>", "").names.unwrap();
         assert_eq!(names.servers, [([10, 7, 0, 1].into(), 53)]);

@@ -28,7 +28,7 @@ pub use step::{LinkLocal, LiveStep};
 use crate::{
     host::{HostState, Link, LinkKind},
     model::MacAddr,
-    plan::{self, Bridge, Desired, Others, StaticRoute, Step, Undo},
+    plan::{self, Bridge, Desired, Ground, Others, Place, PortVlan, PortWish, StaticRoute, Step, Undo},
     port::DEFAULT_MTU,
 };
 
@@ -83,9 +83,31 @@ pub fn plan(
     shared: &Shared,
     forwards: Option<Forwards<'_>>,
 ) -> Vec<Step> {
+    let (steps, gone) = match (&from.ground, &to.ground) {
+        (Ground::Own(from_bridge), Ground::Own(to_bridge)) => {
+            plan_bridge((from, from_bridge), (to, to_bridge), host, shared, forwards)
+        }
+        // There nothing is ours but the ports. From one ground to another no network changes.
+        _ => (Vec::new(), Vec::new()),
+    };
+    let mut all = steps;
+    plan_ports(&mut all, from, to, host);
+    all.extend(gone);
+    all
+}
+
+/// What is other about a bridge of ours and all that is on it but the ports: what comes, and what goes after all came.
+fn plan_bridge(
+    (from, from_bridge): (&Desired, &Bridge),
+    (to, to_bridge): (&Desired, &Bridge),
+    host: &HostState,
+    shared: &Shared,
+    forwards: Option<Forwards<'_>>,
+) -> (Vec<Step>, Vec<Step>) {
     // Every field, so that a new one is thought of here too.
     let Desired {
-        bridge,
+        ground: _,
+        shape: _,
         addresses,
         ipv6,
         routes,
@@ -95,12 +117,11 @@ pub fn plan(
         firewall,
         services,
         ports,
-        isolated,
         sources,
     } = to;
-    let name = &bridge.name;
-    let Some(link) = host.link(name) else { return Vec::new() };
-    let mut steps = settings(from, to, host, link);
+    let name = &to_bridge.name;
+    let Some(link) = host.link(name) else { return (Vec::new(), Vec::new()) };
+    let mut steps = settings((from, from_bridge), (to, to_bridge), host, link);
 
     let present: Vec<_> = host.addresses_of(link.index).collect();
     if from.ipv6 != *ipv6 && *ipv6 && link.ipv6_disabled {
@@ -156,53 +177,91 @@ pub fn plan(
     if *forwarding6 && !from.forwarding6 && !host.forwarding6 {
         steps.extend(plan::enable_forwarding6(host));
     }
-    for port in ports_on(ports, host, link) {
-        if from.isolated != *isolated && port.isolated != *isolated {
-            steps.push(Step::IsolatePort { index: port.index, isolated: *isolated });
-        }
-    }
-
+    let mut gone = Vec::new();
     let take_back = |undo| Step::Live(LiveStep::TakeBack(undo));
     for route in &from.routes {
         let stays = routes.iter().any(|new| same_place(route, new));
         if !stays && plan::has_route(host, Some(link), route) {
-            steps.push(take_back(Undo::RemoveRoute { bridge: name.clone(), route: route.clone() }));
+            gone.push(take_back(Undo::RemoveRoute { bridge: name.clone(), route: route.clone() }));
         }
     }
     for &address in from.addresses.iter().filter(|address| !addresses.contains(address) && present.contains(address)) {
-        steps.push(take_back(Undo::RemoveAddress { bridge: name.clone(), address }));
+        gone.push(take_back(Undo::RemoveAddress { bridge: name.clone(), address }));
     }
     if from.ipv6 != *ipv6 && !ipv6 && !link.ipv6_disabled {
-        steps.push(Step::DisableIpv6 { bridge: name.clone() });
+        gone.push(Step::DisableIpv6 { bridge: name.clone() });
     }
     if from.forwarding && !forwarding && host.forwarding {
-        steps.extend(shared.to_take_back(is_for_ipv4).cloned().map(take_back));
+        gone.extend(shared.to_take_back(is_for_ipv4).cloned().map(take_back));
     }
     if from.forwarding6 && !forwarding6 && host.forwarding6 {
-        steps.extend(shared.to_take_back(is_for_ipv6).cloned().map(take_back));
+        gone.extend(shared.to_take_back(is_for_ipv6).cloned().map(take_back));
     }
-    steps
+    (steps, gone)
+}
+
+/// What is other about the ports, and about how fast what they are on may be.
+fn plan_ports(steps: &mut Vec<Step>, from: &Desired, to: &Desired, host: &HostState) {
+    let found = |index: u32| host.shapes.get(&index).cloned().unwrap_or_default();
+    let bridge = to.bridge().and_then(|name| host.link(name));
+    if let Some(bridge) = bridge
+        && from.shape != to.shape
+        && found(bridge.index) != to.shape
+    {
+        steps.push(Step::ShapeBridge { bridge: bridge.name.clone(), shape: to.shape.clone() });
+    }
+    for wish in &to.ports {
+        let Some(was) = from.ports.iter().find(|was| was.index == wish.index) else { continue };
+        let Some(port) = host.links.iter().find(|link| link.index == wish.index) else { continue };
+        let PortWish { index, place, shape } = wish;
+        if was.shape != *shape && found(*index) != *shape {
+            steps.push(Step::ShapePort { index: *index, shape: shape.clone() });
+        }
+        let Some(bridge) = bridge.filter(|bridge| port.master == Some(bridge.index)) else { continue };
+        let place = in_full(&was.place, place, bridge, host);
+        if was.place != wish.place && !plan::is_settled(port, &place, host) {
+            steps.push(Step::SettlePort { index: *index, place });
+            if let (Some(mac), None) = (was.place.pinned, wish.place.pinned) {
+                steps.push(Step::Live(LiveStep::UnpinPort { index: *index, mac }));
+            }
+        }
+    }
+}
+
+/// A port that was in VLANs of its own and is to be as the bridge has it is in the one that new ports are in.
+fn in_full(was: &Place, place: &Place, bridge: &Link, host: &HostState) -> Place {
+    let mut place = place.clone();
+    if was.vlans.is_some() && place.vlans.is_none() {
+        let new = host.default_vlans.get(&bridge.index).map(|&id| PortVlan { id, native: true, untagged: true });
+        place.vlans = Some(new.into_iter().collect());
+    }
+    place
 }
 
 /// What of the bridge itself, and of the taps with it, is set.
-fn settings(from: &Desired, to: &Desired, host: &HostState, link: &Link) -> Vec<Step> {
-    let Bridge { name, mac, mtu, stp, delay } = &to.bridge;
+fn settings(
+    (from, was): (&Desired, &Bridge),
+    (to, bridge): (&Desired, &Bridge),
+    host: &HostState,
+    link: &Link,
+) -> Vec<Step> {
+    let Bridge { name, mac, mtu, stp, delay } = bridge;
     let mut steps = Vec::new();
     let bridge = || name.clone();
-    if from.bridge.mac != *mac && link.mac != Some(*mac) {
+    if was.mac != *mac && link.mac != Some(*mac) {
         let address = |mac: MacAddr| IpNet::from(Ipv6Net::new_assert(link_local(mac.0), 64));
-        let ipv6 = (from.ipv6 && to.ipv6).then(|| LinkLocal { old: address(from.bridge.mac), new: address(*mac) });
+        let ipv6 = (from.ipv6 && to.ipv6).then(|| LinkLocal { old: address(was.mac), new: address(*mac) });
         steps.push(LiveStep::SetMac { bridge: bridge(), mac: *mac, ipv6 });
     }
-    let tree = LinkKind::Bridge { stp: *stp, forward_delay: plan::kernel_delay(*delay) };
     let same_tree = match link.kind {
         LinkKind::Bridge { stp: false, .. } => !stp,
-        kind => kind == tree,
+        LinkKind::Bridge { forward_delay, .. } => *stp && forward_delay == plan::kernel_delay(*delay),
+        _ => false,
     };
-    if (from.bridge.stp, from.bridge.delay) != (*stp, *delay) && !same_tree {
+    if (was.stp, was.delay) != (*stp, *delay) && !same_tree {
         steps.push(LiveStep::SetSpanningTree { bridge: bridge(), on: *stp, delay: *delay });
     }
-    if from.bridge.mtu != *mtu {
+    if was.mtu != *mtu {
         let mtu = mtu.unwrap_or(DEFAULT_MTU);
         let taps = ports_on(&to.ports, host, link)
             .filter(|port| port.mtu != mtu)
@@ -219,8 +278,8 @@ fn settings(from: &Desired, to: &Desired, host: &HostState, link: &Link) -> Vec<
 }
 
 /// Of these taps those that are on the bridge.
-fn ports_on<'a>(ports: &'a [u32], host: &'a HostState, bridge: &'a Link) -> impl Iterator<Item = &'a Link> {
-    let on = move |port: &&Link| ports.contains(&port.index) && port.master == Some(bridge.index);
+fn ports_on<'a>(ports: &'a [PortWish], host: &'a HostState, bridge: &'a Link) -> impl Iterator<Item = &'a Link> {
+    let on = move |port: &&Link| port.master == Some(bridge.index) && ports.iter().any(|wish| wish.index == port.index);
     host.links.iter().filter(on)
 }
 
@@ -259,19 +318,28 @@ pub fn journal(journal: &[Undo], to: &Desired, steps: &[Step]) -> Vec<Undo> {
         .iter()
         .filter(|undo| (to.forwarding || !is_for_ipv4(undo)) && (to.forwarding6 || !is_for_ipv6(undo)))
         .map(|undo| match undo {
-            Undo::DeleteBridge { name, mac: _ } => Undo::DeleteBridge { name: name.clone(), mac: to.bridge.mac },
+            Undo::DeleteBridge { name, mac } => {
+                let mac = if let Ground::Own(bridge) = &to.ground { bridge.mac } else { *mac };
+                Undo::DeleteBridge { name: name.clone(), mac }
+            }
             Undo::RemoveFirewall(_) => Undo::RemoveFirewall(to.firewall.clone()),
             // What goes with the bridge, or is named by what does not change.
             Undo::RemoveAddress { .. }
             | Undo::RemoveRoute { .. }
             | Undo::StopServices { .. }
             | Undo::RemoveTable
+            | Undo::FreeBridge { .. }
             | Undo::DisableForwarding
             | Undo::DisableForwarding6
             | Undo::RestoreRouterAdvertisements { .. } => undo.clone(),
         })
         .collect();
-    let mut added = Shared::of(&plan::unwind(steps), Others::default()).undos;
+    let unwound = plan::unwind(steps);
+    let mut added = Shared::of(&unwound, Others::default()).undos;
+    // A bridge of ours takes along what limits it.
+    if matches!(to.ground, Ground::Host(_)) {
+        added.extend(unwound.into_iter().filter(|undo| matches!(undo, Undo::FreeBridge { .. })));
+    }
     added.retain(|undo| !kept.contains(undo));
     kept.splice(0..0, added);
     kept

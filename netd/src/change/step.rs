@@ -76,6 +76,13 @@ pub enum LiveStep {
         /// As it should.
         after: Vec<nat::Forward>,
     },
+    /// Lets a port's MAC be behind another port again.
+    UnpinPort {
+        /// The port's index.
+        index: u32,
+        /// The MAC.
+        mac: MacAddr,
+    },
     /// Takes back what starting a network once did.
     TakeBack(Undo),
 }
@@ -97,6 +104,9 @@ impl fmt::Display for LiveStep {
                 write!(f, "reconfigure the servers on {}: {}", config.bridge, differences.join("; "))
             }
             LiveStep::SetFirewall { network, .. } => write!(f, "replace the firewall rules of {}", network.bridge),
+            LiveStep::UnpinPort { index, mac } => {
+                write!(f, "let {mac} be elsewhere than at the tap with index {index}")
+            }
             LiveStep::TakeBack(undo) => write!(f, "{undo}"),
         }
     }

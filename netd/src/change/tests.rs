@@ -1,9 +1,13 @@
 //! Old XML and new XML side by side with the steps between them; and that the steps do it, there and back.
 
 use super::*;
+use crate::port::Port;
 use crate::{
     apply::{Executor, fake::Fake},
-    plan::{InPlace, show, tests::desired_of},
+    plan::{
+        InPlace, show,
+        tests::{desired_of, port},
+    },
 };
 
 /// What a network of these tests is made of, with other parts.
@@ -169,7 +173,7 @@ fn cases() -> Vec<(&'static str, String, String, &'static str)> {
             "isolated ports",
             network(NAT, IP),
             network(NAT, &format!("<port isolated='yes'/>{IP}")),
-            "isolate the tap with index 3\n",
+            "make the tap with index 3 isolated\n",
         ),
         (
             "a port forward",
@@ -209,6 +213,41 @@ fn cases() -> Vec<(&'static str, String, String, &'static str)> {
              replace the firewall rules of br-a\nguard the ports of a\nremove address fd00:5::1/64 from br-a\n\
              disable IPv6 on br-a\ndisable IPv6 forwarding\naccept router advertisements on eth0 only when not forwarding\n",
         ),
+        (
+            "bandwidth",
+            network(NAT, IP),
+            network(NAT, &format!("<bandwidth><inbound average='1000'/><outbound average='200'/></bandwidth>{IP}")),
+            "limit br-a to 1000 kB/s out and 200 kB/s in\n",
+        ),
+        (
+            "less bandwidth",
+            network(NAT, &format!("<bandwidth><inbound average='1000'/></bandwidth>{IP}")),
+            network(NAT, &format!("<bandwidth><inbound average='500'/></bandwidth>{IP}")),
+            "limit br-a to 500 kB/s out and any speed in\n",
+        ),
+        (
+            "a default port group with a limit",
+            network(NAT, IP),
+            network(
+                NAT,
+                &format!(
+                    "{IP}<portgroup name='g' default='yes'><bandwidth><inbound average='300'/></bandwidth></portgroup>"
+                ),
+            ),
+            "limit the port with index 3 to 300 kB/s out and any speed in\n",
+        ),
+        (
+            "a MAC table that is taught",
+            network(NAT, IP),
+            network(NAT, IP).replace("name='br-a'", "name='br-a' macTableManager='libvirt'"),
+            "make the tap with index 3 not isolated, taught\n",
+        ),
+        (
+            "guests may not talk",
+            network(NAT, IP),
+            network(NAT, &format!("{IP}<n:guests xmlns:n='urn:netd:network:1' talk='no'/>")),
+            "replace the firewall rules of br-a\nmake the tap with index 3 isolated\n",
+        ),
         ("nothing", network(NAT, &dhcp("")), network(NAT, &dhcp("")), ""),
     ]
 }
@@ -222,7 +261,9 @@ fn forwards(text: &str) -> Vec<nat::Forward> {
 }
 
 fn desired(text: &str) -> Desired {
-    Desired { ports: vec![3], ..desired_of(text) }
+    let network = crate::xml::parse(text).unwrap();
+    let ports = vec![plan::wish(&network, &port(3))];
+    Desired { ports, shape: plan::network_shape(&network, &[&port(3)]), ..desired_of(text) }
 }
 
 /// A host on which the network runs, with a tap on its bridge.
@@ -232,7 +273,9 @@ async fn running(text: &str) -> Fake {
     fake.world().host.links.push(tap);
     fake.world().next_index = 4;
     let desired = desired(text);
-    fake.world().host.links[2].mtu = desired.bridge.mtu.unwrap_or(1500);
+    if let Ground::Own(bridge) = &desired.ground {
+        fake.world().host.links[2].mtu = bridge.mtu.unwrap_or(1500);
+    }
     for in_place in [InPlace::default(), InPlace { firewall: true, services: true, forwards: true }] {
         for step in plan::plan(&desired, &fake.observe().await.unwrap(), in_place) {
             fake.run(&step).await.unwrap();
@@ -281,24 +324,103 @@ async fn from_the_one_network_to_the_other_these_steps_lead_and_do_it() {
     }
 }
 
+/// A network on a bridge of the host that filters VLANs, with one of our taps on it.
+fn bridged(parts: &str) -> Desired {
+    desired(&network("<forward mode='bridge'/>", parts))
+}
+
+#[tokio::test]
+async fn ports_on_a_bridge_of_the_host_change_their_vlans_and_limits_and_come_back() {
+    let limited = "<bandwidth><inbound average='1000'/></bandwidth><vlan><tag id='7'/></vlan>";
+    let (plain, vlan) = (bridged(""), bridged(limited));
+    let other = bridged("<vlan><tag id='8'/></vlan>");
+    let fake = Fake::new();
+    let kind = LinkKind::Bridge { stp: false, forward_delay: 1500, vlan_filtering: true };
+    let mut tap = crate::apply::fake::link(3, "vnet0", LinkKind::Tun);
+    tap.master = Some(4);
+    let bridge_vlan = |id| PortVlan { id, native: true, untagged: true };
+    {
+        let mut world = fake.world();
+        world.host.links.extend([tap, crate::apply::fake::link(4, "br-a", kind)]);
+        world.host.default_vlans.insert(4, 1);
+        world.host.vlans.insert(3, vec![bridge_vlan(1)]);
+    }
+    let found = fake.traces();
+    let there = Forwards { before: &[], after: &[] };
+    let settled = "make the tap with index 3 not isolated, untagged in VLAN";
+    for (old, new, expected) in [
+        (&plain, &vlan, format!("limit br-a to 1000 kB/s out and any speed in\n{settled} 7\n")),
+        (&vlan, &other, format!("limit br-a to any speed out and any speed in\n{settled} 8\n")),
+        (&other, &plain, format!("{settled} 1\n")),
+    ] {
+        let host = fake.observe().await.unwrap();
+        let steps = plan(old, new, &host, &Shared::default(), Some(there));
+        assert_eq!(show(&steps), expected);
+        for step in &steps {
+            fake.run(step).await.unwrap();
+        }
+        let done = fake.observe().await.unwrap();
+        assert_eq!(show(&plan(old, new, &done, &Shared::default(), None)), "");
+        for step in way_back(old, new, &done, &steps, Others::default(), there) {
+            fake.run(&step).await.unwrap();
+        }
+        assert_eq!(fake.observe().await.unwrap(), host, "there and back");
+        for step in &steps {
+            fake.run(step).await.unwrap();
+        }
+    }
+    assert_eq!(fake.traces(), found);
+    let limits = [Step::ShapeBridge { bridge: "br-a".into(), shape: vlan.shape.clone() }];
+    assert_eq!(journal(&[], &vlan, &limits), [Undo::FreeBridge { bridge: "br-a".into() }]);
+}
+
+#[test]
+fn a_port_without_guards_is_let_go_when_its_bridge_learns_again() {
+    let text = network("", "");
+    let taught = text.replace("name='br-a'", "name='br-a' macTableManager='libvirt'");
+    let free = Port { guards: false, ..port(3) };
+    let with = |text: &str| {
+        let network = crate::xml::parse(text).unwrap();
+        Desired { ports: vec![plan::wish(&network, &free)], ..desired_of(text) }
+    };
+    let kind = LinkKind::Bridge { stp: false, forward_delay: 1500, vlan_filtering: false };
+    let mut tap = crate::apply::fake::link(3, "vnet0", LinkKind::Tun);
+    (tap.master, tap.taught) = (Some(4), true);
+    let host = HostState { links: vec![tap, crate::apply::fake::link(4, "br-a", kind)], ..HostState::default() };
+    let steps = plan(&with(&taught), &with(&text), &host, &Shared::default(), None);
+    let released = format!("let {} be elsewhere than at the tap with index 3\n", free.mac);
+    assert_eq!(show(&steps), format!("make the tap with index 3 not isolated\n{released}"));
+}
+
 #[test]
 fn another_mac_is_one_step() {
     let old = desired(&network(NAT, IP));
     let mut new = old.clone();
-    new.bridge.mac = "52:54:00:00:00:77".parse().unwrap();
-    let mut bridge = crate::apply::fake::link(9, "br-a", LinkKind::Bridge { stp: false, forward_delay: 1500 });
-    bridge.mac = Some(old.bridge.mac);
+    let mac = "52:54:00:00:00:77".parse().unwrap();
+    let (Ground::Own(was), Ground::Own(own)) = (&old.ground, &mut new.ground) else { panic!("{old:?}") };
+    own.mac = mac;
+    let own = own.clone();
+    let mut bridge = crate::apply::fake::link(
+        9,
+        "br-a",
+        LinkKind::Bridge { stp: false, forward_delay: 1500, vlan_filtering: false },
+    );
+    bridge.mac = Some(was.mac);
     let host = HostState { links: vec![bridge], ..HostState::default() };
-    let steps = settings(&old, &new, &host, &host.links[0]);
+    let steps = settings((&old, was), (&new, &own), &host, &host.links[0]);
     assert_eq!(show(&steps), "set the MAC of br-a to 52:54:00:00:00:77\n");
-    let undos = [Undo::DeleteBridge { name: "br-a".into(), mac: old.bridge.mac }];
-    assert_eq!(journal(&undos, &new, &steps), [Undo::DeleteBridge { name: "br-a".into(), mac: new.bridge.mac }]);
+    let undos = [Undo::DeleteBridge { name: "br-a".into(), mac: was.mac }];
+    assert_eq!(journal(&undos, &new, &steps), [Undo::DeleteBridge { name: "br-a".into(), mac }]);
 }
 
 #[test]
 fn what_others_need_stays_and_what_they_made_is_not_ours_to_take() {
     let (old, new) = (desired(&network(NAT, IP)), desired(&network("", IP)));
-    let bridge = crate::apply::fake::link(9, "br-a", LinkKind::Bridge { stp: false, forward_delay: 1500 });
+    let bridge = crate::apply::fake::link(
+        9,
+        "br-a",
+        LinkKind::Bridge { stp: false, forward_delay: 1500, vlan_filtering: false },
+    );
     let host = HostState { links: vec![bridge], forwarding: true, ..HostState::default() };
     let needed = Shared { others: Others { active: true, forwarding: true, forwarding6: false }, ..ours() };
     let found = Shared::default();

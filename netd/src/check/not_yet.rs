@@ -1,7 +1,7 @@
 //! What of a network's XML is understood and kept, and not carried out yet: one line each. A network that has it is
 //! neither defined nor started. Whoever carries something out removes its line.
 
-use crate::model::{Forward, MacTableManager, Network};
+use crate::model::{Forward, Network};
 
 /// Something that is not carried out yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,20 +28,23 @@ const LIST: &[(&str, Test, &str)] = &[
         "this version of netd does not tell guests what to boot from the network",
     ),
     (
-        "bridge@macTableManager",
-        |n| n.bridge.mac_table == Some(MacTableManager::Static),
-        "this version of netd leaves the bridge's MAC table to the kernel",
-    ),
-    ("forward", |n| n.forward == Forward::Bridged, "this version of netd does not use bridges of the host"),
-    ("forward", |n| matches!(n.forward, Forward::Macvtap(_)), "this version of netd has no macvtap ports"),
-    (
         "@trustGuestRxFilters",
-        |n| n.trust_guest_rx_filters.is_some(),
-        "this version of netd does not take over guests' receive filters",
+        |n| {
+            n.trust_guest_rx_filters == Some(true)
+                || n.port_groups.iter().any(|group| group.trust_guest_rx_filters == Some(true))
+        },
+        "netd does not hear of the receive filters that guests set, so it cannot follow them",
     ),
-    ("vlan", |n| n.vlan.is_some(), "this version of netd has no VLANs on ports"),
-    ("bandwidth", |n| n.bandwidth.is_some(), "this version of netd does not limit bandwidth"),
-    ("portgroup", |n| !n.port_groups.is_empty(), "this version of netd has no port groups"),
+    (
+        "vlan",
+        |n| matches!(n.forward, Forward::Macvtap(_)) && n.vlan.is_some(),
+        "the VLANs of an interface in mode passthrough are set in its SR-IOV hardware, which netd does not do",
+    ),
+    (
+        "portgroup/vlan",
+        |n| matches!(n.forward, Forward::Macvtap(_)) && n.port_groups.iter().any(|group| group.vlan.is_some()),
+        "the VLANs of an interface in mode passthrough are set in its SR-IOV hardware, which netd does not do",
+    ),
 ];
 
 /// The first thing of a network that is not carried out yet.
@@ -62,11 +65,7 @@ mod tests {
         "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
         "<ip address='10.0.0.1'><tftp root='/'/></ip>",
         "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
-        "<bridge macTableManager='libvirt'/>",
-        "<forward mode='bridge'/><bridge name='br0'/>",
-        "<forward mode='private' dev='eth0'/>",
-        "<bandwidth/>",
-        "<portgroup name='a'/>",
+        "<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>",
     ];
 
     #[test]
@@ -82,7 +81,7 @@ mod tests {
         let text = "<network trustGuestRxFilters='yes'><name>a</name></network>";
         let refused = refuse(&xml::parse(text).unwrap()).unwrap_err();
         let error = xml::unsupported(text, &refused).to_string();
-        let sentence = "this version of netd does not take over guests' receive filters";
+        let sentence = "netd does not hear of the receive filters that guests set, so it cannot follow them";
         assert_eq!(error, format!("unsupported configuration: line 1: <network>: {sentence}"));
     }
 }

@@ -871,6 +871,9 @@ pub(super) struct PortExecArgs {
     /// The guest's MAC address [default: a new one].
     #[arg(long, value_name = "MAC")]
     pub(super) mac: Option<String>,
+    /// The network's port group, which has the port's VLANs and how fast it may be [default: the network's default one].
+    #[arg(long, value_name = "NAME")]
+    pub(super) portgroup: Option<String>,
     /// Queue pairs.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=253))]
     pub(super) queues: u32,

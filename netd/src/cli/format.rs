@@ -133,12 +133,27 @@ fn port_info(info: &PortInfo) -> String {
         ("MAC address:", port.mac.clone()),
         ("Leased:", or_dash(info.addresses.join(", "))),
         ("Isolated:", yes_no(info.isolated)),
-        ("Guards:", if info.guards { "on" } else { "off" }.to_owned()),
+        ("Guards:", guards(info).to_owned()),
     ];
+    if let Some(group) = &info.portgroup {
+        lines.push(("Port group:", group.clone()));
+    }
+    if let Some(interface) = &info.macvtap {
+        lines.push(("Macvtap on:", interface.clone()));
+    }
     if let Some(Dropped { mac, vlan, arp, ip, nd, dhcp, ra }) = info.dropped {
         lines.push(("Dropped:", format!("MAC {mac}, VLAN {vlan}, ARP {arp}, IP {ip}, ND {nd}, DHCP {dhcp}, RA {ra}")));
     }
     lines.into_iter().map(|(label, value)| format!("{label:<15} {value}\n")).collect()
+}
+
+fn guards(info: &PortInfo) -> &'static str {
+    match (info.guards, &info.macvtap) {
+        (true, _) => "on",
+        (false, None) => "off",
+        // A macvtap passes no bridge, and so none of our rules.
+        (false, Some(_)) => "none; the kernel sends the port only what is for its MAC, and checks nothing it says",
+    }
 }
 
 /// `forward-list`: a line per target.

@@ -84,6 +84,7 @@ pub(super) fn exec(socket: &Path, args: &PortExecArgs) -> Failure {
         queues: args.queues,
         // A program that was told no MAC has one of its own (QEMU always the same): guards could only shut it out.
         guards: (args.no_guards || args.mac.is_none()).then_some(false),
+        portgroup: args.portgroup.clone(),
     };
     let (port, fds) = match blocking::add_port(socket, request) {
         Ok(reply) => reply,

@@ -224,10 +224,18 @@ fn port_info_is_lines_as_net_info_is() {
         port: port.clone(),
         guards: true,
         isolated: true,
+        portgroup: None,
+        macvtap: None,
         addresses: vec!["192.168.122.7".to_owned()],
         dropped: Some(dropped),
     };
     let free = PortInfo { guards: false, isolated: false, addresses: vec![], dropped: None, ..guarded.clone() };
+    let macvtap = PortInfo { portgroup: Some("fast".into()), macvtap: Some("eth0".into()), ..free.clone() };
+    let text = format::port_infos(&[macvtap]);
+    assert!(text.ends_with(
+        "Guards:         none; the kernel sends the port only what is for its MAC, and checks nothing it says\n\
+         Port group:     fast\nMacvtap on:     eth0\n"
+    ));
     assert_eq!(
         format::port_infos(&[guarded, free]),
         "Interface:      vnet0\nNetwork:        default\nGuest:          vm1\nMAC address:    52:54:00:11:22:33\n\

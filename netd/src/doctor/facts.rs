@@ -147,9 +147,10 @@ pub struct Known {
 }
 
 impl Known {
-    /// The bridge's name, once it has one.
+    /// The name of the bridge that it makes, once it has one.
     pub fn bridge(&self) -> Option<&str> {
-        self.network.bridge.name.as_ref().map(crate::model::BridgeName::as_str)
+        let name = self.network.bridge.name.as_ref().filter(|_| self.network.forward.has_own_bridge());
+        name.map(crate::model::BridgeName::as_str)
     }
 }
 

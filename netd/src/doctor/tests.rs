@@ -57,7 +57,9 @@ fn host() -> HostState {
         accept_ra: 1,
         autoconf: true,
         route_localnet: false,
+        lower: None,
         isolated: false,
+        taught: false,
     };
     HostState {
         links: vec![link(2, "eth0"), link(3, "wlan0"), link(4, "virbr0")],
@@ -67,7 +69,7 @@ fn host() -> HostState {
         ],
         routes: vec![route("0.0.0.0/0", 2)],
         forwarding: true,
-        forwarding6: false,
+        ..HostState::default()
     }
 }
 

@@ -22,6 +22,9 @@ fn vnet0() -> Port {
         mtu: 1500,
         queues: 1,
         guards: true,
+        group: None,
+        host_bridge: None,
+        macvtap: None,
         kept: false,
     }
 }

@@ -14,7 +14,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 pub use run::Hooks;
 
@@ -66,8 +66,34 @@ pub struct HookPort<'a> {
     pub guest: Option<&'a str>,
     /// The MAC of the guest's side.
     pub mac: MacAddr,
-    /// The bridge it is on.
-    pub bridge: &'a str,
+    /// What it is on.
+    pub plug: HookPlug<'a>,
+}
+
+/// What a port is on, as `<plug>` has it.
+#[derive(Clone, Copy, Debug)]
+pub enum HookPlug<'a> {
+    /// A network's own bridge.
+    Network(&'a str),
+    /// A bridge of the host.
+    Bridge(&'a str),
+    /// An interface of the host, by macvtap.
+    Direct {
+        /// The interface.
+        dev: &'a str,
+        /// The mode of the macvtap.
+        mode: &'static str,
+    },
+}
+
+impl fmt::Display for HookPlug<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HookPlug::Network(bridge) => write!(f, "type='network' bridge='{}'", escape(bridge)),
+            HookPlug::Bridge(bridge) => write!(f, "type='bridge' bridge='{}'", escape(bridge)),
+            HookPlug::Direct { dev, mode } => write!(f, "type='direct' dev='{}' mode='{mode}'", escape(dev)),
+        }
+    }
 }
 
 /// What a hook reads: the network's XML, and the port's where it is about one.
@@ -75,10 +101,10 @@ pub fn input(network: &str, port: Option<HookPort<'_>>) -> String {
     let port = port.map(|port| {
         let owner = port.guest.map(|guest| format!("  <owner>\n    <name>{}</name>\n  </owner>\n", escape(guest)));
         format!(
-            "<networkport>\n{}  <mac address='{}'/>\n  <plug type='network' bridge='{}'/>\n</networkport>\n",
+            "<networkport>\n{}  <mac address='{}'/>\n  <plug {}/>\n</networkport>\n",
             owner.unwrap_or_default(),
             port.mac,
-            escape(port.bridge),
+            port.plug,
         )
     });
     format!("<hookData>\n{network}{}</hookData>\n", port.unwrap_or_default())

@@ -111,7 +111,8 @@ fn a_hook_may_leave_a_program_behind_say_much_and_read_nothing() {
 
 #[test]
 fn a_hook_reads_the_network_and_the_port() {
-    let port = HookPort { guest: Some("a<b"), mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]), bridge: "virbr0" };
+    let port =
+        HookPort { guest: Some("a<b"), mac: MacAddr([0x52, 0x54, 0, 0, 0, 1]), plug: HookPlug::Network("virbr0") };
     let text = input("<network>\n  <name>default</name>\n</network>\n", Some(port));
     let expected = "<hookData>\n<network>\n  <name>default</name>\n</network>\n<networkport>\n  <owner>\n    \
                     <name>a&lt;b</name>\n  </owner>\n  <mac address='52:54:00:00:00:01'/>\n  <plug type='network' \

@@ -109,6 +109,9 @@ mod tests {
             mtu: 1500,
             queues: 1,
             guards: true,
+            group: None,
+            host_bridge: None,
+            macvtap: None,
             kept: false,
         };
         let expected = r#"[

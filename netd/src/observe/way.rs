@@ -92,6 +92,7 @@ impl Netlink {
     /// Whether the host has asked for this neighbour in vain.
     pub(crate) async fn is_silent(&self, neighbour: IpAddr, link: u32) -> Result<bool, ObserveError> {
         let family = if neighbour.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let _alone = self.dumping.lock().await;
         let mut dump = pin!(self.handle.neighbours().get().set_address_family(family).execute());
         let failed = |cause| ObserveError::Dump { what: "neighbours", cause };
         let mut silent = false;

@@ -1,6 +1,6 @@
 //! What an active network is made of, derived from its model alone.
 
-use std::{net::IpAddr, path::Path};
+use std::{fmt, net::IpAddr, path::Path};
 
 use dhcp::config::{
     Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
@@ -11,9 +11,15 @@ use nat::guards::{Sources, Sources4, Sources6, link_local};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use crate::model::{
-    Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService, LeaseTime,
-    MacAddr, Nat, Network, Ports, Route, Subnet,
+use super::place::{PortWish, network_shape, wish};
+use crate::{
+    host::{HostState, LinkKind},
+    model::{
+        BridgeName, Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService,
+        LeaseTime, MacAddr, Macvtap, Nat, Network, Ports, Route, Subnet,
+    },
+    port::Port,
+    shape::Shape,
 };
 
 /// The shortest lease the server gives, in seconds.
@@ -22,8 +28,10 @@ const SHORTEST_LEASE: u32 = 120;
 /// Everything one active network is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// The bridge.
-    pub bridge: Bridge,
+    /// What its ports are on.
+    pub ground: Ground,
+    /// How fast the bridge may be.
+    pub shape: Shape,
     /// The host's addresses on it.
     pub addresses: Vec<IpNet>,
     /// It has IPv6 at all: one of the addresses is.
@@ -40,12 +48,85 @@ pub struct Desired {
     pub firewall: nat::Network,
     /// Its servers.
     pub services: NetworkConfig,
-    /// The taps on it, by index.
-    pub ports: Vec<u32>,
-    /// The taps reach the host and what is behind it, but not each other.
-    pub isolated: bool,
+    /// Its ports.
+    pub ports: Vec<PortWish>,
     /// What addresses its guarded ports may use beside their own.
     pub sources: Sources,
+}
+
+/// What the ports of a network are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// A bridge that we make. All else is about this one: where the ground is the host's, we put ports on it and leave
+    /// it alone otherwise.
+    Own(Bridge),
+    /// A bridge of the host, by name.
+    Host(String),
+    /// Interfaces of the host, with a macvtap for each port.
+    Interfaces(Macvtap),
+}
+
+impl Ground {
+    /// The bridge's name, where there is a bridge.
+    pub fn bridge(&self) -> Option<&str> {
+        match self {
+            Ground::Own(bridge) => Some(&bridge.name),
+            Ground::Host(name) => Some(name),
+            Ground::Interfaces(_) => None,
+        }
+    }
+
+    /// What of the host's is not there (yet).
+    pub fn missing(&self, host: &HostState) -> Option<String> {
+        match self {
+            Ground::Own(_) => None,
+            Ground::Host(name) => match host.link(name).map(|link| link.kind) {
+                Some(LinkKind::Bridge { .. }) => None,
+                Some(_) => Some(format!("interface {name} is not a bridge: no port can be added")),
+                None => Some(format!("there is no bridge {name}: no port can be added before it is there")),
+            },
+            Ground::Interfaces(macvtap) => {
+                let missing: Vec<&str> =
+                    macvtap.interfaces.iter().map(String::as_str).filter(|name| host.link(name).is_none()).collect();
+                (!missing.is_empty()).then(|| format!("there is no interface {}", missing.join(", ")))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ground::Own(bridge) => write!(f, "on a bridge of its own, {}", bridge.name),
+            Ground::Host(bridge) => write!(f, "on the host's bridge {bridge}"),
+            Ground::Interfaces(macvtap) => {
+                write!(f, "on {} by macvtap, in mode {}", macvtap.interfaces.join(", "), macvtap.mode.name())
+            }
+        }
+    }
+}
+
+/// What the ports of this network are on; none if it has no bridge and MAC yet.
+pub fn ground(network: &Network) -> Option<Ground> {
+    let bridge = || network.bridge.name.as_ref().map(BridgeName::to_string);
+    Some(match &network.forward {
+        Forward::Bridged => Ground::Host(bridge()?),
+        Forward::Macvtap(macvtap) => Ground::Interfaces(macvtap.clone()),
+        Forward::Isolated | Forward::Nat(_) | Forward::Route { .. } | Forward::Open => Ground::Own(Bridge {
+            name: bridge()?,
+            mac: network.mac?,
+            mtu: network.mtu,
+            stp: network.bridge.stp,
+            delay: network.bridge.delay,
+        }),
+    })
+}
+
+impl Desired {
+    /// The bridge its ports are on, where there is one.
+    pub fn bridge(&self) -> Option<&str> {
+        self.ground.bridge()
+    }
 }
 
 /// A bridge and its settings.
@@ -81,8 +162,9 @@ impl StaticRoute {
     }
 }
 
-/// What `network` is made of when active, on the bridge `name` with `mac`, asking the resolvers in `resolv_conf`.
-pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, ports: Vec<u32>) -> Desired {
+/// What `network` is made of when active, on `ground`, asking the resolvers in `resolv_conf`.
+pub fn desired(network: &Network, ground: Ground, resolv_conf: &Path, ports: &[&Port]) -> Desired {
+    let name = ground.bridge().unwrap_or_default();
     let addresses: Vec<IpNet> = network.subnets.iter().map(|subnet| subnet.address).collect();
     let routes = network
         .routes
@@ -93,10 +175,8 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
             metric: route.metric,
         })
         .collect();
-    let bridge =
-        Bridge { name: name.to_owned(), mac, mtu: network.mtu, stp: network.bridge.stp, delay: network.bridge.delay };
     Desired {
-        bridge,
+        shape: network_shape(network, ports),
         routes,
         ipv6: network.ipv6_addresses().next().is_some(),
         forwarding: !matches!(network.forward, Forward::Isolated) && network.ipv4().next().is_some(),
@@ -104,14 +184,14 @@ pub fn desired(network: &Network, name: &str, mac: MacAddr, resolv_conf: &Path, 
         route_localnet: network.forwards.iter().any(|forward| !forward.at().is_ipv6()),
         firewall: firewall(network, name),
         services: services(network, name, resolv_conf),
-        sources: sources(network, name, mac),
-        isolated: network.isolated_ports == Some(true) || network.policy.is_silent(),
+        sources: sources(network, name),
         addresses,
-        ports,
+        ports: ports.iter().map(|port| wish(network, port)).collect(),
+        ground,
     }
 }
 
-fn sources(network: &Network, bridge: &str, mac: MacAddr) -> Sources {
+fn sources(network: &Network, bridge: &str) -> Sources {
     let ipv4 = if network.subnets.iter().any(|subnet| subnet.ipv4().is_some() && subnet.dhcp.is_some()) {
         Sources4::Leases
     } else {
@@ -120,14 +200,14 @@ fn sources(network: &Network, bridge: &str, mac: MacAddr) -> Sources {
             host: network.ipv4().map(|address| address.addr()).collect(),
         }
     };
-    Sources { bridge: bridge.to_owned(), ipv4, ipv6: sources6(network, mac) }
+    Sources { bridge: bridge.to_owned(), ipv4, ipv6: sources6(network) }
 }
 
-fn sources6(network: &Network, mac: MacAddr) -> Sources6 {
+fn sources6(network: &Network) -> Sources6 {
     let mut host: Vec<_> = network.ipv6_addresses().map(|address| address.addr()).collect();
     if !host.is_empty() {
         // What the kernel gives the bridge.
-        host.push(link_local(mac.0));
+        host.extend(network.mac.map(|mac| link_local(mac.0)));
         return Sources6 { prefixes: network.ipv6_addresses().map(|address| address.trunc()).collect(), host };
     }
     // Among themselves; or as the network beyond the host's own bridge has it, of which we know nothing.

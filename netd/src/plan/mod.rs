@@ -8,6 +8,7 @@
 //! Planning again after the steps were done yields no step: that is how `apply` verifies its work.
 
 mod desired;
+mod place;
 mod sysctls;
 
 #[cfg(test)]
@@ -19,13 +20,18 @@ use ipnet::IpNet;
 use nat::DnsRedirect;
 use serde::{Deserialize, Serialize};
 
-pub use desired::{Bridge, Desired, StaticRoute, desired};
+pub use desired::{Bridge, Desired, Ground, StaticRoute, desired, ground};
+pub(crate) use place::{
+    KILOBYTE, floor, group, is_trunk, isolates, network_shape, place as place_of, shape as shape_of, wish,
+};
+pub use place::{Place, PortVlan, PortWish};
 pub(crate) use sysctls::{FORWARDING, FORWARDING6, sysctls};
 
 use crate::{
     change::LiveStep,
     host::{HostState, Link, LinkKind},
     model::MacAddr,
+    shape::Shape,
 };
 
 /// One change of the host.
@@ -93,18 +99,39 @@ pub enum Step {
         /// What they may use beside their own addresses.
         sources: nat::guards::Sources,
     },
-    /// Says whether a tap on the bridge talks to others of the same mind.
-    IsolatePort {
+    /// Limits how fast the bridge may be.
+    ShapeBridge {
+        /// The bridge.
+        bridge: String,
+        /// How fast.
+        shape: Shape,
+    },
+    /// Gives a tap on the bridge the settings it should have there.
+    SettlePort {
         /// The tap's index.
         index: u32,
-        /// It does not.
-        isolated: bool,
+        /// What it is.
+        place: Place,
     },
     /// Puts a guest's tap on the bridge.
     AttachPort {
         /// The bridge.
         bridge: String,
         /// The tap's index: its name may be another's by now.
+        index: u32,
+        /// What it is there.
+        place: Place,
+    },
+    /// Limits how fast a port may be.
+    ShapePort {
+        /// The device's index.
+        index: u32,
+        /// How fast.
+        shape: Shape,
+    },
+    /// Sets a macvtap up.
+    PortUp {
+        /// The device's index.
         index: u32,
     },
     /// Changes something of a network that runs.
@@ -147,6 +174,11 @@ pub enum Undo {
     RemoveFirewall(nat::Network),
     /// Takes our table away: the network was the last.
     RemoveTable,
+    /// Takes away what limits a bridge that stays.
+    FreeBridge {
+        /// The bridge.
+        bridge: String,
+    },
     /// Stops the host from routing IPv4: we made it, and the network was the last that needs it.
     DisableForwarding,
     /// The same for IPv6.
@@ -171,12 +203,69 @@ pub struct InPlace {
 
 /// The steps that bring one network from what is there to what is wanted, in the order to do them.
 pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step> {
-    let bridge = &desired.bridge.name;
+    let mut steps = match &desired.ground {
+        Ground::Own(own) => plan_bridge(desired, own, host, in_place),
+        Ground::Host(_) | Ground::Interfaces(_) => Vec::new(),
+    };
+    let bridge = desired.bridge();
+    if let Some(bridge) = bridge {
+        let link = host.link(bridge);
+        let is_ours = matches!(desired.ground, Ground::Own(_));
+        // A bridge of the host that is not there now may come; nothing limits one of ours that is yet to be made.
+        let found = link.map(|link| host.shapes.get(&link.index).cloned().unwrap_or_default());
+        if found.or(is_ours.then(Shape::default)).is_some_and(|found| found != desired.shape) {
+            steps.push(Step::ShapeBridge { bridge: bridge.to_owned(), shape: desired.shape.clone() });
+        }
+        if !in_place.firewall && !desired.ports.is_empty() {
+            steps.push(Step::GuardPorts {
+                network: desired.services.network.clone(),
+                bridge: bridge.to_owned(),
+                sources: desired.sources.clone(),
+            });
+        }
+    }
+    for wish in &desired.ports {
+        // A port that is gone stays gone: its life is the guest's.
+        if let Some(port) = host.links.iter().find(|port| port.index == wish.index) {
+            plan_port(&mut steps, wish, port, desired, host);
+        }
+    }
+    steps
+}
+
+fn plan_port(steps: &mut Vec<Step>, wish: &PortWish, port: &Link, desired: &Desired, host: &HostState) {
+    let (index, place) = (wish.index, &wish.place);
+    if host.shapes.get(&index).cloned().unwrap_or_default() != wish.shape {
+        steps.push(Step::ShapePort { index, shape: wish.shape.clone() });
+    }
+    let Some(bridge) = desired.bridge() else {
+        if !port.up {
+            steps.push(Step::PortUp { index });
+        }
+        return;
+    };
+    let link = host.link(bridge);
+    let can_attach = link.is_some() || matches!(desired.ground, Ground::Own(_));
+    // One that someone put elsewhere stays there.
+    if port.master.is_none() && can_attach {
+        steps.push(Step::AttachPort { bridge: bridge.to_owned(), index, place: place.clone() });
+    } else if link.is_some_and(|link| port.master == Some(link.index)) && !is_settled(port, place, host) {
+        steps.push(Step::SettlePort { index, place: place.clone() });
+    }
+}
+
+pub(crate) fn is_settled(port: &Link, place: &Place, host: &HostState) -> bool {
+    let has_vlans = place.vlans.as_ref().is_none_or(|vlans| host.vlans.get(&port.index) == Some(vlans));
+    port.isolated == place.isolated && port.taught == place.taught && has_vlans
+}
+
+fn plan_bridge(desired: &Desired, own: &Bridge, host: &HostState, in_place: InPlace) -> Vec<Step> {
+    let bridge = &own.name;
     let mut steps = Vec::new();
     let link = host.link(bridge);
     match link {
-        None => steps.push(Step::CreateBridge(desired.bridge.clone())),
-        Some(link) if !has_settings(link, &desired.bridge) => steps.push(Step::SetBridge(desired.bridge.clone())),
+        None => steps.push(Step::CreateBridge(own.clone())),
+        Some(link) if !has_settings(link, own) => steps.push(Step::SetBridge(own.clone())),
         Some(_) => {}
     }
     let has_ipv6 = link.is_some_and(|link| !link.ipv6_disabled && link.accept_ra == 0 && !link.autoconf);
@@ -204,32 +293,12 @@ pub fn plan(desired: &Desired, host: &HostState, in_place: InPlace) -> Vec<Step>
     }
     if !in_place.firewall {
         steps.push(Step::AddFirewall(desired.firewall.clone()));
-        if !desired.ports.is_empty() {
-            steps.push(Step::GuardPorts {
-                network: desired.services.network.clone(),
-                bridge: bridge.clone(),
-                sources: desired.sources.clone(),
-            });
-        }
     }
     if desired.forwarding && !host.forwarding {
         steps.push(Step::EnableForwarding);
     }
     if desired.forwarding6 && !host.forwarding6 {
         steps.extend(enable_forwarding6(host));
-    }
-    for &index in &desired.ports {
-        // A port that is gone stays gone: its life is the guest's. One that someone put elsewhere stays there.
-        let Some(port) = host.links.iter().find(|port| port.index == index) else { continue };
-        if port.master.is_none() {
-            steps.push(Step::AttachPort { bridge: bridge.clone(), index });
-            // Whatever it was before, it joins as one that is not isolated.
-            if desired.isolated {
-                steps.push(Step::IsolatePort { index, isolated: true });
-            }
-        } else if port.master == link.map(|link| link.index) && port.isolated != desired.isolated {
-            steps.push(Step::IsolatePort { index, isolated: desired.isolated });
-        }
     }
     steps
 }
@@ -245,7 +314,7 @@ pub(crate) fn enable_forwarding6(host: &HostState) -> Vec<Step> {
 }
 
 fn has_settings(link: &Link, bridge: &Bridge) -> bool {
-    let LinkKind::Bridge { stp, forward_delay } = link.kind else { return false };
+    let LinkKind::Bridge { stp, forward_delay, .. } = link.kind else { return false };
     stp == bridge.stp
         && (!stp || forward_delay == kernel_delay(bridge.delay))
         && link.mac == Some(bridge.mac)
@@ -283,6 +352,8 @@ impl Step {
             Step::StartServices(config) => Some(Undo::StopServices { network: config.network.clone() }),
             Step::AddFirewall(network) => Some(Undo::RemoveFirewall(network.clone())),
             Step::EnableForwarding => Some(Undo::DisableForwarding),
+            // Moot with a bridge of ours; what limits one of the host must go.
+            Step::ShapeBridge { bridge, .. } => Some(Undo::FreeBridge { bridge: bridge.clone() }),
             Step::EnableForwarding6 => Some(Undo::DisableForwarding6),
             Step::KeepRouterAdvertisements { interface } => {
                 Some(Undo::RestoreRouterAdvertisements { interface: interface.clone() })
@@ -295,8 +366,10 @@ impl Step {
             | Step::RouteLocalnet { .. }
             | Step::LinkUp { .. }
             | Step::GuardPorts { .. }
-            | Step::IsolatePort { .. }
-            | Step::AttachPort { .. } => None,
+            | Step::SettlePort { .. }
+            | Step::AttachPort { .. }
+            | Step::ShapePort { .. }
+            | Step::PortUp { .. } => None,
             // The way back is a plan of its own.
             Step::Live(_) => None,
         }
@@ -338,7 +411,9 @@ pub fn unwind<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Undo> {
         _ => None,
     });
     undos.retain(|undo| match undo {
-        Undo::RemoveAddress { bridge, .. } | Undo::RemoveRoute { bridge, .. } => Some(bridge) != removed.as_ref(),
+        Undo::RemoveAddress { bridge, .. } | Undo::RemoveRoute { bridge, .. } | Undo::FreeBridge { bridge } => {
+            Some(bridge) != removed.as_ref()
+        }
         _ => true,
     });
     undos.reverse();
@@ -348,7 +423,7 @@ pub fn unwind<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<Undo> {
 /// What the other networks still need of what networks share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// Another network is active.
+    /// Another network is active that has rules in our table.
     pub active: bool,
     /// Another active network needs the host to route IPv4.
     pub forwarding: bool,
@@ -414,11 +489,11 @@ impl fmt::Display for Step {
             }
             Step::EnableForwarding6 => f.write_str("enable IPv6 forwarding"),
             Step::GuardPorts { network, .. } => write!(f, "guard the ports of {network}"),
-            Step::IsolatePort { index, isolated } => {
-                let what = if *isolated { "isolate" } else { "stop isolating" };
-                write!(f, "{what} the tap with index {index}")
-            }
-            Step::AttachPort { bridge, index } => write!(f, "put the tap with index {index} on {bridge}"),
+            Step::ShapeBridge { bridge, shape } => write!(f, "limit {bridge} to {shape}"),
+            Step::SettlePort { index, place } => write!(f, "make the tap with index {index} {place}"),
+            Step::AttachPort { bridge, index, .. } => write!(f, "put the tap with index {index} on {bridge}"),
+            Step::ShapePort { index, shape } => write!(f, "limit the port with index {index} to {shape}"),
+            Step::PortUp { index } => write!(f, "set the port with index {index} up"),
             Step::Live(step) => write!(f, "{step}"),
         }
     }
@@ -435,6 +510,7 @@ impl fmt::Display for Undo {
             Undo::StopServices { network } => write!(f, "stop DHCP and DNS of {network}"),
             Undo::RemoveFirewall(network) => write!(f, "remove the firewall rules of {}", network.bridge),
             Undo::RemoveTable => f.write_str("remove the nftables table"),
+            Undo::FreeBridge { bridge } => write!(f, "stop limiting {bridge}"),
             Undo::DisableForwarding => f.write_str("disable IPv4 forwarding"),
             Undo::DisableForwarding6 => f.write_str("disable IPv6 forwarding"),
             Undo::RestoreRouterAdvertisements { interface } => {

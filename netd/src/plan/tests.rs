@@ -9,6 +9,8 @@ use nat::guards::{Sources, Sources4};
 use super::*;
 use crate::{
     apply::{Executor, fake::Fake},
+    model::Network,
+    port::Port,
     xml,
 };
 
@@ -61,8 +63,27 @@ const IN_PLACE: InPlace = InPlace { firewall: true, services: true, forwards: tr
 /// What the network of this XML is made of.
 pub(crate) fn desired_of(text: &str) -> Desired {
     let network = xml::parse(text).unwrap();
-    let name = network.bridge.name.clone().unwrap();
-    desired(&network, name.as_str(), "52:54:00:aa:bb:cc".parse().unwrap(), Path::new("/etc/resolv.conf"), Vec::new())
+    let mac = Some("52:54:00:aa:bb:cc".parse().unwrap());
+    let network = Network { mac, ..network };
+    desired(&network, ground(&network).unwrap(), Path::new("/etc/resolv.conf"), &[])
+}
+
+/// A tap with this index.
+pub(crate) fn port(index: u32) -> Port {
+    Port {
+        interface: format!("vnet{index}"),
+        index,
+        network: "a".into(),
+        guest: None,
+        mac: "52:54:00:aa:bb:dd".parse().unwrap(),
+        mtu: 1500,
+        queues: 1,
+        guards: true,
+        group: None,
+        host_bridge: None,
+        macvtap: None,
+        kept: false,
+    }
 }
 
 #[test]
@@ -178,7 +199,7 @@ async fn whatever_one_thing_is_disturbed_the_plan_puts_it_back() {
             }
         }
         let whole = fake.observe().await.unwrap();
-        let bridge = whole.link(&desired.bridge.name).unwrap().index;
+        let bridge = whole.link(desired.bridge().unwrap()).unwrap().index;
         let disturbances: [fn(&mut HostState, u32); 10] = [
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.up = false),
             |host, bridge| host.links.iter_mut().filter(|l| l.index == bridge).for_each(|l| l.mac = None),
@@ -215,10 +236,10 @@ async fn waiting_ports_are_guarded_before_they_are_plugged_and_isolated_where_th
     let mut desired = desired_of(text);
     let tap = |index, name: &str| crate::apply::fake::link(index, name, crate::host::LinkKind::Tun);
     fake.world().host.links.extend([tap(40, "vnet0"), tap(41, "vnet1")]);
-    desired.ports = vec![40, 41, 42];
+    let network = crate::xml::parse(text).unwrap();
+    desired.ports = [40, 41, 42].map(|index| wish(&network, &port(index))).into();
     let steps = plan(&desired, &fake.observe().await.unwrap(), InPlace::default());
-    let ports = "guard the ports of a\nput the tap with index 40 on br-a\nisolate the tap with index 40\n\
-                 put the tap with index 41 on br-a\nisolate the tap with index 41\n";
+    let ports = "guard the ports of a\nput the tap with index 40 on br-a\nput the tap with index 41 on br-a\n";
     assert!(show(&steps).ends_with(ports), "{}", show(&steps));
     for step in steps {
         fake.run(&step).await.unwrap();
@@ -229,9 +250,10 @@ async fn waiting_ports_are_guarded_before_they_are_plugged_and_isolated_where_th
     for link in host.links.iter_mut().filter(|link| link.index == 41) {
         link.isolated = false;
     }
-    assert_eq!(show(&plan(&desired, &host, in_place)), "isolate the tap with index 41\n");
-    desired.isolated = false;
-    assert_eq!(show(&plan(&desired, &host, in_place)), "stop isolating the tap with index 40\n");
+    assert_eq!(show(&plan(&desired, &host, in_place)), "make the tap with index 41 isolated\n");
+    desired.ports[0].place.isolated = false;
+    let both = "make the tap with index 40 not isolated\nmake the tap with index 41 isolated\n";
+    assert_eq!(show(&plan(&desired, &host, in_place)), both);
 }
 
 #[test]

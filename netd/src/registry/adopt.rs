@@ -81,6 +81,9 @@ impl Registry {
             queues: 1,
             // The guest was free to use any address until now: guards could cut it.
             guards: false,
+            group: None,
+            host_bridge: None,
+            macvtap: None,
             kept: false,
         })
     }

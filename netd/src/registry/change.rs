@@ -3,9 +3,10 @@
 use super::{Conflict, Live, Refusal, Registry};
 use crate::{
     change::{Edit, Shared},
-    host::HostState,
-    model::{BridgeName, MacAddr, Network, NetworkName},
-    plan::Desired,
+    host::{HostState, LinkKind},
+    model::{MacAddr, Network, NetworkName},
+    plan::{self, Desired, Ground},
+    port::Port,
     store::Before,
 };
 
@@ -126,28 +127,57 @@ impl Registry {
         if network == live.network {
             return Ok(None);
         }
-        let bridge = &live.desired.bridge.name;
-        let wanted = network.bridge.name.as_ref().map(BridgeName::as_str).unwrap_or_default();
-        if wanted != bridge {
-            let (network, wanted) = (network.name.to_string(), wanted.to_owned());
-            return Err(Refusal::BridgeRename { network, bridge: bridge.clone(), wanted });
-        }
+        let mut to = self.desired(&network)?;
+        refuse_ground(&live.desired.ground, &to.ground, &network.name)?;
+        self.refuse_for_ports(&network, &to, host)?;
         let name = &network.name;
-        let ports: Vec<u32> = self.ports_of(name).map(|port| port.index).collect();
-        let from = Desired { ports: ports.clone(), ..live.desired.clone() };
-        let mut to = Desired { ports, ..self.desired(&network)? };
+        let from = self.with_ports(live);
         let dns_port = from.firewall.dns_redirect.as_ref().map(|redirect| redirect.port);
         to.redirect_dns(dns_port.filter(|_| to.services.dns.is_some()));
         let subnets = |desired: &Desired| desired.addresses.iter().map(|address| address.trunc()).collect::<Vec<_>>();
         let known = subnets(&from);
         for subnet in subnets(&to).into_iter().filter(|subnet| !known.contains(subnet)) {
-            if let Some(user) = host.in_use(subnet, &[bridge]) {
+            if let Some(user) = host.in_use(subnet, to.bridge().as_slice()) {
                 return Err(Refusal::SubnetInUse { subnet, by: user.by, interface: user.interface });
             }
         }
         self.refuse_live_conflicts(&network)?;
         let shared = Shared::of(&live.journal, self.others(name));
         Ok(Some(LiveChange { network, from, to, shared }))
+    }
+
+    /// What a live network is made of, with the ports it has now.
+    pub(crate) fn with_ports(&self, live: &Live) -> Desired {
+        let ports: Vec<&Port> = self.ports_of(&live.network.name).collect();
+        let shape = plan::network_shape(&live.network, &ports);
+        let wishes = ports.iter().map(|port| plan::wish(&live.network, port)).collect();
+        Desired { ports: wishes, shape, ..live.desired.clone() }
+    }
+
+    /// What a port would be refused for when it is plugged, it is refused for in a change under it.
+    fn refuse_for_ports(&self, network: &Network, to: &Desired, host: &HostState) -> Result<(), Refusal> {
+        let filters = |bridge: &str| {
+            let kind = host.link(bridge).map(|link| link.kind);
+            matches!(kind, None | Some(LinkKind::Bridge { vlan_filtering: true, .. }))
+        };
+        for port in self.ports_of(&network.name) {
+            let group = plan::group(network, port.group.as_deref());
+            if let Some(group) = &port.group
+                && !network.port_groups.iter().any(|known| known.name == *group)
+            {
+                let (network, group) = (network.name.to_string(), group.clone());
+                return Err(Refusal::NoPortGroup { network, group });
+            }
+            if port.guards && plan::is_trunk(network, group) {
+                return Err(Refusal::NoGuardsOnTrunk(network.name.to_string()));
+            }
+        }
+        if let Some(bridge) = to.bridge().filter(|bridge| !filters(bridge))
+            && to.ports.iter().any(|wish| wish.place.vlans.is_some())
+        {
+            return Err(Refusal::NoVlanFiltering { network: network.name.to_string(), bridge: bridge.to_owned() });
+        }
+        self.refuse_floors(network, to)
     }
 
     /// While a change may still be taken back, nothing else changes the network.
@@ -198,5 +228,18 @@ impl Registry {
         let mut other = self.clone();
         other.started(live);
         other
+    }
+}
+
+/// What the ports of an active network are on stays what it is.
+fn refuse_ground(is: &Ground, wanted: &Ground, network: &NetworkName) -> Result<(), Refusal> {
+    let network = network.to_string();
+    match (is, wanted) {
+        (Ground::Own(is), Ground::Own(wanted)) if is.name == wanted.name => Ok(()),
+        (Ground::Own(is), Ground::Own(wanted)) => {
+            Err(Refusal::BridgeRename { network, bridge: is.name.clone(), wanted: wanted.name.clone() })
+        }
+        (is, wanted) if is == wanted => Ok(()),
+        (is, wanted) => Err(Refusal::GroundChange { network, is: is.to_string(), wanted: wanted.to_string() }),
     }
 }

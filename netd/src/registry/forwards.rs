@@ -117,7 +117,7 @@ impl Registry {
             let Some(live) = entry.live.as_ref().filter(|live| !live.network.forwards.is_empty()) else { continue };
             let guests = self.guests(name, leases(name.as_str()));
             for forward in &live.network.forwards {
-                let at = forward.at();
+                let (at, Some(bridge)) = (forward.at(), live.desired.bridge()) else { continue };
                 resolved.push(nat::Forward {
                     protocol: match at.protocol {
                         Protocol::Tcp => nat::Protocol::Tcp,
@@ -125,7 +125,7 @@ impl Registry {
                     },
                     address: at.address,
                     ports: (at.ports.first(), at.ports.last()),
-                    bridge: live.desired.bridge.name.clone(),
+                    bridge: bridge.to_owned(),
                     subnets: live.network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
                     targets: forward
                         .targets()

@@ -33,14 +33,14 @@ use uuid::Uuid;
 
 pub use change::{Affect, Apply, Change, LiveChange};
 pub use forwards::ForwardChange;
-pub use ports::{PortRequest, PortSpec};
+pub use ports::{Plug, PortRequest, PortSpec};
 pub use refusal::Refusal;
 
 use crate::{
     check::{Conflict, conflicts, not_yet},
     host::HostState,
     model::{BridgeName, BridgeTemplate, MacAddr, Network, NetworkName},
-    plan::{self, Desired, InPlace, Others, Step, Undo},
+    plan::{self, Desired, Ground, InPlace, Others, Step, Undo},
     port::Port,
     store::Before,
 };
@@ -155,7 +155,7 @@ impl Registry {
 
     /// The network whose live bridge has this name.
     pub fn on_bridge(&self, bridge: &str) -> Option<&NetworkName> {
-        let is_it = |entry: &Entry| entry.live.as_ref().is_some_and(|live| live.desired.bridge.name == bridge);
+        let is_it = |entry: &Entry| entry.live.as_ref().is_some_and(|live| live.desired.bridge() == Some(bridge));
         self.networks.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| name)
     }
 
@@ -166,7 +166,7 @@ impl Registry {
         let bridge = entry
             .live
             .as_ref()
-            .map(|live| live.desired.bridge.name.clone())
+            .and_then(|live| live.desired.bridge().map(str::to_owned))
             .or_else(|| network.bridge.name.as_ref().map(BridgeName::to_string));
         Some(netd_api::Network {
             name: name.to_string(),
@@ -227,8 +227,13 @@ impl Registry {
         host: &HostState,
     ) -> Result<Start, Refusal> {
         let desired = self.desired(&network)?;
-        if host.link(&desired.bridge.name).is_some() {
-            return Err(Refusal::BridgeInUse(desired.bridge.name));
+        match &desired.ground {
+            Ground::Own(bridge) if host.link(&bridge.name).is_some() => {
+                return Err(Refusal::BridgeInUse(bridge.name.clone()));
+            }
+            ground => {
+                notices.extend(ground.missing(host).map(|missing| format!("network '{}': {missing}", network.name)))
+            }
         }
         for &subnet in &desired.addresses {
             if let Some(user) = host.in_use(subnet, &[]) {
@@ -249,11 +254,9 @@ impl Registry {
 
     /// What a network is made of, with the ports that wait for it.
     pub fn desired(&self, network: &Network) -> Result<Desired, Refusal> {
-        let (Some(bridge), Some(mac)) = (&network.bridge.name, network.mac) else {
-            return Err(Refusal::NoBridgeName(MOST_BRIDGES));
-        };
-        let ports = self.ports_of(&network.name).map(|port| port.index).collect();
-        Ok(plan::desired(network, bridge.as_str(), mac, &self.resolv_conf, ports))
+        let ground = plan::ground(network).ok_or(Refusal::NoBridgeName(MOST_BRIDGES))?;
+        let ports: Vec<&Port> = self.ports_of(&network.name).collect();
+        Ok(plan::desired(network, ground, &self.resolv_conf, &ports))
     }
 
     /// What it takes to stop the network `key`.
@@ -306,7 +309,7 @@ impl Registry {
     /// What the other active networks need of what networks share.
     pub fn others(&self, name: &NetworkName) -> Others {
         Others {
-            active: self.networks.iter().any(|(other, entry)| other != name && entry.live.is_some()),
+            active: self.networks.iter().any(|(other, entry)| other != name && has_rules(entry)),
             forwarding: self.forwarders(name).next().is_some(),
             forwarding6: self.forwarders6(name).next().is_some(),
         }
@@ -317,6 +320,7 @@ impl Registry {
         self.networks
             .values()
             .filter_map(|entry| entry.live.as_ref())
+            .filter(|live| matches!(live.desired.ground, Ground::Own(_)))
             .map(|live| live.desired.firewall.clone())
             .collect()
     }
@@ -458,6 +462,11 @@ impl Registry {
         let conflict = conflicts(network, &live).into_iter().find(matters);
         conflict.map_or(Ok(()), |conflict| Err(conflict.into()))
     }
+}
+
+/// Whether a network is active that has rules in our table.
+fn has_rules(entry: &Entry) -> bool {
+    entry.live.as_ref().is_some_and(|live| matches!(live.desired.ground, Ground::Own(_)))
 }
 
 impl Entry {

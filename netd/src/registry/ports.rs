@@ -8,8 +8,10 @@ use netd_api::AddressOrigin;
 use super::{Live, Refusal, Registry};
 use crate::{
     host::Neighbour,
-    model::{LONGEST_GUEST, MacAddr, NetworkName},
+    model::{LONGEST_GUEST, MacAddr, Macvtap, MacvtapMode, Network, NetworkName, PortGroup, Rate},
+    plan::{self, Bridge, Desired, Ground, Place},
     port::{DEFAULT_MTU, MOST_QUEUES, Port},
+    shape::{MOST_FLOORS, Shape},
     snoop::{Origin, Seen},
 };
 
@@ -27,8 +29,10 @@ pub struct PortRequest {
     pub mac: Option<String>,
     /// Queue pairs.
     pub queues: u32,
-    /// Whether what the guest sends is checked; yes if absent.
+    /// Whether what the guest sends is checked; yes if absent, where it can be.
     pub guards: Option<bool>,
+    /// The port group; the network's default one if absent.
+    pub portgroup: Option<String>,
 }
 
 /// A port to make.
@@ -40,20 +44,53 @@ pub struct PortSpec {
     pub guest: Option<String>,
     /// The MAC of the guest's side.
     pub mac: MacAddr,
-    /// Greatest packet size in bytes.
-    pub mtu: u32,
+    /// Greatest packet size in bytes; that of what it is on if absent.
+    pub mtu: Option<u32>,
     /// Queue pairs.
     pub queues: u32,
-    /// The bridge to put it on.
-    pub bridge: String,
-    /// It reaches the host and what is behind it, but no other isolated port.
-    pub isolated: bool,
+    /// What it is and what it goes on.
+    pub plug: Plug,
+    /// The bridge to put it on, if that is the host's and not ours.
+    pub host_bridge: Option<String>,
+    /// How fast it may be.
+    pub shape: Shape,
+    /// The port group, if the caller named one.
+    pub group: Option<String>,
     /// What the guest sends is checked.
     pub guards: bool,
     /// What IPv4 addresses it may use beside its own, if it is guarded.
     pub sources: Sources,
     /// It stays until it is deleted.
     pub kept: bool,
+}
+
+/// What a port is and what it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plug {
+    /// A tap on a bridge.
+    Tap {
+        /// The bridge.
+        bridge: String,
+        /// What it is there.
+        place: Place,
+    },
+    /// A macvtap on an interface of the host.
+    Macvtap {
+        /// The interface.
+        interface: String,
+        /// Whom it reaches beside the outside.
+        mode: MacvtapMode,
+    },
+}
+
+impl Plug {
+    /// The name of the bridge or interface.
+    pub fn on(&self) -> &str {
+        match self {
+            Plug::Tap { bridge, .. } => bridge,
+            Plug::Macvtap { interface, .. } => interface,
+        }
+    }
 }
 
 impl Registry {
@@ -83,17 +120,85 @@ impl Registry {
                 }
             },
         };
+        let group = plan::group(&live.network, request.portgroup.as_deref());
+        if let (Some(name), None) = (&request.portgroup, group) {
+            return Err(Refusal::NoPortGroup { network: network.to_string(), group: name.clone() });
+        }
+        self.refuse_floor(network, live, group, mac)?;
+        let trunk = plan::is_trunk(&live.network, group);
+        if trunk && request.guards == Some(true) {
+            return Err(Refusal::NoGuardsOnTrunk(network.to_string()));
+        }
+        let guards = request.guards.unwrap_or(!trunk);
+        let plug = match &live.desired.ground {
+            Ground::Own(Bridge { name, .. }) | Ground::Host(name) => {
+                Plug::Tap { bridge: name.clone(), place: plan::place_of(&live.network, group, guards, mac) }
+            }
+            Ground::Interfaces(macvtap) => {
+                if request.guards == Some(true) {
+                    return Err(Refusal::NoGuards(network.to_string()));
+                }
+                let interface = self.interface_for_port(network, macvtap)?;
+                Plug::Macvtap { interface, mode: macvtap.mode }
+            }
+        };
+        let macvtap = matches!(plug, Plug::Macvtap { .. });
+        let own = matches!(live.desired.ground, Ground::Own(_));
+        let host_bridge = match &live.desired.ground {
+            Ground::Host(name) => Some(name.clone()),
+            Ground::Own(_) | Ground::Interfaces(_) => None,
+        };
         Ok(PortSpec {
             network: network.clone(),
             guest: request.guest.clone(),
             mac,
-            mtu: live.network.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: live.network.mtu.or(own.then_some(DEFAULT_MTU)),
             queues: request.queues,
-            bridge: live.desired.bridge.name.clone(),
-            isolated: live.desired.isolated,
-            guards: request.guards.unwrap_or(true),
+            plug,
+            host_bridge,
+            shape: plan::shape_of(group, macvtap),
+            group: request.portgroup.clone(),
+            guards: guards && !macvtap,
             sources: live.desired.sources.clone(),
             kept: false,
+        })
+    }
+
+    /// The interface with the fewest ports, of whichever network; for a port that must have it alone, one with none.
+    fn interface_for_port(&self, network: &NetworkName, macvtap: &Macvtap) -> Result<String, Refusal> {
+        let on = |interface: &str| {
+            let is_on = |port: &&Port| port.macvtap.as_ref().is_some_and(|on| on.interface == interface);
+            self.ports.values().filter(is_on).count()
+        };
+        let alone = macvtap.mode == MacvtapMode::Passthrough;
+        let fewest = macvtap.interfaces.iter().min_by_key(|interface| on(interface));
+        fewest
+            .filter(|interface| !alone || on(interface) == 0)
+            .cloned()
+            .ok_or_else(|| Refusal::NoFreeInterface(network.to_string()))
+    }
+
+    /// What a port has for sure, the network must have to give.
+    fn refuse_floor(
+        &self,
+        network: &NetworkName,
+        live: &Live,
+        group: Option<&PortGroup>,
+        mac: MacAddr,
+    ) -> Result<(), Refusal> {
+        let Some(floor) = plan::floor(group) else { return Ok(()) };
+        let inbound = live.network.bandwidth.as_ref().and_then(|bandwidth| bandwidth.inbound);
+        let (Some(inbound), Some(_)) = (inbound, live.desired.bridge()) else {
+            return Err(Refusal::NoInbound { mac, network: network.to_string() });
+        };
+        let groups = self.ports_of(network).map(|port| plan::group(&live.network, port.group.as_deref()));
+        let floors: Vec<u64> = groups.filter_map(plan::floor).collect();
+        let promised = floors.iter().sum::<u64>() + floor;
+        refuse_overcommitment(inbound, promised, floors.len() + 1).map_err(|what| Refusal::Overcommitted {
+            mac,
+            bridge: live.desired.bridge().unwrap_or_default().to_owned(),
+            what,
+            network: network.to_string(),
         })
     }
 
@@ -104,9 +209,30 @@ impl Registry {
         if port.kept { Ok(port) } else { Err(Refusal::PortInUse(interface.to_owned())) }
     }
 
+    /// The floors of ports that are there must fit what the network will have to give.
+    pub(super) fn refuse_floors(&self, network: &Network, to: &Desired) -> Result<(), Refusal> {
+        let floor = |port: &Port| plan::floor(plan::group(network, port.group.as_deref()));
+        let floors: Vec<(MacAddr, u64)> =
+            self.ports_of(&network.name).filter_map(|port| Some((port.mac, floor(port)?))).collect();
+        let Some(&(mac, _)) = floors.last() else { return Ok(()) };
+        let inbound = network.bandwidth.as_ref().and_then(|bandwidth| bandwidth.inbound);
+        let (Some(inbound), Some(bridge)) = (inbound, to.bridge()) else {
+            return Err(Refusal::NoInbound { mac, network: network.name.to_string() });
+        };
+        let promised = floors.iter().map(|(_, rate)| rate).sum();
+        refuse_overcommitment(inbound, promised, floors.len()).map_err(|what| Refusal::Overcommitted {
+            mac,
+            bridge: bridge.to_owned(),
+            what,
+            network: network.name.to_string(),
+        })
+    }
+
     fn refuse_mac(&self, mac: MacAddr, live: &Live) -> Result<(), Refusal> {
-        if live.desired.bridge.mac == mac {
-            return Err(Refusal::MacOfBridge { mac, bridge: live.desired.bridge.name.clone() });
+        if let Ground::Own(bridge) = &live.desired.ground
+            && bridge.mac == mac
+        {
+            return Err(Refusal::MacOfBridge { mac, bridge: bridge.name.clone() });
         }
         match self.ports.values().find(|port| port.mac == mac) {
             Some(port) => {
@@ -114,6 +240,23 @@ impl Registry {
             }
             None => Ok(()),
         }
+    }
+
+    /// How fast the network may be with the ports it has now, and its bridge; none if nothing has changed.
+    pub fn reshaped(&mut self, name: &NetworkName) -> Option<(String, Shape)> {
+        let (_, live) = self.find_live(name.as_str()).ok()?;
+        let ports: Vec<&Port> = self.ports_of(name).collect();
+        let shape = plan::network_shape(&live.network, &ports);
+        if shape == live.desired.shape {
+            return None;
+        }
+        let bridge = live.desired.bridge()?.to_owned();
+        self.change(name, |entry| {
+            if let Some(live) = &mut entry.live {
+                live.desired.shape = shape.clone();
+            }
+        });
+        Some((bridge, shape))
     }
 
     /// The port exists now.
@@ -189,7 +332,7 @@ impl Registry {
     pub(crate) fn guarded(&self) -> Vec<(Port, Option<(String, Sources)>)> {
         let on = |port: &Port| {
             let (_, live) = self.find_live(&port.network).ok()?;
-            Some((live.desired.bridge.name.clone(), live.desired.sources.clone()))
+            Some((live.desired.bridge()?.to_owned(), live.desired.sources.clone()))
         };
         self.ports.values().filter(|port| port.guards).map(|port| (port.clone(), on(port))).collect()
     }
@@ -275,6 +418,16 @@ fn address(port: &Port, ip: IpAddr, prefix: u8, source: AddressOrigin, age: Opti
         source,
         age_seconds: age,
     }
+}
+
+/// Which of the network's numbers is too small for so many floors that promise so many bytes a second.
+fn refuse_overcommitment(inbound: Rate, promised: u64, floors: usize) -> Result<(), &'static str> {
+    let (what, limit) = match (inbound.peak, inbound.average) {
+        (Some(peak), _) => ("peak", peak),
+        (None, average) => ("average", average.unwrap_or(0)),
+    };
+    let fits = promised <= u64::from(limit) * plan::KILOBYTE && floors <= MOST_FLOORS;
+    if fits { Ok(()) } else { Err(what) }
 }
 
 fn argument(what: &'static str, value: &str, expected: String) -> Refusal {

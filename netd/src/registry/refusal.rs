@@ -103,6 +103,57 @@ pub enum Refusal {
         /// The bridge.
         bridge: String,
     },
+    /// No port group of that name.
+    #[error("operation failed: network '{network}' has no port group '{group}'")]
+    NoPortGroup {
+        /// The network.
+        network: String,
+        /// What was asked for.
+        group: String,
+    },
+    /// Every interface has a port already, and each port needs one for itself.
+    #[error("internal error: network '{0}' requires exclusive access to interfaces, but none are available")]
+    NoFreeInterface(String),
+    /// Guards for a port that passes no bridge.
+    #[error("unsupported configuration: ports of network '{0}' are macvtap devices, whose traffic no guard sees")]
+    NoGuards(String),
+    /// A port that stays and is no tap.
+    #[error(
+        "unsupported configuration: ports of network '{0}' are macvtap devices, which go with the guest that has them \
+         open, and no port made by hand can be one"
+    )]
+    KeptMacvtap(String),
+    /// Guards for a port that carries several VLANs.
+    #[error(
+        "unsupported configuration: the port of network '{0}' is a trunk, and guards let no frame with a VLAN tag pass"
+    )]
+    NoGuardsOnTrunk(String),
+    /// A floor without anything to take it from.
+    #[error(
+        "this function is not supported by the connection driver: Invalid use of 'floor' on interface with MAC address \
+         {mac} - network '{network}' has no inbound QoS set"
+    )]
+    NoInbound {
+        /// The port's.
+        mac: MacAddr,
+        /// The network.
+        network: String,
+    },
+    /// More floors than the network has to give.
+    #[error(
+        "Requested operation is not valid: Cannot plug '{mac}' interface into '{bridge}' because it would overcommit \
+         '{what}' on network '{network}'"
+    )]
+    Overcommitted {
+        /// The port's.
+        mac: MacAddr,
+        /// The bridge.
+        bridge: String,
+        /// Which of the network's numbers is too small.
+        what: &'static str,
+        /// The network.
+        network: String,
+    },
     /// A port forward that cannot be.
     #[error("invalid argument: {0}")]
     Forward(ForwardError),
@@ -137,6 +188,30 @@ pub enum Refusal {
         bridge: String,
         /// The other name.
         wanted: String,
+    },
+    /// Ports cannot move to something else while the network is active.
+    #[error(
+        "Requested operation is not valid: the ports of network '{network}' are {is} and cannot be {wanted} while the \
+         network is active"
+    )]
+    GroundChange {
+        /// The network.
+        network: String,
+        /// What they are on.
+        is: String,
+        /// What they would be on.
+        wanted: String,
+    },
+    /// A bridge of the host that looks at no VLAN tags.
+    #[error(
+        "unsupported configuration: bridge {bridge} does not filter VLANs, so no port of network '{network}' can be in \
+         one"
+    )]
+    NoVlanFiltering {
+        /// The network.
+        network: String,
+        /// The bridge.
+        bridge: String,
     },
     /// A change is made and neither confirmed nor taken back.
     #[error("Requested operation is not valid: the last change of network '{0}' is not confirmed")]
@@ -198,15 +273,24 @@ impl Refusal {
             | Refusal::TransientAutostart
             | Refusal::TransientUndefine
             | Refusal::BridgeRename { .. }
+            | Refusal::GroundChange { .. }
             | Refusal::Unconfirmed(_)
             | Refusal::NothingToConfirm(_)
-            | Refusal::ConfirmStart(_) => ErrorKind::OperationInvalid,
+            | Refusal::ConfirmStart(_)
+            | Refusal::Overcommitted { .. } => ErrorKind::OperationInvalid,
+            Refusal::NoGuards(_)
+            | Refusal::KeptMacvtap(_)
+            | Refusal::NoGuardsOnTrunk(_)
+            | Refusal::NoVlanFiltering { .. }
+            | Refusal::NoInbound { .. } => ErrorKind::ConfigUnsupported,
             Refusal::Conflict(_)
             | Refusal::BridgeInUse(_)
             | Refusal::NotThere { .. }
             | Refusal::NoBridgeName(_)
             | Refusal::SubnetInUse { .. }
             | Refusal::NoSubnet(_)
+            | Refusal::NoPortGroup { .. }
+            | Refusal::NoFreeInterface(_)
             | Refusal::NoForward { .. }
             | Refusal::WhichForward { .. }
             | Refusal::MacInUse { .. }
@@ -234,7 +318,7 @@ impl Refusal {
             Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::Edit(error) => error.hint(),
-            Refusal::BridgeRename { network, .. } => Some(format!(
+            Refusal::BridgeRename { network, .. } | Refusal::GroundChange { network, .. } => Some(format!(
                 "change the definition with 'netd net-define' and restart the network: 'netd net-destroy {network}', \
                  'netd net-start {network}'"
             )),
@@ -264,6 +348,22 @@ impl Refusal {
                 Some("say at which with --address; 0.0.0.0 is every IPv4 address, :: every IPv6 one".into())
             }
             Refusal::MacInUse { .. } => Some("give the guest another mac, or none".into()),
+            Refusal::NoPortGroup { network, .. } => {
+                Some(format!("'netd net-dumpxml {network}' shows the port groups it has"))
+            }
+            Refusal::NoFreeInterface(network) => Some(format!(
+                "'netd port-list {network}' shows who has them; add another <interface> to the network's <forward>"
+            )),
+            Refusal::KeptMacvtap(network) => {
+                Some(format!("'netd port exec {network} -- PROGRAM …' gives the program a port of its own"))
+            }
+            Refusal::NoVlanFiltering { bridge, .. } => {
+                Some(format!("'ip link set dev {bridge} type bridge vlan_filtering 1' has it do so"))
+            }
+            Refusal::NoGuards(_) | Refusal::NoGuardsOnTrunk(_) => Some("leave guards out".into()),
+            Refusal::NoInbound { network, .. } => {
+                Some(format!("give network '{network}' an <inbound> in its <bandwidth>, or the port group no floor"))
+            }
             _ => None,
         }
     }

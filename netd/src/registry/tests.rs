@@ -282,7 +282,14 @@ fn ipv6_forwarding_is_handed_over_with_what_it_took_and_the_user_is_told() {
 }
 
 fn request(mac: Option<&str>, queues: u32) -> PortRequest {
-    PortRequest { network: "default".into(), guest: None, mac: mac.map(str::to_owned), queues, guards: None }
+    PortRequest {
+        network: "default".into(),
+        guest: None,
+        mac: mac.map(str::to_owned),
+        queues,
+        guards: None,
+        portgroup: None,
+    }
 }
 
 #[test]
@@ -300,16 +307,20 @@ fn a_port_needs_an_active_network_a_free_mac_and_a_sane_number_of_queues() {
         assert_eq!(refused(registry.add_port(&request(Some(bad), 1), || mac(7))).0, ErrorKind::InvalidArg);
     }
     let spec = registry.add_port(&request(Some("52:54:00:00:00:42"), 2), || mac(7)).unwrap();
-    assert_eq!((spec.bridge.as_str(), spec.mtu, spec.queues), ("virbr0", 1500, 2));
+    let Plug::Tap { bridge, .. } = &spec.plug else { panic!("{spec:?}") };
+    assert_eq!((bridge.as_str(), spec.mtu, spec.queues), ("virbr0", Some(1500), 2));
     registry.port_added(Port {
         interface: "vnet0".into(),
         index: 9,
         network: "default".into(),
         guest: None,
         mac: spec.mac,
-        mtu: spec.mtu,
+        mtu: 1500,
         queues: 2,
         guards: true,
+        group: None,
+        host_bridge: None,
+        macvtap: None,
         kept: false,
     });
     assert_eq!(
@@ -320,7 +331,8 @@ fn a_port_needs_an_active_network_a_free_mac_and_a_sane_number_of_queues() {
                 .into()
         )
     );
-    let bridge = registry.find_live("default").unwrap().1.desired.bridge.mac.to_string();
+    let Ground::Own(bridge) = registry.find_live("default").unwrap().1.desired.ground.clone() else { panic!() };
+    let bridge = bridge.mac.to_string();
     assert!(matches!(registry.add_port(&request(Some(&bridge), 1), || mac(7)), Err(Refusal::MacOfBridge { .. })));
     let mut tries = [spec.mac, mac(8)].into_iter();
     assert_eq!(registry.add_port(&request(None, 1), || tries.next().unwrap()).unwrap().mac, mac(8));

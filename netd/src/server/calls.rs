@@ -119,8 +119,8 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         Method::ListPorts => reply(verbs.list_ports(parameters::<ListPorts>(call)?.network.as_deref())),
         Method::GetPorts => reply(verbs.port_info(&parameters::<GetPorts>(call)?.port).await),
         Method::AddPort => {
-            let AddPort { network, guest, mac, queues, guards } = parameters(call)?;
-            match verbs.add_port(&PortRequest { network, guest, mac, queues, guards }).await {
+            let AddPort { network, guest, mac, queues, guards, portgroup } = parameters(call)?;
+            match verbs.add_port(&PortRequest { network, guest, mac, queues, guards, portgroup }).await {
                 Ok((port, fds)) => with_fds(reply(Ok(PortReply { port })), fds),
                 Err(error) => Answer::Refused(error.into()),
             }
@@ -144,7 +144,7 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         }
         Method::CreatePort => {
             let CreatePort { network, guest, mac } = parameters(call)?;
-            let request = PortRequest { network, guest, mac, queues: 1, guards: None };
+            let request = PortRequest { network, guest, mac, queues: 1, guards: None, portgroup: None };
             reply(verbs.create_port(&request).await.map(|port| PortReply { port }))
         }
         Method::DeletePort => {

@@ -8,7 +8,7 @@ impl<H: Host> Verbs<H> {
     pub fn wishes(&self) -> Vec<Wish> {
         let registry = self.registry();
         let live = registry.networks().filter_map(|(_, entry)| entry.live.as_ref());
-        live.map(|live| Wish::new(&live.network, &live.desired)).collect()
+        live.filter_map(|live| Wish::new(&live.network, &live.desired)).collect()
     }
 
     /// The domain of an active network, if it has one.

@@ -20,7 +20,7 @@ use crate::{
     hooks::Operation,
     host::HostState,
     model::{Network, NetworkName},
-    plan::{Desired, Step},
+    plan::{Desired, Ground, Step},
     port::DEFAULT_MTU,
     registry::{Affect, Apply, Change, Live, LiveChange, Refusal},
     store::{Before, Deadline, Definition, Phase, Record},
@@ -392,8 +392,10 @@ impl<H: Host> Verbs<H> {
 
     /// What follows from a change that was made, in either direction.
     async fn settle_change(&self, name: &NetworkName, from: &Desired, to: &Desired, lasting: bool) {
-        if from.bridge.mtu != to.bridge.mtu {
-            let mtu = to.bridge.mtu.unwrap_or(DEFAULT_MTU);
+        if let (Ground::Own(from), Ground::Own(to)) = (&from.ground, &to.ground)
+            && from.mtu != to.mtu
+        {
+            let mtu = to.mtu.unwrap_or(DEFAULT_MTU);
             let ports = self.registry_mut().set_port_mtu(name, mtu);
             for port in ports {
                 if let Err(error) = self.store.save_port(&port) {
@@ -516,7 +518,7 @@ impl<H: Host> Verbs<H> {
         let network = xml::parse(&before.xml)?;
         let registry = self.registry();
         let mut desired = registry.desired(&network)?;
-        let from = Desired { ports: desired.ports.clone(), ..live.desired.clone() };
+        let from = registry.with_ports(live);
         let dns_port = from.firewall.dns_redirect.as_ref().map(|redirect| redirect.port);
         desired.redirect_dns(dns_port.filter(|_| desired.services.dns.is_some()));
         let restored = Live { network, desired, journal: before.journal.clone() };

@@ -2,9 +2,9 @@
 
 use netd_api::ErrorKind;
 
-use super::{CaptureError, PortError};
+use super::CaptureError;
 use crate::{
-    apply::{ApplyError, StepError, UndoError},
+    apply::{ApplyError, PortError, StepError, UndoError},
     hooks::{HookError, How},
     observe::ObserveError,
     port::tap::TapError,

@@ -17,8 +17,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Heals([AtomicU64; WHAT.len()]);
 
-/// What can be put back: bridges, addresses and routes on them, ports' places, and our nftables tables.
-const WHAT: [&str; 7] = ["bridge", "address", "route", "port", "firewall", "guards", "other"];
+/// What can be put back: bridges, addresses and routes on them, ports' places, limits, and our nftables tables.
+const WHAT: [&str; 8] = ["bridge", "address", "route", "port", "bandwidth", "firewall", "guards", "other"];
 
 impl Heals {
     /// A step that put something back.
@@ -27,7 +27,8 @@ impl Heals {
             Step::CreateBridge(_) => "bridge",
             Step::AddAddress { .. } => "address",
             Step::AddRoute { .. } => "route",
-            Step::AttachPort { .. } | Step::IsolatePort { .. } => "port",
+            Step::AttachPort { .. } | Step::SettlePort { .. } | Step::PortUp { .. } => "port",
+            Step::ShapeBridge { .. } | Step::ShapePort { .. } => "bandwidth",
             // What comes with a new bridge, and what a new daemon does anyway.
             Step::StartServices(_) | Step::GuardPorts { .. } | Step::AddFirewall(_) => return,
             _ => "other",
@@ -58,7 +59,7 @@ impl<H: Host> Verbs<H> {
                 NetworkFacts {
                     name: name.to_string(),
                     active: live.is_some(),
-                    traffic: live.and_then(|live| carried(&live.desired.bridge.name)),
+                    traffic: live.and_then(|live| carried(live.desired.bridge()?)),
                     ..NetworkFacts::default()
                 }
             };

@@ -9,7 +9,7 @@ use crate::{
     events::healed,
     host::HostState,
     model::NetworkName,
-    plan::{self, InPlace, Step, Undo},
+    plan::{self, Bridge, Ground, InPlace, Step, Undo},
 };
 
 impl<H: Host> Verbs<H> {
@@ -121,9 +121,11 @@ impl<H: Host> Verbs<H> {
     }
 
     async fn restore(&self, name: &NetworkName, host: &HostState) -> Result<(), VerbError> {
-        let bridge = self.registry().find_live(name.as_str())?.1.desired.bridge.name.clone();
+        let ground = self.registry().find_live(name.as_str())?.1.desired.ground.clone();
         let mut in_place = InPlace { firewall: true, services: true, forwards: true };
-        if host.link(&bridge).is_none() {
+        if let Ground::Own(Bridge { name: bridge, .. }) = ground
+            && host.link(&bridge).is_none()
+        {
             tracing::warn!("network {name}: bridge {bridge} was deleted; putting it back");
             // The servers' sockets were on the bridge that is gone.
             apply::take_back(&self.host, &[Undo::StopServices { network: name.to_string() }]).await;
@@ -148,7 +150,7 @@ impl<H: Host> Verbs<H> {
             self.heals.step(step);
             tracing::warn!("network {name}: {step}");
         }
-        let done = said_of(&live.desired.bridge.name, host, &steps);
+        let done = said_of(&live.desired.ground, host, &steps);
         let (outcome, failures) = apply::mend(&self.host, steps).await;
         if let Some(done) = done.filter(|_| failures.is_empty()) {
             self.events.tell(healed(Some(name.as_str()), done));
@@ -164,8 +166,10 @@ impl<H: Host> Verbs<H> {
 }
 
 /// What is told of steps that put right what another program undid. Servers start with every daemon: that heals nothing.
-fn said_of(bridge: &str, host: &HostState, steps: &[Step]) -> Option<String> {
-    if host.link(bridge).is_none() {
+fn said_of(ground: &Ground, host: &HostState, steps: &[Step]) -> Option<String> {
+    if let Ground::Own(Bridge { name: bridge, .. }) = ground
+        && host.link(bridge).is_none()
+    {
         return Some(format!("bridge {bridge} was deleted and is back"));
     }
     let steps = steps.iter().filter(|step| !matches!(step, Step::StartServices(_))).map(Step::to_string);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomi
 use nat::guards::Sources;
 
 use crate::{
-    apply::{Executor, Kernel, StepError, guards::Wanted, links},
+    apply::{Executor, Kernel, PortError, StepError, guards::Wanted, links},
     hooks::{HookError, Operation},
     host::Neighbour,
     metrics::Traffic,
@@ -17,29 +17,11 @@ use crate::{
         sysctls,
     },
     packet::{self, Hear},
-    port::{self, Port, tap::TapError},
-    registry::PortSpec,
+    port::{self, Port},
+    registry::{Plug, PortSpec},
     snoop::Seen,
     why::{self, WhyError},
 };
-
-/// Why a port was not made. No device is left.
-#[derive(Debug, thiserror::Error)]
-pub enum PortError {
-    /// There is no tap.
-    #[error(transparent)]
-    Tap(#[from] TapError),
-    /// The tap could not be set up or put on the bridge.
-    #[error("cannot put tap {interface} on bridge {bridge}: {cause}")]
-    Plug {
-        /// The tap.
-        interface: String,
-        /// The bridge.
-        bridge: String,
-        /// Why.
-        cause: Box<StepError>,
-    },
-}
 
 /// Why an interface cannot be heard.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +36,15 @@ const CAPTURE_BUFFER: libc::c_int = 8 << 20;
 
 /// A host: steps, ports, servers.
 pub trait Host: Executor {
-    /// Makes a tap on the bridge, up and forwarding. Returns it with one descriptor per queue.
+    /// Makes a tap or a macvtap, up and forwarding. Returns it with one descriptor per queue.
     fn open_port(&self, spec: &PortSpec) -> impl Future<Output = Result<(Port, Vec<OwnedFd>), PortError>> + Send;
-    /// Removes a kept port's tap; the kernel tells of its end as of any other's.
+    /// Has word sent of the end of a port's owner, where the kernel does not remove it by itself.
+    fn watch(&self, port: &Port);
+    /// Takes a port off what it is on; its owner still has it.
+    fn unplug(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Whether anyone has a port open; asked where the kernel does not remove it by itself.
+    fn has_owner(&self, port: &Port) -> impl Future<Output = bool> + Send;
+    /// Removes a port that the kernel keeps; it tells of its end as of any other's.
     fn delete_port(&self, port: &Port) -> impl Future<Output = Result<(), StepError>> + Send;
     /// Makes our table anew with these networks and forwards; removes it if there are no networks.
     fn replace_firewall(
@@ -132,49 +120,31 @@ pub trait Host: Executor {
 
 impl Host for Kernel {
     async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), PortError> {
-        let tap = port::tap::create(spec.queues)?;
-        let failed = |cause| PortError::Plug {
-            interface: tap.name.clone(),
-            bridge: spec.bridge.clone(),
-            cause: Box::new(cause),
-        };
-        let index = self.index_of(&tap.name).await.map_err(failed)?;
-        if spec.guards {
-            let on = Some((spec.bridge.clone(), spec.sources.clone()));
-            let network = spec.network.as_str();
-            let wanted = Wanted { interface: &tap.name, index, network, mac: spec.mac, on };
-            self.guards.add(&wanted, |network: &str| self.services.leases(network)).await.map_err(failed)?;
+        match &spec.plug {
+            Plug::Tap { bridge, place } => self.open_tap(spec, bridge, place).await,
+            Plug::Macvtap { interface, mode } => self.open_macvtap(spec, interface, *mode).await,
         }
-        if let Err(cause) = self.plug(&tap.name, index, port::host_side(spec.mac), spec).await {
-            if let Err(left) = self.guards.remove(&tap.name, index).await {
-                tracing::error!("the guards of {} stay: {left}", tap.name);
-            }
-            return Err(failed(cause));
-        }
-        if spec.kept
-            && let Err(cause) = port::tap::keep(&tap)
-        {
-            if let Err(left) = self.guards.remove(&tap.name, index).await {
-                tracing::error!("the guards of {} stay: {left}", tap.name);
-            }
-            return Err(cause.into());
-        }
-        let port = Port {
-            interface: tap.name,
-            index,
-            network: spec.network.to_string(),
-            guest: spec.guest.clone(),
-            mac: spec.mac,
-            mtu: spec.mtu,
-            queues: spec.queues,
-            guards: spec.guards,
-            kept: spec.kept,
-        };
-        Ok((port, tap.queues))
+    }
+
+    fn watch(&self, port: &Port) {
+        Kernel::watch(self, port);
+    }
+
+    async fn unplug(&self, port: &Port) -> Result<(), StepError> {
+        Kernel::unplug(self, port).await
+    }
+
+    async fn has_owner(&self, port: &Port) -> bool {
+        let Some(on) = port.macvtap.clone() else { return true };
+        // It reads what every process of the host has open.
+        tokio::task::spawn_blocking(move || port::macvtap::is_open(&on.node)).await.unwrap_or(true)
     }
 
     async fn delete_port(&self, port: &Port) -> Result<(), StepError> {
-        links::delete_tap(&self.netlink, &port.interface, port.index).await
+        match port.macvtap {
+            Some(_) => self.delete_macvtap(port).await,
+            None => links::delete_tap(&self.netlink, &port.interface, port.index).await,
+        }
     }
 
     async fn replace_firewall(&self, networks: &[nat::Network], forwards: &[nat::Forward]) -> Result<(), StepError> {
@@ -206,6 +176,9 @@ impl Host for Kernel {
     }
 
     async fn port_gone(&self, port: &Port) -> Result<(), StepError> {
+        if let Some(on) = &port.macvtap {
+            port::macvtap::close(&self.nodes, &on.node);
+        }
         self.guards.remove(&port.interface, port.index).await
     }
 

@@ -34,7 +34,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub use change::How;
 pub use error::VerbError;
-pub use host::{CaptureError, Host, PortError};
+pub use host::{CaptureError, Host};
 
 use crate::{
     apply,
@@ -43,7 +43,8 @@ use crate::{
     host::HostState,
     model::{MacAddr, Network, NetworkName},
     nss::Known,
-    plan::Step,
+    plan::{Ground, Step},
+    port::Port,
     registry::{Live, Registry, Start, Stop},
     store::{Phase, Record, Store},
     xml,
@@ -106,19 +107,25 @@ impl<H: Host> Verbs<H> {
         self.active().iter().map(NetworkName::to_string).collect()
     }
 
-    /// The bridges of the active networks.
+    /// The bridges of ours of the active networks.
     pub(crate) fn active_bridges(&self) -> Vec<String> {
         let registry = self.registry();
         let live = registry.networks().filter_map(|(_, entry)| entry.live.as_ref());
-        live.map(|live| live.desired.bridge.name.clone()).collect()
+        let own = |live: &Live| match &live.desired.ground {
+            Ground::Own(bridge) => Some(bridge.name.clone()),
+            Ground::Host(_) | Ground::Interfaces(_) => None,
+        };
+        live.filter_map(own).collect()
     }
 
     /// What the host's resolver is to know of an active network.
     pub(crate) fn known_to_host(&self, network: &str) -> Option<Known> {
         let registry = self.registry();
         let (name, live) = registry.find_live(network).ok()?;
+        // Elsewhere we give nobody an address.
+        let Ground::Own(bridge) = &live.desired.ground else { return None };
         Some(Known {
-            bridge: live.desired.bridge.name.clone(),
+            bridge: bridge.name.clone(),
             leases: self.host.leases(name.as_str()),
             ports: registry.ports(Some(name)).into_iter().cloned().collect(),
         })
@@ -280,6 +287,9 @@ impl<H: Host> Verbs<H> {
         }
         let network = self.registry().find_live(name.as_str())?.1.network.clone();
         self.save_live(name, Phase::Stopping)?;
+        for port in self.ports_to_unplug(name) {
+            self.unplug(&port).await;
+        }
         let left = apply::take_back(&self.host, undos).await;
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
@@ -297,6 +307,23 @@ impl<H: Host> Verbs<H> {
         match left.into_iter().next() {
             None => Ok(()),
             Some(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The ports that would not leave with a bridge of ours.
+    fn ports_to_unplug(&self, name: &NetworkName) -> Vec<Port> {
+        let registry = self.registry();
+        match registry.find_live(name.as_str()) {
+            Ok((_, live)) if !matches!(live.desired.ground, Ground::Own(_)) => {
+                registry.ports_of(name).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    async fn unplug(&self, port: &Port) {
+        if let Err(error) = self.host.unplug(port).await {
+            tracing::error!("port {} of network {} stays plugged: {error}", port.interface, port.network);
         }
     }
 

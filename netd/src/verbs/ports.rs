@@ -7,8 +7,8 @@ use netd_api::{AddressSource, Addresses, PortDetails, PortInfo, Ports};
 
 use super::{Host, VerbError, Verbs, random_mac};
 use crate::{
-    hooks::HookPort,
     model::NetworkName,
+    plan::{self, Step},
     port::Port,
     registry::{
         Live, PortRequest, PortSpec, Refusal,
@@ -20,7 +20,8 @@ use crate::{
 const SNAPLEN: RangeInclusive<u32> = 64..=262_144;
 
 impl<H: Host> Verbs<H> {
-    /// Makes a tap for a guest and puts it on the network's bridge. It forwards when this returns.
+    /// Makes a tap for a guest and puts it on the network's bridge, or a macvtap on one of its interfaces. It forwards when
+    /// this returns.
     ///
     /// The descriptors are the caller's: the port goes when the last copy of them is closed.
     pub async fn add_port(&self, request: &PortRequest) -> Result<(netd_api::Port, Vec<OwnedFd>), VerbError> {
@@ -30,22 +31,38 @@ impl<H: Host> Verbs<H> {
         let (port, queues) = match self.open_port(&spec).await {
             Ok(opened) => opened,
             Err(error) => {
-                let port = HookPort { guest: spec.guest.as_deref(), mac: spec.mac, bridge: &spec.bridge };
-                self.tell_port_hooks(spec.network.as_str(), port).await;
+                self.tell_port_hooks(spec.network.as_str(), spec.guest.as_deref(), spec.mac, spec.plug.on()).await;
                 return Err(error);
             }
         };
         self.registry_mut().port_added(port.clone());
+        self.reshape(&spec.network).await;
         self.events.port_up(&port);
         self.publish_ports(&spec.network);
         tracing::info!("port {} of network {} for {}", port.interface, port.network, port.mac);
         Ok((view(&port), queues))
     }
 
-    async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
-        let (port, queues) = self.host.open_port(spec).await?;
-        // If it cannot be kept for the next daemon the descriptors are dropped here, and the tap with them.
-        self.store.save_port(&port)?;
+    pub(super) async fn open_port(&self, spec: &PortSpec) -> Result<(Port, Vec<OwnedFd>), VerbError> {
+        let unfinished = Port::unfinished(spec);
+        if let Some(port) = &unfinished {
+            self.store.save_port(port)?;
+        }
+        let opened = self.host.open_port(spec).await;
+        if let (Some(port), Err(_)) = (&unfinished, &opened) {
+            self.store.remove_port(&port.interface)?;
+        }
+        let (port, queues) = opened?;
+        // If it cannot be kept for the next daemon the descriptors are dropped here, and a tap with them.
+        if let Err(error) = self.store.save_port(&port) {
+            if let Err(left) = self.host.delete_port(&port).await {
+                tracing::error!("port {} stays: {left}", port.interface);
+            }
+            return Err(error.into());
+        }
+        if let Some(port) = &unfinished {
+            self.store.remove_port(&port.interface)?;
+        }
         Ok((port, queues))
     }
 
@@ -60,7 +77,10 @@ impl<H: Host> Verbs<H> {
     pub async fn port_info(&self, key: &str) -> Result<PortDetails, VerbError> {
         let ports: Vec<(Port, bool)> = {
             let registry = self.registry();
-            let isolated = |port: &Port| registry.find_live(&port.network).is_ok_and(|(_, live)| live.desired.isolated);
+            let isolated = |port: &Port| {
+                let Ok((_, live)) = registry.find_live(&port.network) else { return false };
+                port.macvtap.is_none() && plan::isolates(&live.network)
+            };
             registry.ports_named(key)?.into_iter().map(|port| (port.clone(), isolated(port))).collect()
         };
         let mut infos = Vec::new();
@@ -70,6 +90,8 @@ impl<H: Host> Verbs<H> {
                 port: view(&port),
                 guards: port.guards,
                 isolated,
+                portgroup: port.group.clone(),
+                macvtap: port.macvtap.as_ref().map(|on| on.interface.clone()),
                 addresses: addresses.into_iter().map(|address| address.address).collect(),
                 dropped: self.host.dropped(&port).await,
             });
@@ -114,9 +136,9 @@ impl<H: Host> Verbs<H> {
     pub(super) fn snoop(&self) {
         let bridges: Vec<(String, String)> = {
             let registry = self.registry();
-            let bridge = |live: &Live| live.desired.bridge.name.clone();
-            let active = registry.networks().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
-            active.map(|(name, live)| (name.to_string(), bridge(live))).collect()
+            let on = |live: &Live| live.desired.bridge().map(str::to_owned);
+            let active = registry.networks().filter_map(|(name, entry)| Some((name, on(entry.live.as_ref()?)?)));
+            active.map(|(name, bridge)| (name.to_string(), bridge)).collect()
         };
         self.host.listen(&bridges);
     }
@@ -139,6 +161,38 @@ impl<H: Host> Verbs<H> {
         }
         for name in networks.iter().filter_map(|name| name.parse::<NetworkName>().ok()) {
             self.publish_ports(&name);
+            self.reshape(&name).await;
+        }
+    }
+
+    /// The ports of a network have changed, and with them who shares in how fast it may be.
+    pub(super) async fn reshape(&self, name: &NetworkName) {
+        let (bridge, shape) = {
+            let mut registry = self.registry_mut();
+            let Some((bridge, shape)) = registry.reshaped(name) else { return };
+            (bridge, shape)
+        };
+        if let Err(error) = self.host.run(&Step::ShapeBridge { bridge, shape }).await {
+            tracing::error!("network {name}: {error}");
+        }
+    }
+
+    /// Removes a macvtap whose owner has ended: the kernel keeps it otherwise.
+    pub async fn closed(&self, index: u32) {
+        let _turn = self.turn.lock().await;
+        let port = self.registry().ports(None).into_iter().find(|port| port.index == index).cloned();
+        if let Some(port) = port {
+            self.remove_if_left(&port).await;
+        }
+    }
+
+    pub(super) async fn remove_if_left(&self, port: &Port) {
+        if self.host.has_owner(port).await {
+            return;
+        }
+        // The kernel then tells of its end, as it does of a tap's.
+        if let Err(error) = self.host.delete_port(port).await {
+            tracing::error!("macvtap {} of network {} stays: {error}", port.interface, port.network);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
     apply,
     host::{HostState, LinkKind},
     model::{Network, NetworkName},
-    plan::{self, InPlace, Others, Undo},
+    plan::{self, Ground, InPlace, Others, Undo},
     port::Port,
     registry::{Live, shipped},
     store::{Found, Phase, Record},
@@ -51,7 +51,7 @@ impl<H: Host> Verbs<H> {
                 cleaned.push(found.record.name.as_str());
             }
         }
-        self.adopt_ports(&host)?;
+        self.adopt_ports(&host).await?;
         let rewound = self.rewind_all(&changing, &host).await?;
         if rewound || !dead.is_empty() {
             host = self.host.observe().await?;
@@ -109,15 +109,17 @@ impl<H: Host> Verbs<H> {
                 return Judged { record, live: None };
             }
         };
-        let before = record.before.as_ref().and_then(|before| xml::parse(&before.xml).ok());
-        // A daemon that ended while it changed the MAC left the one or the other.
-        let macs = [Some(desired.bridge.mac), before.and_then(|before| before.mac)];
-        let is_there = host
-            .link(&desired.bridge.name)
-            .is_some_and(|link| matches!(link.kind, LinkKind::Bridge { .. }) && macs.contains(&link.mac));
-        if !is_there {
-            tracing::warn!("network {}: bridge {} has vanished; it is inactive now", record.name, desired.bridge.name);
-            return Judged { record, live: None };
+        if let Ground::Own(bridge) = &desired.ground {
+            let before = record.before.as_ref().and_then(|before| xml::parse(&before.xml).ok());
+            // A daemon that ended while it changed the MAC left the one or the other.
+            let macs = [Some(bridge.mac), before.and_then(|before| before.mac)];
+            let is_there = host
+                .link(&bridge.name)
+                .is_some_and(|link| matches!(link.kind, LinkKind::Bridge { .. }) && macs.contains(&link.mac));
+            if !is_there {
+                tracing::warn!("network {}: bridge {} has vanished; it is inactive now", record.name, bridge.name);
+                return Judged { record, live: None };
+            }
         }
         let live = Live { network, desired, journal: record.journal.clone() };
         Judged { record, live: Some(live) }
@@ -185,12 +187,27 @@ impl<H: Host> Verbs<H> {
         left.is_empty()
     }
 
-    /// The taps of an earlier daemon that are still there, by index and name both.
-    fn adopt_ports(&self, host: &HostState) -> Result<(), VerbError> {
+    /// The ports of an earlier daemon that are still there, by index and name both.
+    async fn adopt_ports(&self, host: &HostState) -> Result<(), VerbError> {
         for port in self.store.load_ports()? {
+            // The daemon ended while it was being made, and nobody has it.
+            if let Some(port) = port.made(host)
+                && let Err(error) = self.host.delete_port(&port).await
+            {
+                tracing::error!("macvtap {} of network {} stays: {error}", port.interface, port.network);
+                continue;
+            }
             if self.is_ours(&port, host) {
                 self.events.know_port(&port);
-                self.registry_mut().port_added(port);
+                self.registry_mut().port_added(port.clone());
+                // Watched before it is looked at: its owner may end in between.
+                self.host.watch(&port);
+                self.remove_if_left(&port).await;
+                // The network was being stopped.
+                let left = port.macvtap.is_some() || port.host_bridge.is_some();
+                if left && self.registry().find_live(&port.network).is_err() {
+                    self.unplug(&port).await;
+                }
             } else {
                 self.registry_mut().unplugged(port.mac);
                 self.store.remove_port(&port.interface)?;
@@ -203,10 +220,14 @@ impl<H: Host> Verbs<H> {
         let Some(link) = host.links.iter().find(|link| link.index == port.index && link.name == port.interface) else {
             return false;
         };
+        if port.macvtap.is_some() {
+            return link.kind == LinkKind::Macvtap;
+        }
         let registry = self.registry();
-        let bridge = registry.find_live(&port.network).ok().map(|(_, live)| live.desired.bridge.name.as_str());
+        let bridge = registry.find_live(&port.network).ok().and_then(|(_, live)| live.desired.bridge());
         let on = link.master.and_then(|master| host.link_name(master));
-        link.kind == LinkKind::Tun && (on.is_none() || on == bridge)
+        // A network that was being stopped may have left it on a bridge of the host.
+        link.kind == LinkKind::Tun && (on.is_none() || on == bridge || on == port.host_bridge.as_deref())
     }
 
     async fn mend_all(&self, host: &mut HostState) {

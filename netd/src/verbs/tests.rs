@@ -2,6 +2,7 @@
 
 mod events;
 mod hooks;
+mod links;
 mod random;
 
 use std::{path::Path, sync::Arc};
@@ -52,7 +53,10 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Tr
         let Some(live) = &entry.live else { continue };
         let world = fake.world();
         let in_place = InPlace {
-            firewall: world.table.as_ref().is_some_and(|table| table.contains_key(&live.desired.bridge.name)),
+            firewall: live
+                .desired
+                .bridge()
+                .is_some_and(|bridge| world.table.as_ref().is_some_and(|t| t.contains_key(bridge))),
             services: world.services.contains(name.as_str()),
             forwards: true,
         };
@@ -203,6 +207,7 @@ fn port(network: &str, guest: &str, mac: Option<&str>) -> PortRequest {
         mac: mac.map(str::to_owned),
         queues: 1,
         guards: None,
+        portgroup: None,
     }
 }
 

@@ -8,6 +8,7 @@ use netd_api::{Explanation, Flow, Stage, StageVerdict, calls::Explain};
 use super::{Host, VerbError, Verbs};
 use crate::{
     doctor::{Finding, Verdict},
+    plan,
     port::Port,
     registry::{
         Refusal,
@@ -65,14 +66,14 @@ impl<H: Host> Verbs<H> {
             .collect();
         let peer = addresses(&peers).into_iter().find(|(_, address)| *address == target);
         let registry = self.registry();
-        let live = registry.find_live(&port.network).ok().map(|(_, live)| &live.desired);
-        let isolated = live.is_some_and(|desired| desired.isolated);
+        let live = registry.find_live(&port.network).ok().map(|(_, live)| live);
+        let isolated = live.is_some_and(|live| plan::isolates(&live.network));
         let peer = peer.and_then(|(interface, _)| {
             let peer = peers.iter().find(|peer| peer.interface == interface)?;
             Some(Peer { interface, mac: peer.mac, isolated })
         });
         Ok(Question {
-            bridge: live.map(|desired| desired.bridge.name.clone()),
+            bridge: live.and_then(|live| live.desired.bridge().map(str::to_owned)),
             isolated,
             source: source.or(chosen.map(|(_, address)| *address).filter(of_family)),
             known: own

@@ -232,6 +232,7 @@ fn a_guest_with_a_port_is_known_by_the_ports_name_while_it_is_plugged_in() {
         queues: 1,
         // The guest is on another wire than its port: guards would keep it from using the MAC there.
         guards: Some(false),
+        portgroup: None,
     };
     let (_, tap) = space.call(async |client| client.add_port(request).await).unwrap();
     wait_for("the forward", || ask(&outside.0, "198.51.100.1", 2222) == "vm1 198.51.100.2");

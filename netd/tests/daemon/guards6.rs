@@ -188,6 +188,7 @@ fn what_a_mac_makes_is_taken_from_whoever_has_claimed_it() {
         mac: Some("52:54:00:77:77:77".into()),
         queues: 1,
         guards: None,
+        portgroup: None,
     };
     let late = Guest::plug_request(&space, request);
     assert!(!is_heard(&squatter, &hears, &packet(&squatter, wanted)));

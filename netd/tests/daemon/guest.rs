@@ -39,7 +39,13 @@ impl Guest {
     }
 
     pub(crate) fn plug_with(space: &Space, network: &str, guest: &str, guards: Option<bool>) -> Self {
-        let request = PortRequest { network: network.into(), guest: Some(guest.into()), mac: None, queues: 1, guards };
+        let request = PortRequest {
+            network: network.into(),
+            guest: Some(guest.into()),
+            queues: 1,
+            guards,
+            ..PortRequest::default()
+        };
         Self::plug_request(space, request)
     }
 
@@ -48,8 +54,9 @@ impl Guest {
         let (port, mut fds): (Port, Vec<OwnedFd>) = space.call(async |client| client.add_port(request).await).unwrap();
         // A bridge without a port has no carrier, and with its first the kernel takes a moment to give it one: what the
         // host sends until then is lost.
-        let bridge = space.call(async |client| client.get_network(&network).await).unwrap().network.bridge.unwrap();
-        wait_for("the bridge's carrier", || space.run(&format!("ip link show dev {bridge}")).contains("state UP"));
+        if let Some(bridge) = space.call(async |client| client.get_network(&network).await).unwrap().network.bridge {
+            wait_for("the bridge's carrier", || space.run(&format!("ip link show dev {bridge}")).contains("state UP"));
+        }
         let mac = port.mac.parse::<Mac>().unwrap().0;
         Guest { port, mac, address: Ipv4Addr::UNSPECIFIED, tap: File::from(fds.pop().unwrap()) }
     }

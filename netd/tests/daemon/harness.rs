@@ -58,6 +58,15 @@ impl Space {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Does something in the namespace.
+    pub(crate) fn thread<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
+        thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            act()
+        })
+    }
+
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.directory.path().join(below)
     }

@@ -9,6 +9,8 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod link_changes;
+mod links;
 mod names;
 mod settings;
 mod why;
@@ -26,7 +28,14 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> netd_api::Erro
 }
 
 fn add_port(space: &Space, network: &str, guest: &str, queues: u32) -> (Port, Vec<OwnedFd>) {
-    let request = PortRequest { network: network.into(), guest: Some(guest.into()), mac: None, queues, guards: None };
+    let request = PortRequest {
+        network: network.into(),
+        guest: Some(guest.into()),
+        mac: None,
+        queues,
+        guards: None,
+        portgroup: None,
+    };
     space.call(async |client| client.add_port(request).await).unwrap()
 }
 
@@ -141,8 +150,14 @@ fn a_port_forwards_at_once_and_goes_with_its_descriptors() {
     assert_eq!(ports(&space), std::slice::from_ref(&port.interface));
     assert_eq!(entries(&space.path("run/ports")), [format!("{}.json", port.interface)]);
 
-    let twice =
-        PortRequest { network: "default".into(), guest: None, mac: Some(port.mac.clone()), queues: 1, guards: None };
+    let twice = PortRequest {
+        network: "default".into(),
+        guest: None,
+        mac: Some(port.mac.clone()),
+        queues: 1,
+        guards: None,
+        portgroup: None,
+    };
     let refused = refusal(space.call(async |client| client.add_port(twice).await));
     assert_eq!(refused.kind(), ErrorKind::OperationFailed);
     assert!(refused.to_string().contains(&port.mac) && refused.to_string().contains(&port.interface), "{refused}");
@@ -319,7 +334,8 @@ fn without_a_tun_device_a_port_is_refused_with_the_next_move() {
     fs::write(&script, "mount -t tmpfs none /dev/net && exec \"$@\"\n").unwrap();
     let _daemon = space.daemon_after(&format!("unshare -m sh {}", script.display()));
     space.start("default");
-    let request = PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None };
+    let request =
+        PortRequest { network: "default".into(), guest: None, mac: None, queues: 1, guards: None, portgroup: None };
     let refused = refusal(space.call(async |client| client.add_port(request).await));
     assert!(refused.to_string().contains("/dev/net/tun"), "{refused}");
     assert!(refused.hint().unwrap().contains("modprobe tun"), "{refused:?}");

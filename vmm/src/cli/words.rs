@@ -76,8 +76,9 @@ pub(super) struct RunWords {
     /// A raw disk image or block device; may be repeated: vda, vdb, …
     #[arg(long = "disk", value_name = "PATH[,readonly]", help_heading = "Devices")]
     disks: Vec<String>,
-    /// A NIC on a netd network; may be repeated. Without mac= it is made from the guest's name, always the same.
-    #[arg(long = "network", value_name = "NAME[,mac=MAC][,queues=N]", help_heading = "Devices")]
+    /// A NIC on a netd network; may be repeated. Without mac= it is made from the guest's name, always the same. The
+    /// port group has the NIC's VLANs and how fast it may be.
+    #[arg(long = "network", value_name = "NAME[,mac=MAC][,queues=N][,portgroup=NAME]", help_heading = "Devices")]
     networks: Vec<String>,
     /// Where the first serial port goes; SOCKET is a path to create.
     #[arg(long, value_name = "stdio|none|SOCKET", default_value = "stdio", help_heading = "Devices")]

@@ -71,10 +71,12 @@ fn a_wrong_disk_option_is_named() {
 #[test]
 fn a_network_takes_mac_and_queues_in_any_order() {
     let mac = Some(Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
-    let expected = NicWords { network: "lab".to_owned(), mac, queues: 4 };
+    let expected = NicWords { network: "lab".to_owned(), mac, queues: 4, portgroup: None };
     assert_eq!("lab,mac=52:54:00:12:34:56,queues=4".parse(), Ok(expected.clone()));
     assert_eq!("lab,queues=4,mac=52:54:00:12:34:56".parse(), Ok(expected));
-    assert_eq!("lab".parse(), Ok(NicWords { network: "lab".to_owned(), mac: None, queues: 1 }));
+    assert_eq!("lab".parse(), Ok(NicWords { network: "lab".to_owned(), mac: None, queues: 1, portgroup: None }));
+    let in_group = NicWords { network: "lab".to_owned(), mac: None, queues: 1, portgroup: Some("db".to_owned()) };
+    assert_eq!("lab,portgroup=db".parse(), Ok(in_group));
 }
 
 #[test]

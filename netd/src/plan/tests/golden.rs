@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Write, fs, path::PathBuf};
 use dhcp::config::{Dhcp4Config, DnsConfig, NetworkConfig};
 
 use super::*;
-use crate::check::not_yet;
+use crate::{check::not_yet, plan};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plan")
@@ -16,13 +16,34 @@ fn plan_of(text: &str) -> String {
     let desired = desired_of(text);
     let steps = plan(&desired, &HostState::default(), InPlace::default());
     let mut out = show(&steps);
+    ports(&mut out, &xml::parse(text).unwrap(), &desired);
     out.push_str("\nPorts may send from:\n");
     line(&mut out, "IPv4", &desired.sources.ipv4);
     line(&mut out, "IPv6", &desired.sources.ipv6);
     served(&mut out, &desired.services);
-    let rules = serde_json::to_string_pretty(&desired.firewall).unwrap();
-    writeln!(out, "\nThe packet filter is asked for:\n{rules}").unwrap();
+    // Where the bridge is the host's there are no rules.
+    if matches!(desired.ground, Ground::Own(_)) {
+        let rules = serde_json::to_string_pretty(&desired.firewall).unwrap();
+        writeln!(out, "\nThe packet filter is asked for:\n{rules}").unwrap();
+    }
     out
+}
+
+/// What ports are on, and what one of each group is there.
+fn ports(out: &mut String, network: &Network, desired: &Desired) {
+    writeln!(out, "\nPorts are {}:", desired.ground).unwrap();
+    let macvtap = matches!(desired.ground, Ground::Interfaces(_));
+    let groups = network.port_groups.iter().map(|group| Some(group.name.clone()));
+    for group in [None].into_iter().chain(groups) {
+        let on = || crate::port::OnInterface { interface: "eth0".into(), node: PathBuf::new() };
+        let port = Port { group: group.clone(), macvtap: macvtap.then(on), guards: false, ..port(1) };
+        let PortWish { place, shape, .. } = wish(network, &port);
+        let group = group.unwrap_or_else(|| "no group".into());
+        let place = if macvtap { String::new() } else { format!("{place}, ") };
+        let floor = plan::floor(plan::group(network, port.group.as_deref()));
+        let floor = floor.map(|rate| format!(", {} kB/s for sure", rate / 1000)).unwrap_or_default();
+        writeln!(out, "  {group}: {place}{shape}{floor}").unwrap();
+    }
 }
 
 fn line(out: &mut String, what: &str, value: &dyn std::fmt::Debug) {

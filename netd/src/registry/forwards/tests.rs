@@ -68,6 +68,9 @@ fn plug(registry: &mut Registry, mac: u8, guest: &str) {
         mtu: 1500,
         queues: 1,
         guards: true,
+        group: None,
+        host_bridge: None,
+        macvtap: None,
         kept: false,
     });
 }

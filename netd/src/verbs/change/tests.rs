@@ -277,6 +277,14 @@ fn the_bridge_keeps_its_name_and_subnets_of_others_are_refused() {
     assert!(renamed.contains("the bridge of network 'a' is br-a and cannot become br-b"), "{renamed}");
     let taken = refused(OLD.replace("172.16.5.", "10.0.0."));
     assert_eq!(taken, "internal error: Network is already in use by interface eth0");
+    let elsewhere = "<network><name>a</name><forward mode='bridge'/><bridge name='br-a'/></network>";
+    let moved = refused(elsewhere.into());
+    assert!(
+        moved.contains("the ports of network 'a' are on a bridge of its own, br-a and cannot be on the host's"),
+        "{moved}"
+    );
+    let direct = refused("<network><name>a</name><forward mode='private' dev='eth0'/></network>".into());
+    assert!(direct.contains("cannot be on eth0 by macvtap, in mode private while the network is active"), "{direct}");
     let zero = now(verbs.apply_network(OLD, confirm_in(0))).unwrap_err().to_string();
     assert_eq!(zero, "invalid argument: confirm '0' is not a number of seconds from 1 to 86400");
     assert_eq!(everything(&verbs, &fake, &directory), found);

@@ -66,8 +66,14 @@ fn a_forward_follows_its_guest() {
     );
     assert!(targets(&fake).is_empty());
 
-    let request =
-        PortRequest { network: "default".into(), guest: Some("vm1".into()), mac: None, queues: 1, guards: None };
+    let request = PortRequest {
+        network: "default".into(),
+        guest: Some("vm1".into()),
+        mac: None,
+        queues: 1,
+        guards: None,
+        portgroup: None,
+    };
     let (port, _) = now(verbs.add_port(&request)).unwrap();
     for last in [50, 51] {
         fake.world().leases = vec![lease(&port.mac, last, Some("whatever-it-says"))];

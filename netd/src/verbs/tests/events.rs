@@ -21,7 +21,7 @@ fn told(listener: &mut Listener) -> Vec<String> {
 }
 
 fn port(guest: &str) -> PortRequest {
-    PortRequest { network: "default".into(), guest: Some(guest.into()), mac: None, queues: 1, guards: None }
+    PortRequest { network: "default".into(), guest: Some(guest.into()), queues: 1, ..PortRequest::default() }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
 };
 
 fn port(guest: &str) -> PortRequest {
-    PortRequest { network: "default".into(), guest: Some(guest.into()), mac: None, queues: 1, guards: None }
+    PortRequest { network: "default".into(), guest: Some(guest.into()), queues: 1, ..PortRequest::default() }
 }
 
 /// The hooks since the last call: `network operation (networks served, taps)`.

@@ -273,10 +273,13 @@ fn documents_of_the_formats_own_words_are_refused_or_kept() {
                 // A UUID is made up where there is none, and then written.
                 assert_eq!(again, network, "{text}\n{written}");
                 assert_eq!(write(&again), written);
-                if not_yet::refuse(&network).is_ok() && network.forward.has_own_bridge() {
+                let mut network = network;
+                network.mac.get_or_insert_with(|| "52:54:00:aa:bb:cc".parse().unwrap());
+                network.bridge.name.get_or_insert_with(|| "virbr0".parse().unwrap());
+                if not_yet::refuse(&network).is_ok() {
                     planned += 1;
-                    let mac = "52:54:00:aa:bb:cc".parse().unwrap();
-                    plan::desired(&network, "virbr0", mac, Path::new("/etc/resolv.conf"), Vec::new());
+                    let ground = plan::ground(&network).unwrap();
+                    plan::desired(&network, ground, Path::new("/etc/resolv.conf"), &[]);
                 }
             }
         }
