@@ -14,7 +14,10 @@ use super::{
     net,
     table::table,
 };
-use crate::port::xml::{self, ShownPort, WantedPort};
+use crate::{
+    model::Forward,
+    port::xml::{self, ShownPlug, ShownPort, WantedPort},
+};
 
 /// `net-port-list`.
 pub(super) async fn list(socket: &Path, args: &NetPortListArgs) -> Result<Output, Failure> {
@@ -42,12 +45,26 @@ pub(super) async fn dumpxml(socket: &Path, args: &NetPortDumpxmlArgs) -> Result<
     let (uuid, port) = find(&mut client, &args.port).await?;
     let network = client.get_network(name).await.map_err(failed)?.network;
     let infos = client.get_ports(&port.interface).await.map_err(failed)?.ports;
+    let direct = infos.iter().find_map(|info| info.macvtap.as_deref());
+    let mode = match direct {
+        Some(_) => {
+            let text = client.dump_xml(name, false).await.map_err(failed)?.xml;
+            match crate::xml::parse(&text).map(|network| network.forward) {
+                Ok(Forward::Macvtap(macvtap)) => Some(macvtap.mode.name()),
+                _ => None,
+            }
+        }
+        None => None,
+    };
     let shown = ShownPort {
         uuid: uuid.parse().unwrap_or_default(),
         guest: port.guest.as_deref(),
         mac: &port.mac,
         isolated: infos.iter().any(|info| info.isolated),
-        bridge: network.bridge.as_deref().unwrap_or_default(),
+        plug: match direct {
+            Some(dev) => ShownPlug::Direct { dev, mode },
+            None => ShownPlug::Network(network.bridge.as_deref().unwrap_or_default()),
+        },
     };
     net::part(xml::write(&shown), &args.part)
 }

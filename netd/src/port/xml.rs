@@ -25,7 +25,16 @@ pub(crate) struct ShownPort<'a> {
     pub(crate) guest: Option<&'a str>,
     pub(crate) mac: &'a str,
     pub(crate) isolated: bool,
-    pub(crate) bridge: &'a str,
+    pub(crate) plug: ShownPlug<'a>,
+}
+
+/// What a port is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShownPlug<'a> {
+    /// A tap on its network's bridge of this name.
+    Network(&'a str),
+    /// A macvtap on an interface of the host.
+    Direct { dev: &'a str, mode: Option<&'a str> },
 }
 
 /// The UUID of a port follows from its network and its MAC: it stays the same for as long as the port is there, and is
@@ -103,7 +112,14 @@ pub(crate) fn write(port: &ShownPort<'_>) -> String {
     if port.isolated {
         out.push_str("  <port isolated='yes'/>\n");
     }
-    let _ = write!(out, "  <plug type='network' bridge='{}'/>\n</networkport>\n", escaped(port.bridge));
+    let _ = match port.plug {
+        ShownPlug::Network(bridge) => writeln!(out, "  <plug type='network' bridge='{}'/>", escaped(bridge)),
+        ShownPlug::Direct { dev, mode } => {
+            let mode = mode.map(|mode| format!(" mode='{mode}'")).unwrap_or_default();
+            writeln!(out, "  <plug type='direct' dev='{}'{mode}/>", escaped(dev))
+        }
+    };
+    out.push_str("</networkport>\n");
     out
 }
 
@@ -138,8 +154,13 @@ mod tests {
     fn what_is_written_is_read_and_asks_for_the_same() {
         let mac: MacAddr = "52:54:00:11:22:33".parse().unwrap();
         let uuid = uuid("67f66aa0-94fe-4b86-aa89-eeaa4d8ed754".parse().unwrap(), mac);
-        let text =
-            write(&ShownPort { uuid, guest: Some("a & b"), mac: &mac.to_string(), isolated: false, bridge: "virbr0" });
+        let text = write(&ShownPort {
+            uuid,
+            guest: Some("a & b"),
+            mac: &mac.to_string(),
+            isolated: false,
+            plug: ShownPlug::Network("virbr0"),
+        });
         let expected = format!(
             "<networkport>\n  <uuid>{uuid}</uuid>\n  <owner>\n    <name>a &amp; b</name>\n  </owner>\n  \
              <mac address='52:54:00:11:22:33'/>\n  <plug type='network' bridge='virbr0'/>\n</networkport>\n"
@@ -168,5 +189,13 @@ mod tests {
         }
         assert!(parse("<network/>").unwrap_err().contains("'networkport'"));
         assert!(parse("<networkport>").is_err());
+    }
+
+    #[test]
+    fn a_macvtap_is_shown_as_plugged_into_its_interface() {
+        let plug = ShownPlug::Direct { dev: "eth0", mode: Some("private") };
+        let text =
+            write(&ShownPort { uuid: Uuid::nil(), guest: None, mac: "52:54:00:00:00:01", isolated: false, plug });
+        assert!(text.ends_with("  <plug type='direct' dev='eth0' mode='private'/>\n</networkport>\n"), "{text}");
     }
 }
