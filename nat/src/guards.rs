@@ -8,7 +8,7 @@
 //! The rules are in `guards/base.nft` and never change. An element takes the kernel a fraction of a millisecond, which is
 //! why a DHCP reply can wait for it (decision 4).
 //!
-//! IPv6 addresses are claimed by the frames that use them (decision 6): the kernel adds those elements itself, and goes
+//! IPv6 addresses are claimed by the frames that use them (decision 5): the kernel adds those elements itself, and goes
 //! on to while no daemon runs. They are read back only to survive the table's being made anew, and to go with their port.
 
 mod claims;

@@ -44,7 +44,7 @@ pub struct Wish {
     pub zone_is_named: bool,
 }
 
-/// What the host's resolver is to know (decision 13).
+/// What the host's resolver is to know (decision 9).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// Where the network's DNS server listens, as the host reaches it.
