@@ -16,7 +16,7 @@ use crate::{peers::Libvirt, table::Table};
 pub(crate) fn xml(number: usize, more: &str) -> String {
     let subnet = format!("10.{}.{}", number / 256, number % 256);
     format!(
-        "<network{}><name>n{number}</name><forward mode='nat'/><bridge name='br{number}'/>\
+        "<network{}><name>n{number}</name><uuid>00000000-0000-4000-8000-{number:012}</uuid><forward mode='nat'/><bridge name='br{number}'/>\
          <ip address='{subnet}.1' netmask='255.255.255.0'>\
          <dhcp><range start='{subnet}.10' end='{subnet}.199'/></dhcp></ip>{more}</network>",
         if more.is_empty() { "" } else { " xmlns:netd='urn:netd:network:1'" },
@@ -48,7 +48,9 @@ fn median(times: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// Starts and stops one network beside `others` that run already, here and on libvirt, and kills the daemons.
+/// Starts, changes and stops one network beside `others` that run already, here and on libvirt, and kills the daemons.
+///
+/// libvirt changes no MTU of a network that runs: there it is stopped and started, which cuts its guests.
 pub(crate) fn beside_others(table: &mut Table, others: usize, samples: usize) -> Result<()> {
     let mut netd = Daemon::new("bench")?;
     let mut libvirt = Libvirt::new()?;
@@ -60,16 +62,24 @@ pub(crate) fn beside_others(table: &mut Table, others: usize, samples: usize) ->
     let file = netd.file("one.xml", &xml(0, ""))?;
     netd.ok(&["net-define", &file])?;
     libvirt.virsh(&["net-define", &file])?;
-    let mut times = [const { (Vec::new(), Vec::new()) }; 2];
-    for _ in 0..samples {
-        for (verb, (ours, theirs)) in ["net-start", "net-destroy"].iter().zip(&mut times) {
-            ours.push(timed(|| netd.ok(&[verb, "n0"]))?);
-            theirs.push(timed(|| libvirt.virsh(&[verb, "n0"]))?);
-        }
+    let [mut starts, mut changes, mut ends] = [const { (Vec::new(), Vec::new()) }; 3];
+    for sample in 0..samples {
+        starts.0.push(timed(|| netd.ok(&["net-start", "n0"]))?);
+        starts.1.push(timed(|| libvirt.virsh(&["net-start", "n0"]))?);
+        let changed = netd.file("changed.xml", &xml(0, &format!("<mtu size='{}'/>", 1400 + sample % 2)))?;
+        changes.0.push(timed(|| netd.ok(&["net-apply", &changed]))?);
+        changes.1.push(timed(|| {
+            libvirt.virsh(&["net-define", &changed])?;
+            libvirt.virsh(&["net-destroy", "n0"])?;
+            libvirt.virsh(&["net-start", "n0"])
+        })?);
+        ends.0.push(timed(|| netd.ok(&["net-destroy", "n0"]))?);
+        ends.1.push(timed(|| libvirt.virsh(&["net-destroy", "n0"]))?);
     }
-    for (verb, (ours, theirs)) in ["net-start", "net-destroy"].iter().zip(times) {
-        table.add(&format!("{verb} beside {others} networks"), "libvirtd, virsh", ours, theirs);
-    }
+    let beside = format!("beside {others} networks");
+    table.add(&format!("net-start {beside}"), "libvirtd, virsh", starts.0, starts.1);
+    table.add(&format!("another MTU {beside}: net-apply"), "virsh net-define, -destroy, -start", changes.0, changes.1);
+    table.add(&format!("net-destroy {beside}"), "libvirtd, virsh", ends.0, ends.1);
     let mut restarts = (Vec::new(), Vec::new());
     for _ in 0..samples.min(3) {
         netd.kill()?;
