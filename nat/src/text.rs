@@ -67,6 +67,7 @@ fn statement(value: &Value) -> String {
             (Some(kind), Some(code)) => format!("reject with {kind} {code}"),
             _ => "reject".to_owned(),
         },
+        "counter" => kind.clone(),
         "masquerade" | "snat" | "dnat" | "redirect" => translation(kind, body),
         "vmap" => format!("{} vmap {}", expression(&body["key"]), expression(&body["data"])),
         _ => value.to_string(),
@@ -86,6 +87,7 @@ fn translation(kind: &str, body: &Value) -> String {
     let address = body.get("addr").map(expression).unwrap_or_default();
     let port = body.get("port").map(|port| format!(":{}", expression(port))).unwrap_or_default();
     let family = body.get("family").and_then(Value::as_str).map(|family| format!(" {family}")).unwrap_or_default();
+    let address = if address.contains(':') && !port.is_empty() { format!("[{address}]") } else { address };
     if address.is_empty() && port.is_empty() { kind.to_owned() } else { format!("{kind}{family} to {address}{port}") }
 }
 
@@ -120,11 +122,15 @@ fn expression(value: &Value) -> String {
 
 /// What nft prints without quotes: addresses, numbers, sets and the words it knows. Interface names it quotes.
 fn is_word(text: &str) -> bool {
-    const WORDS: [&str; 12] = [
+    const WORDS: [&str; 16] = [
         "tcp",
         "udp",
         "icmp",
         "ipv6-icmp",
+        "nd-router-solicit",
+        "nd-neighbor-solicit",
+        "nd-neighbor-advert",
+        "mld2-listener-report",
         "local",
         "dnat",
         "snat",

@@ -29,7 +29,8 @@ fn listed_rules(text: &str) -> Vec<String> {
                 chain.clear();
             }
         } else if !chain.is_empty() && !line.is_empty() && !line.starts_with("type ") {
-            rules.push(format!("chain {chain}: {line}"));
+            // What was counted is no part of the rule.
+            rules.push(format!("chain {chain}: {line}").replace(" packets 0 bytes 0", ""));
         }
     }
     rules
@@ -49,8 +50,9 @@ fn a_networks_rules_are_shown_as_nft_lists_them() {
             // nft writes some ranges as prefixes.
             assert!(listed.contains(line) || line.contains("203.0.113."), "{case}: {line}\n{listed:#?}");
         }
-        let of_networks = listed.iter().filter(|line| !line.contains("vmap @") && !line.ends_with("jump forwarded"));
-        assert_eq!(shown.len(), of_networks.count(), "{case}");
+        // What the table has for all of them is there once, whoever brought it.
+        let own = |line: &&String| !line.contains("vmap @") && !line.contains(": jump forwarded");
+        assert_eq!(shown.iter().filter(own).count(), listed.iter().filter(own).count(), "{case}");
     }
 }
 
