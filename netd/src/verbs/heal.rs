@@ -127,9 +127,10 @@ impl<H: Host> Verbs<H> {
             && host.link(&bridge).is_none()
         {
             tracing::warn!("network {name}: bridge {bridge} was deleted; putting it back");
-            // The servers' sockets were on the bridge that is gone.
-            apply::take_back(&self.host, &[Undo::StopServices { network: name.to_string() }]).await;
-            in_place.services = false;
+            // The servers' sockets were on the bridge that is gone. Those that could not be stopped are not started again.
+            let stuck = apply::take_back(&self.host, &[Undo::StopServices { network: name.to_string() }]).await;
+            stuck.iter().for_each(|failure| tracing::error!("network {name}: {failure}"));
+            in_place.services = !stuck.is_empty();
         }
         self.mend(name, host, in_place).await;
         Ok(())
