@@ -161,10 +161,9 @@ fn an_honest_guest_is_never_cut_from_its_first_packet_on() {
     let _daemon = space.daemon();
     space.start("default");
     let mut guests = Vec::new();
-    let mut times = Vec::new();
     for number in 0..50 {
         let mut guest = Guest::plug(&space, "default", &format!("g{number}"));
-        times.push(guest.lease());
+        guest.lease();
         // Sent within microseconds of the ACK, once.
         assert!(guest.reaches(GATEWAY), "guest {number}");
         guests.push(guest);
@@ -172,10 +171,6 @@ fn an_honest_guest_is_never_cut_from_its_first_packet_on() {
     for guest in &guests {
         assert_eq!(dropped(&space, guest), Dropped::default());
     }
-    times.sort();
-    println!("DISCOVER to ACK with guards: median {:?}, worst {:?}", times[25], times[49]);
-    // The one that found the machine idle: what the others waited for is other work.
-    assert!(times[0] < Duration::from_millis(5), "{times:?}");
     // A guest that ends takes its elements with it; the next of that name begins anew.
     let interface = guests[0].port.interface.clone();
     drop(guests);
