@@ -257,8 +257,14 @@ const GROUPS: &str = "<portgroup name='slow'><bandwidth><inbound average='200' p
                       </portgroup><portgroup name='sure'><bandwidth><inbound floor='300'/></bandwidth></portgroup>\
                       <portgroup name='most'><bandwidth><inbound floor='800'/></bandwidth></portgroup>";
 
+/// The classes of a link, without the numbers that the kernel gives to the queues in them, another time other ones.
 fn classes(space: &Space, link: &str) -> String {
-    space.run(&format!("tc class show dev {link}"))
+    let text = space.run(&format!("tc class show dev {link}"));
+    let without_leaf = |line: &str| match line.split_once(" leaf ") {
+        Some((head, tail)) => format!("{head} {}", tail.split_once(' ').map_or("", |(_, rest)| rest)),
+        None => line.to_owned(),
+    };
+    text.lines().map(without_leaf).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
