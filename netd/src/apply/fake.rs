@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Executor, Outcome, PortError, StepError};
+use super::{Executor, Outcome, PortError, StepError, ports::made};
 use crate::{
     change::LiveStep,
     hooks::{HookError, How, Operation},
@@ -520,20 +520,7 @@ impl Host for Fake {
                 }
                 world.shape(index, &spec.shape);
                 world.owned.insert(index);
-                Ok(Port {
-                    interface,
-                    index,
-                    network: spec.network.to_string(),
-                    guest: spec.guest.clone(),
-                    mac: spec.mac,
-                    mtu,
-                    queues: spec.queues,
-                    guards: spec.guards,
-                    group: spec.group.clone(),
-                    host_bridge: spec.host_bridge.clone(),
-                    macvtap,
-                    kept: spec.kept,
-                })
+                Ok(made(spec, interface, index, mtu, macvtap))
             })
             .await
             .map_err(|cause| PortError::Plug {

@@ -178,7 +178,8 @@ impl Kernel {
     }
 }
 
-fn made(spec: &PortSpec, interface: String, index: u32, mtu: u32, macvtap: Option<OnInterface>) -> Port {
+/// The port that was asked for, as this device.
+pub(super) fn made(spec: &PortSpec, interface: String, index: u32, mtu: u32, macvtap: Option<OnInterface>) -> Port {
     Port {
         interface,
         index,
