@@ -48,9 +48,12 @@ impl Names {
         let mut rest = text;
         'text: while let Some(next) = rest.chars().next() {
             // A value begins where no longer word is under way.
-            if !replaced.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == ':') {
+            if !replaced.ends_with(part_of_word) {
                 for (shape, kind) in SHAPES {
                     let Some(value) = rest.get(..shape.len()).filter(|value| is_of(shape, value)) else { continue };
+                    if matches!(kind, Kind::Uuid | Kind::Mac) && rest[shape.len()..].starts_with(part_of_word) {
+                        continue;
+                    }
                     replaced += &self.name(kind, shape, value);
                     rest = &rest[shape.len()..];
                     continue 'text;
@@ -79,6 +82,10 @@ impl Names {
             _ => format!("00000000-0000-0000-0000-{number:012}"),
         }
     }
+}
+
+fn part_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == ':'
 }
 
 fn is_of(shape: &str, value: &str) -> bool {
