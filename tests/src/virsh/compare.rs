@@ -134,6 +134,14 @@ fn after<'a>(lines: &'a [String], patterns: &[&str]) -> Option<&'a [String]> {
     begin.iter().zip(patterns).all(|(line, pattern)| matches(pattern, line)).then_some(rest)
 }
 
+/// What is between the lines that both begin and end with, and how many they begin with.
+fn without_what_is_the_same<'a>(theirs: &'a [String], ours: &'a [String]) -> (usize, &'a [String], &'a [String]) {
+    let begin = theirs.iter().zip(ours).take_while(|(a, b)| a == b).count();
+    let (theirs, ours) = (&theirs[begin..], &ours[begin..]);
+    let end = theirs.iter().rev().zip(ours.iter().rev()).take_while(|(a, b)| a == b).count();
+    (begin, &theirs[..theirs.len() - end], &ours[..ours.len() - end])
+}
+
 /// Compares what was played with what was recorded; an error shows every answer that is not the same, and the
 /// differences that nobody needed.
 pub fn sessions(name: &str, virsh: Virsh, recorded: &Session, played: &Session, allowed: &[Difference]) -> Result<()> {
@@ -155,8 +163,10 @@ pub fn sessions(name: &str, virsh: Virsh, recorded: &Session, played: &Session, 
             Some(used) => unused.retain(|name| !used.contains(name)),
             None => {
                 wrong += 1;
+                let (same, theirs, ours) = without_what_is_the_same(theirs, ours);
                 let lines = |lines: &[String]| lines.iter().map(|line| format!("    {line}\n")).collect::<String>();
-                report += &format!("$ {command}\n  libvirtd:\n{}  netd:\n{}", lines(theirs), lines(ours));
+                let after = if same > 0 { format!(" (after {same} lines that are the same)") } else { String::new() };
+                report += &format!("$ {command}{after}\n  libvirtd:\n{}  netd:\n{}", lines(theirs), lines(ours));
             }
         }
     }
