@@ -55,13 +55,16 @@ bench: setup-bench build ## side by side with dnsmasq and libvirt: ratios in one
 man: build ## manual pages, in target/man
 	@$(BUILT)/netd --quiet man $(BUILT)/../man
 	@$(BUILT)/vmm man $(BUILT)/../man
+	@$(BUILT)/netd-libvirtd man $(BUILT)/../man
 
-install: man ## programs, manual pages, completions and the systemd unit, below $(DESTDIR)$(PREFIX)
+install: man ## programs, manual pages, completions and the systemd units, below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(UNITS)
-	install -m 755 $(BUILT)/netd $(BUILT)/vmm $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILT)/netd $(BUILT)/netd-libvirtd $(BUILT)/vmm $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILT)/../man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
-	sed 's,/usr/local/bin,$(PREFIX)/bin,' packaging/netd.service >$(DESTDIR)$(UNITS)/netd.service
-	chmod 644 $(DESTDIR)$(UNITS)/netd.service
+	for unit in netd.service netd-libvirtd.service netd-libvirtd.socket netd-libvirtd-ro.socket; do \
+		sed 's,/usr/local/bin,$(PREFIX)/bin,' packaging/$$unit >$(DESTDIR)$(UNITS)/$$unit && \
+		chmod 644 $(DESTDIR)$(UNITS)/$$unit || exit 1; \
+	done
 	for program in netd vmm; do \
 		install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 			$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d && \
