@@ -7,10 +7,10 @@ use crate::{
     error::{Code, RemoteError},
     events::{Events, NetworkEvent},
     frame::{Frame, Header, KEEPALIVE, Kind, Payload, REMOTE, Status, VERSION},
-    host, hypervisor,
+    host, hypervisor, metadata,
     netd::Netd,
     networks::{self, Answer, Deed, New},
-    node,
+    node, ports,
     procedure::{Access, Procedure},
     session::Session,
     wire::NetworkRef,
@@ -162,6 +162,14 @@ async fn answer(front: &Front, session: &Rc<Session>, header: &Header, payload: 
         Procedure::NetworkUndefine => networks::deed(netd, Deed::Undefine, args).await,
         Procedure::NetworkSetAutostart => networks::set_autostart(netd, args).await,
         Procedure::NetworkUpdate => networks::update(netd, args).await,
+        Procedure::NetworkGetMetadata => metadata::get(netd, args, ret).await,
+        Procedure::NetworkSetMetadata => metadata::set(netd, args).await,
+
+        Procedure::NetworkListAllPorts => ports::list_all(netd, args, ret).await,
+        Procedure::NetworkPortLookupByUuid => ports::by_uuid(netd, args, ret).await,
+        Procedure::NetworkPortCreateXml => ports::create(netd, args, ret).await,
+        Procedure::NetworkPortGetXmlDesc => ports::xml(netd, args, ret).await,
+        Procedure::NetworkPortDelete => ports::delete(netd, args).await,
 
         Procedure::ConnectNetworkEventRegisterAny => {
             let event = NetworkEvent::of(args.i32()?)?;
@@ -172,3 +180,6 @@ async fn answer(front: &Front, session: &Rc<Session>, header: &Header, payload: 
         Procedure::ConnectNetworkEventDeregisterAny => session.callbacks.borrow_mut().remove(args.i32()?),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ pub(crate) enum Code {
     System = 38,
     /// The message is not one of the protocol's.
     Rpc = 39,
+    /// A MAC address is not of its form.
+    InvalidMac = 40,
     /// No such guest.
     NoDomain = 42,
     /// No such network.
@@ -34,6 +36,8 @@ pub(crate) enum Code {
     OperationInvalid = 55,
     /// Something we do not have.
     ConfigUnsupported = 67,
+    /// No such port.
+    NoNetworkPort = 107,
     /// No such element of metadata.
     NoNetworkMetadata = 111,
 }

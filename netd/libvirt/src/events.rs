@@ -13,8 +13,9 @@ use uuid::Uuid;
 use crate::{
     error::{Code, RemoteError},
     frame::Header,
+    metadata,
     netd::Netd,
-    procedure::NETWORK_EVENT_LIFECYCLE,
+    procedure::{NETWORK_EVENT_LIFECYCLE, NETWORK_EVENT_METADATA},
     session::Session,
     wire::NetworkRef,
     xdr::Writer,
@@ -31,6 +32,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum NetworkEvent {
     /// Defined, undefined, started, stopped.
     Lifecycle,
+    /// Title, description or an element of metadata is another.
+    Metadata,
 }
 
 impl NetworkEvent {
@@ -38,6 +41,7 @@ impl NetworkEvent {
     pub(crate) fn of(number: i32) -> Result<Self, RemoteError> {
         match number {
             0 => Ok(NetworkEvent::Lifecycle),
+            1 => Ok(NetworkEvent::Metadata),
             _ => Err(RemoteError::network(
                 Code::Internal,
                 format!("internal error: unsupported network event ID {number}"),
@@ -118,15 +122,27 @@ fn frames(callbacks: &Callbacks, event: &Event) -> Vec<Vec<u8>> {
         return Vec::new();
     };
     let network = NetworkRef { name, uuid };
-    let Some(number) = lifecycle(event.kind) else { return Vec::new() };
+    let mut detail = Writer::default();
+    let (kind, message) = match (lifecycle(event.kind), event.kind) {
+        (Some(number), _) => {
+            detail.i32(number).i32(0);
+            (NetworkEvent::Lifecycle, NETWORK_EVENT_LIFECYCLE)
+        }
+        (None, EventKind::MetadataChanged) => {
+            let part = event.detail.as_deref().unwrap_or_default();
+            detail.i32(metadata::number(part)).optional_string(event.uri.as_deref());
+            (NetworkEvent::Metadata, NETWORK_EVENT_METADATA)
+        }
+        (None, _) => return Vec::new(),
+    };
+    let detail = detail.finish();
     let frame = |callback| {
         let mut payload = Writer::default();
         payload.i32(callback);
         network.write(&mut payload);
-        payload.i32(number).i32(0);
-        Header::event(NETWORK_EVENT_LIFECYCLE).with(&payload.finish())
+        Header::event(message).with(&[payload.finish(), detail.clone()].concat())
     };
-    callbacks.wanting(NetworkEvent::Lifecycle, uuid).map(frame).collect()
+    callbacks.wanting(kind, uuid).map(frame).collect()
 }
 
 /// Who listens. While somebody does, there is one connection to netd that hears.
@@ -215,3 +231,6 @@ fn pass(listeners: &[Rc<Session>], told: &Told) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

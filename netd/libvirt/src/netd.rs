@@ -23,7 +23,7 @@ const MOST_CHANGES: usize = 32;
 const MOST_KEPT: usize = 4;
 
 /// A netd that is being restarted is waited for this long.
-const RESTART: Duration = Duration::from_secs(2);
+pub(crate) const RESTART: Duration = Duration::from_secs(2);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -32,16 +32,18 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Netd {
     socket: PathBuf,
+    patience: Duration,
     kept: RefCell<Vec<Client>>,
     looks: Semaphore,
     changes: Semaphore,
 }
 
 impl Netd {
-    /// netd at this socket. It need not be there yet.
-    pub(crate) fn new(socket: &Path) -> Self {
+    /// netd at this socket. It need not be there yet: each call waits so long for it.
+    pub(crate) fn new(socket: &Path, patience: Duration) -> Self {
         Netd {
             socket: socket.to_owned(),
+            patience,
             kept: RefCell::default(),
             looks: Semaphore::new(MOST_LOOKS),
             changes: Semaphore::new(MOST_CHANGES),
@@ -90,7 +92,7 @@ impl Netd {
     }
 
     async fn connect(&self) -> Result<Client, ClientError> {
-        let end = Instant::now() + RESTART;
+        let end = Instant::now() + self.patience;
         loop {
             match Client::connect(&self.socket).await {
                 Err(_) if Instant::now() < end => sleep(PAUSE).await,

@@ -28,6 +28,12 @@ const LIST_PAIRS: [[(u32, Is); 2]; 3] = [
 
 type Is = fn(&Network) -> bool;
 
+/// Bit for what is live.
+pub(crate) const LIVE: u32 = 1;
+
+/// Bit for the definition.
+pub(crate) const CONFIG: u32 = 2;
+
 /// The sections of NETWORK_UPDATE by number, as `net-update` calls them.
 const SECTIONS: [(u32, &str); 12] = [
     (1, "bridge"),
@@ -60,19 +66,21 @@ fn chosen(network: &Network, flags: u32) -> bool {
 }
 
 /// A network that a client holds, which may be gone.
-struct Held {
-    key: String,
+pub(crate) struct Held {
+    /// What netd knows it by: its UUID.
+    pub(crate) key: String,
     name: String,
 }
 
 impl Held {
-    fn read(args: &mut Reader<'_>) -> Result<Self, RemoteError> {
+    /// As a client sends it.
+    pub(crate) fn read(args: &mut Reader<'_>) -> Result<Self, RemoteError> {
         let NetworkRef { name, uuid } = NetworkRef::read(args)?;
         Ok(Held { key: uuid.to_string(), name: name.to_owned() })
     }
 
     /// The error in libvirt's words for one that was found by its UUID.
-    fn failed(&self, error: ClientError) -> RemoteError {
+    pub(crate) fn failed(&self, error: ClientError) -> RemoteError {
         match error {
             ClientError::Refused(error) if error.kind() == ErrorKind::NoNetwork => {
                 let Held { key, name } = self;
@@ -82,7 +90,8 @@ impl Held {
         }
     }
 
-    async fn get(&self, netd: &Netd) -> Result<Network, RemoteError> {
+    /// The network as it is.
+    pub(crate) async fn get(&self, netd: &Netd) -> Result<Network, RemoteError> {
         let got = netd.look(async |client| client.get_network(&self.key).await).await;
         got.map(|reply| reply.network).map_err(|error| self.failed(error))
     }
@@ -96,7 +105,8 @@ async fn all(netd: &Netd) -> Result<Vec<Network>, RemoteError> {
     Ok(netd.look(async |client| client.list_networks().await).await?.networks)
 }
 
-fn bounded(count: usize, most: usize, what: &str) -> Result<usize, RemoteError> {
+/// Refuses a list that is longer than clients take.
+pub(crate) fn bounded(count: usize, most: usize, what: &str) -> Result<usize, RemoteError> {
     if count <= most {
         return Ok(count);
     }
@@ -200,7 +210,12 @@ pub(crate) async fn leases(netd: &Netd, args: &mut Reader<'_>, ret: &mut Writer)
     only(flags, 0, "networkGetDHCPLeases")?;
     let network = held.get(netd).await?;
     let got = netd.look(async |client| client.list_leases(&held.key, mac.clone()).await).await;
-    let leases = got.map_err(|error| held.failed(error))?.leases;
+    let leases = match (got, mac) {
+        (Err(ClientError::Refused(error)), Some(mac)) if error.kind() == ErrorKind::InvalidArg => {
+            return Err(RemoteError::network(Code::InvalidMac, format!("invalid MAC address: {mac}")));
+        }
+        (got, _) => got.map_err(|error| held.failed(error))?.leases,
+    };
     let count = bounded(leases.len(), MOST_LEASES, "leases")?;
     ret.count(if wanted { count } else { 0 });
     for lease in leases.iter().filter(|_| wanted) {
@@ -277,7 +292,7 @@ pub(crate) async fn update(netd: &Netd, args: &mut Reader<'_>) -> Answer {
     let held = Held::read(args)?;
     let (command, section, parent) = (args.u32()?, args.u32()?, args.i32()?);
     let (xml, flags) = (args.string()?.to_owned(), args.u32()?);
-    let flags = only(flags, 3, "networkUpdate")?;
+    let flags = only(flags, LIVE | CONFIG, "networkUpdate")?;
     let invalid = |what: &str, value: i64| {
         RemoteError::network(Code::InvalidArg, format!("invalid argument: {value} is no {what} of a network update"))
     };
@@ -300,8 +315,8 @@ pub(crate) async fn update(netd: &Netd, args: &mut Reader<'_>) -> Answer {
         section: section.1.to_owned(),
         xml,
         parent_index,
-        live: flags & 1 != 0,
-        config: flags & 2 != 0,
+        live: flags & LIVE != 0,
+        config: flags & CONFIG != 0,
     };
     let done = netd.change(async |client| client.update_network(update).await).await;
     done.map(drop).map_err(|error| held.failed(error))

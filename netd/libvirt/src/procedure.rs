@@ -104,12 +104,22 @@ procedures! {
     341 NetworkGetDhcpLeases "NETWORK_GET_DHCP_LEASES" Read;
     360 ConnectRegisterCloseCallback "CONNECT_REGISTER_CLOSE_CALLBACK" Read;
     361 ConnectUnregisterCloseCallback "CONNECT_UNREGISTER_CLOSE_CALLBACK" Read;
+    404 NetworkListAllPorts "NETWORK_LIST_ALL_PORTS" Read;
+    405 NetworkPortLookupByUuid "NETWORK_PORT_LOOKUP_BY_UUID" Read;
+    406 NetworkPortCreateXml "NETWORK_PORT_CREATE_XML" Change("virNetworkPortCreateXML");
+    409 NetworkPortGetXmlDesc "NETWORK_PORT_GET_XML_DESC" Read;
+    410 NetworkPortDelete "NETWORK_PORT_DELETE" Change("virNetworkPortDelete");
     432 NetworkDefineXmlFlags "NETWORK_DEFINE_XML_FLAGS" Change("virNetworkDefineXMLFlags");
     437 NetworkCreateXmlFlags "NETWORK_CREATE_XML_FLAGS" Change("virNetworkCreateXMLFlags");
+    444 NetworkSetMetadata "NETWORK_SET_METADATA" Change("virNetworkSetMetadata");
+    445 NetworkGetMetadata "NETWORK_GET_METADATA" Read;
 }
 
 /// The event of a network's life.
 pub(crate) const NETWORK_EVENT_LIFECYCLE: i32 = 315;
+
+/// The event of another title, description or element of metadata.
+pub(crate) const NETWORK_EVENT_METADATA: i32 = 446;
 
 #[cfg(test)]
 mod tests {
@@ -128,7 +138,7 @@ mod tests {
     #[test]
     fn what_a_client_may_do_without_changing_anything_is_its_name_too() {
         for procedure in Procedure::ALL {
-            let changes = ["CREATE", "DEFINE_XML", "DESTROY", "UNDEFINE", "SET_", "UPDATE"];
+            let changes = ["CREATE", "DEFINE_XML", "DESTROY", "UNDEFINE", "SET_", "UPDATE", "DELETE"];
             let by_name = changes.iter().any(|word| procedure.name().contains(word));
             assert_eq!(matches!(procedure.access(), Access::Change(_)), by_name, "{}", procedure.name());
         }

@@ -12,7 +12,7 @@ use tokio::{
 use crate::{
     call::Front,
     listen::{self, ListenError, Listening},
-    netd::Netd,
+    netd::{Netd, RESTART},
     socket::{self, Chunk},
 };
 
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<(), ServerError> {
 async fn live(options: &Options, sockets: Vec<Listening>) -> Result<(), ServerError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     raise_descriptor_limit();
-    let front = Rc::new(Front { netd: Rc::new(Netd::new(&options.netd)), events: Rc::default() });
+    let front = Rc::new(Front { netd: Rc::new(Netd::new(&options.netd, RESTART)), events: Rc::default() });
     let chunk = Rc::default();
     for socket in &sockets {
         let listener = UnixListener::from_std(socket.listener.try_clone()?)?;

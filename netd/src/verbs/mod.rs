@@ -20,6 +20,7 @@ mod host;
 mod insistence;
 mod kept_ports;
 mod metadata;
+mod network_ports;
 mod ports;
 mod recover;
 mod why;
