@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 UNITS ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
 
-.PHONY: help setup setup-bench build image demo test check lint unit soak bench man install clean
+.PHONY: help setup setup-bench build image demo test check lint unit soak goldens bench man install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,9 @@ test: setup-bench image ## all tests: pure, in namespaces, and with real guests 
 
 soak: ## 100,000 random sequences of operations, kills and failures beside a model (half an hour)
 	NETD_SEQUENCES=100000 $(CARGO) test --release -p netd --lib verbs::tests::random
+
+goldens: setup-bench build ## what virsh says beside a real libvirtd, recorded anew in tests/golden/virsh
+	@$(BUILT)/record-virsh
 
 unit:
 	$(CARGO) test --release --workspace --exclude tests --quiet
