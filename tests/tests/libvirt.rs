@@ -145,11 +145,15 @@ fn sockets_that_systemd_made_are_used_as_they_are_named() -> Result<()> {
     let mut command = door.host().command(paths::tool("systemd-socket-activate")?);
     command.arg("-l").arg(&full).arg("-l").arg(&look).arg("--fdname=libvirt:libvirt-ro");
     command.args(["-E", "NETD_SOCKET"]).env("NETD_SOCKET", door.netd.socket());
+    // As its unit has it: root without any of root's rights.
+    command.arg(paths::tool("setpriv")?).args(["--no-new-privs", "--bounding-set", "-all", "--inh-caps=-all"]);
     command.arg(paths::program("netd-libvirtd")?).stderr(Stdio::null());
     let mut running = Running(command.spawn()?);
     let uri = |path: &Path| format!("qemu:///system?socket={}", path.display());
     wait::until_true("systemd's stand-in listens", PATIENCE, || Ok(full.exists() && look.exists()))?;
     assert!(virsh(door.host(), &["-c", &uri(&full), "net-start", "default"])?.contains("started"));
+    let status = fs::read_to_string(format!("/proc/{}/status", running.0.id()))?;
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
     assert!(virsh(door.host(), &["-r", "-c", &uri(&look), "net-list"])?.contains("default"));
     // The client does not know that it may only look, and is told.
     let said = virsh_as(door.host(), None, &["-c", &uri(&look), "net-destroy", "default"])?;
@@ -159,6 +163,27 @@ fn sockets_that_systemd_made_are_used_as_they_are_named() -> Result<()> {
     wait::until("it ends", PATIENCE, || Ok(running.0.try_wait()?))?;
     door.start()?;
     door.finish()
+}
+
+#[test]
+fn its_units_are_ones_that_systemd_takes() -> Result<()> {
+    let host = Space::new("units")?;
+    let program = paths::program("netd-libvirtd")?;
+    let mut files = Vec::new();
+    for name in ["netd-libvirtd.service", "netd-libvirtd.socket", "netd-libvirtd-ro.socket"] {
+        let unit = fs::read_to_string(paths::repository().join("packaging").join(name))?;
+        let here = unit.replace("/usr/local/bin/netd-libvirtd", program.to_str().context("UTF-8")?);
+        // Its manual page, and netd's own unit, are not installed on a machine that only builds.
+        let elsewhere = |line: &&str| !line.starts_with("Documentation=") && !line.contains("netd.service");
+        let here: String = here.lines().filter(elsewhere).map(|line| format!("{line}\n")).collect();
+        let file = host.dir().join(name);
+        fs::write(&file, here)?;
+        files.push(file.to_str().context("UTF-8")?.to_owned());
+    }
+    let names: Vec<&str> = files.iter().map(String::as_str).collect();
+    let output = host.run("systemd-analyze", &[&["verify"], &names[..]].concat())?;
+    assert_eq!((output.status.success(), told(&output).contains("netd-libvirtd")), (true, false), "{}", told(&output));
+    Ok(())
 }
 
 /// A client of few words.
