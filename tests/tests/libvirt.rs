@@ -257,6 +257,27 @@ fn a_slow_call_holds_up_nobody_not_even_its_own_connection() -> Result<()> {
 }
 
 #[test]
+fn more_calls_than_are_answered_at_once_are_all_answered() -> Result<()> {
+    const CALLS: u32 = 2000;
+    let mut door = FrontDoor::new("burst")?;
+    let mut few = Few::come(&door)?;
+    few.call(LOOKUP_BY_NAME, b"\0\0\0\x07default\0")?;
+    let network = few.reply()?.3;
+    let mut writer = Few { stream: few.stream.try_clone()?, serial: few.serial };
+    let written = std::thread::spawn(move || (0..CALLS).try_for_each(|_| writer.call(IS_ACTIVE, &network).map(drop)));
+    let mut answered = std::collections::BTreeSet::new();
+    for _ in 0..CALLS {
+        let (_, serial, status, payload) = few.reply()?;
+        assert_eq!((status, payload), (0, vec![0; 4]));
+        answered.insert(serial);
+    }
+    assert_eq!(answered, (few.serial + 1..=few.serial + CALLS).collect());
+    written.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    drop(few);
+    door.finish()
+}
+
+#[test]
 fn only_a_client_that_can_answer_is_asked_whether_it_lives() -> Result<()> {
     const KEEPALIVE: u32 = 0x6b65_6570;
     let mut door = FrontDoor::new("alive")?;

@@ -199,6 +199,11 @@ impl<F> Frames<F> {
         !matches!(&self.part, Part::Head(head) if head.is_empty())
     }
 
+    /// How many frames are whole and not taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.whole.len()
+    }
+
     /// The next frame that is whole.
     pub(crate) fn next(&mut self) -> Option<Frame<F>> {
         self.whole.pop_front()

@@ -26,9 +26,10 @@ pub(crate) fn read() -> Result<Host, RemoteError> {
     })
 }
 
-/// The host's name.
+/// The host's name, in full where `/etc/hosts` has it so.
 pub(crate) fn name() -> Result<String, RemoteError> {
-    Ok(need("/proc/sys/kernel/hostname")?.trim().to_owned())
+    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    Ok(node::full_name(need("/proc/sys/kernel/hostname")?.trim(), &hosts))
 }
 
 fn processor(number: u32) -> Processor {

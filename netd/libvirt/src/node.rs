@@ -94,6 +94,17 @@ pub(crate) fn capabilities(host: &Host) -> String {
     )
 }
 
+/// The name that hosts(5) puts first for a host, if the name is not full itself: clients show it to tell hosts apart.
+pub(crate) fn full_name(name: &str, hosts: &str) -> String {
+    let is_local = |name: &str| name.starts_with("localhost");
+    let mut lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default().split_whitespace().skip(1));
+    let full = lines.find_map(|mut names| {
+        let first = names.next()?;
+        (first == name || names.any(|other| other == name)).then_some(first)
+    });
+    full.filter(|full| !name.contains('.') && !is_local(name) && !is_local(full)).unwrap_or(name).to_owned()
+}
+
 /// `MemTotal` of `/proc/meminfo`, KiB.
 pub(crate) fn memory(meminfo: &str) -> Option<u64> {
     meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?.parse().ok()
@@ -188,5 +199,10 @@ mod tests {
             Uuid::try_parse("67f66aa0-94fe-4b86-aa89-eeaa4d8ed754").ok()
         );
         assert_eq!(host_uuid(None, None), None);
+        let hosts = "127.0.0.1 localhost\n127.0.1.1\tvm1.example.org vm1 # vm3\n::1 localhost vm2\n";
+        assert_eq!(full_name("vm1", hosts), "vm1.example.org");
+        for same in ["vm2", "vm3", "vm1.other.org", "localhost"] {
+            assert_eq!(full_name(same, hosts), same);
+        }
     }
 }

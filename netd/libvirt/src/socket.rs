@@ -92,12 +92,17 @@ pub(crate) async fn serve(
     // Since when something waits to be taken by the client, or for the end of a frame.
     let (mut stuck, mut begun) = (None, None);
     loop {
+        while session.may_call()
+            && let Some(frame) = frames.next()
+        {
+            take(&front, &session, frame)?;
+        }
         let outgoing = &session.outgoing;
         if outgoing.is_full() {
             return Err(Ended::Deaf);
         }
         let sends = outgoing.waiting() > 0;
-        let reads = session.may_call();
+        let reads = session.may_call() && frames.waiting() == 0;
         if !sends {
             stuck = None;
         }
@@ -126,11 +131,8 @@ pub(crate) async fn serve(
                     Ok((length, fds)) => {
                         (heard, unanswered) = (Instant::now(), 0);
                         frames.push(chunk.bytes.get(..length).unwrap_or_default(), fds)?;
-                        while let Some(frame) = frames.next() {
-                            begun = None;
-                            take(&front, &session, frame)?;
-                        }
-                        begun = frames.in_frame().then(|| begun.unwrap_or_else(Instant::now));
+                        let since = begun.filter(|_| frames.waiting() == 0);
+                        begun = frames.in_frame().then(|| since.unwrap_or_else(Instant::now));
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
