@@ -649,6 +649,8 @@ impl Host for Fake {
         Vec::new()
     }
 
+    async fn recall(&self, _ports: &[Port]) {}
+
     fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
         unreachable!("a host made of values has no frames")
     }

@@ -737,13 +737,16 @@ pub(super) struct PortInfoArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
-127.0.0.1 included, but for ::1. A target may be an address of the network, and in IPv6 has to be; several share the
-connections.
+127.0.0.1 included, but for ::1. A target may be an address of the network; several share the connections.
 
   netd forward-add default tcp/2222 vm1:22
   netd forward-add default tcp/80 web1:8080,web2:8080
   netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7
-  netd forward-add blue tcp/443 [fd00:1::10]:8443")]
+  netd forward-add blue tcp/443 [fd00:1::10]:8443
+  netd forward-add blue tcp/2222 vm1:22 --address ::
+
+A guest by name means its IPv4 address unless the host's is an IPv6 one; '--address ::' is every IPv6 address of the
+host but ::1, which the kernel forwards to nobody.")]
 pub(super) struct ForwardAddArgs {
     /// The network the guests are on.
     #[arg(value_name = "NETWORK")]

@@ -1,6 +1,8 @@
 //! What the verbs need of a host beyond single steps; the real one is [`Kernel`].
 
-use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::HashMap, future::Future, io, net::IpAddr, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration,
+};
 
 use nat::guards::Sources;
 
@@ -93,6 +95,8 @@ pub trait Host: Executor {
     fn listen(&self, networks: &[(String, String)]);
     /// The addresses that the port with this MAC was heard to have, the last first.
     fn heard(&self, mac: MacAddr) -> Vec<Seen>;
+    /// Takes note of the IPv6 addresses that these ports had before this daemon: those the kernel knows.
+    fn recall(&self, ports: &[Port]) -> impl Future<Output = ()> + Send;
     /// A packet socket that hears the first bytes of every frame of an interface.
     fn open_capture(&self, interface: &str, snaplen: u32) -> Result<OwnedFd, CaptureError>;
     /// What every link has carried since it was made, by name.
@@ -225,6 +229,23 @@ impl Host for Kernel {
 
     fn heard(&self, mac: MacAddr) -> Vec<Seen> {
         self.snoop.seen(mac)
+    }
+
+    async fn recall(&self, ports: &[Port]) {
+        let neighbours = self.netlink.neighbours().await.unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        let claimed = self.guards.claimed().await;
+        for port in ports {
+            let claims = claimed.iter().filter(|(interface, ..)| *interface == port.interface);
+            let claims = claims.map(|(_, address, age)| (IpAddr::from(*address), *age));
+            let known = neighbours.iter().filter(|neighbour| neighbour.mac == port.mac && neighbour.address.is_ipv6());
+            let known = known.map(|neighbour| (neighbour.address, Duration::from_secs(neighbour.age)));
+            for (address, age) in claims.chain(known) {
+                self.snoop.recall(&port.network, port.mac, address, age);
+            }
+        }
     }
 
     fn open_capture(&self, interface: &str, snaplen: u32) -> Result<OwnedFd, CaptureError> {
