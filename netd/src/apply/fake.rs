@@ -681,6 +681,10 @@ impl Host for Fake {
         self.world().elapsed
     }
 
+    async fn follow_inward(&self, _question: &why::inward::Inward) -> Result<why::inward::InwardFacts, WhyError> {
+        unreachable!("a host made of values has no packets")
+    }
+
     async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {
         Err(WhyError::Listen(io::Error::other("nobody can be heard here")))
     }

@@ -22,7 +22,10 @@ use crate::{
     port::{self, Port},
     registry::{Plug, PortSpec},
     snoop::Seen,
-    why::{self, WhyError},
+    why::{
+        self, WhyError,
+        inward::{Inward, InwardFacts},
+    },
 };
 
 /// Why an interface cannot be heard.
@@ -120,6 +123,8 @@ pub trait Host: Executor {
     fn now(&self) -> Duration;
     /// Looks at all that a flow passes, and traces a packet of it.
     fn follow(&self, question: &why::Question) -> impl Future<Output = Result<why::Facts, WhyError>> + Send;
+    /// The same of a flow to a guest.
+    fn follow_inward(&self, question: &Inward) -> impl Future<Output = Result<InwardFacts, WhyError>> + Send;
 }
 
 impl Host for Kernel {
@@ -289,5 +294,9 @@ impl Host for Kernel {
 
     async fn follow(&self, question: &why::Question) -> Result<why::Facts, WhyError> {
         why::follow::follow(self, question).await
+    }
+
+    async fn follow_inward(&self, question: &Inward) -> Result<InwardFacts, WhyError> {
+        why::inward::follow::follow(self, question).await
     }
 }
