@@ -7,8 +7,10 @@
 pub mod cpio;
 pub mod crowd;
 pub mod daemon;
+pub mod debian_kernel;
 pub mod dhcp_client;
 pub mod guest;
+mod in_lab;
 pub mod initramfs;
 pub mod internet;
 pub mod lab;

@@ -2,7 +2,7 @@
 //!
 //! All of it happens in the caller's network namespace.
 
-use std::{io, net::Ipv6Addr};
+use std::{io, net::Ipv6Addr, time::Duration};
 
 use super::{
     Change, Claim, Element, GuardedPort, Of, Sources, Violation, With, changes, claims, message, network_elements,
@@ -90,6 +90,13 @@ impl Elements {
             }
         }
         self.change(&changes)
+    }
+
+    /// Which interfaces have claimed which addresses, and how long ago they last spoke for them. Those made of a port's
+    /// MAC are its own without a claim.
+    pub fn claimed(&mut self) -> io::Result<Vec<(String, Ipv6Addr, Duration)>> {
+        let age = |claim: Claim| Some((claim.interface, claim.address, claims::LASTS.saturating_sub(claim.left?)));
+        Ok(self.claims()?.into_iter().filter_map(age).collect())
     }
 
     /// Every claim of every port.

@@ -653,6 +653,8 @@ impl Host for Fake {
         Vec::new()
     }
 
+    async fn recall(&self, _ports: &[Port]) {}
+
     fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
         unreachable!("a host made of values has no frames")
     }
@@ -681,6 +683,10 @@ impl Host for Fake {
 
     fn now(&self) -> Duration {
         self.world().elapsed
+    }
+
+    async fn follow_inward(&self, _question: &why::inward::Inward) -> Result<why::inward::InwardFacts, WhyError> {
+        unreachable!("a host made of values has no packets")
     }
 
     async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {
