@@ -12,6 +12,7 @@ mod harness;
 mod link_changes;
 mod links;
 mod names;
+mod random;
 mod settings;
 mod why;
 
