@@ -162,7 +162,19 @@ fn names<'a>(all: impl Iterator<Item = &'a str>, start: &str) -> Vec<&'a str> {
     names
 }
 
+/// Says which sequence it was if it does not get to the end.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("NETD_SEQUENCE={} cargo test -p netd --lib verbs::tests::random", self.0);
+        }
+    }
+}
+
 fn sequence(number: u64) {
+    let _named = Named(number);
     let mut random = StdRng::seed_from_u64(number);
     let mut real = Real::new();
     let mut model = Model::default();
