@@ -9,6 +9,7 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod hostile;
 mod link_changes;
 mod links;
 mod names;
