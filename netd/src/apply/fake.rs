@@ -325,7 +325,9 @@ impl World {
             }
             Step::AddRoute { bridge, route } => {
                 let link = self.link(bridge)?;
-                assert!(link.up, "the kernel takes routes through links that are up");
+                if !link.up {
+                    return Err(StepError::Kernel(io::Error::from_raw_os_error(libc::ENETDOWN)));
+                }
                 let route = Route {
                     destination: route.destination,
                     gateway: Some(route.gateway),
