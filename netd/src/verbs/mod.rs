@@ -20,6 +20,7 @@ mod host;
 mod insistence;
 mod kept_ports;
 mod metadata;
+mod network_ports;
 mod ports;
 mod recover;
 mod why;
@@ -161,9 +162,9 @@ impl<H: Host> Verbs<H> {
         let defined = self.registry().define(network, &host, random_mac());
         let network = defined.map_err(|refusal| refusal.in_text(text))?;
         self.save_definition(&network)?;
-        let name = network.name.clone();
+        let (name, uuid) = (network.name.clone(), network.uuid);
         self.registry_mut().defined(network);
-        self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
+        self.events.tell(lifecycle(name.as_str(), uuid, EventKind::Defined));
         reply(&self.registry(), &name, Vec::new())
     }
 
@@ -204,7 +205,7 @@ impl<H: Host> Verbs<H> {
 
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
         let Start { network, definition, mut desired, steps, already, notices } = start;
-        let name = network.name.clone();
+        let (name, uuid) = (network.name.clone(), network.uuid);
         self.call_hooks(&network, Operation::Start).await?;
         if let Some(definition) = definition {
             self.save_definition(&definition)?;
@@ -263,7 +264,7 @@ impl<H: Host> Verbs<H> {
         }
         self.snoop();
         tracing::info!("network {name} started");
-        self.events.tell(lifecycle(name.as_str(), EventKind::Started));
+        self.events.tell(lifecycle(name.as_str(), uuid, EventKind::Started));
         reply(&self.registry(), &name, notices)
     }
 
@@ -316,7 +317,7 @@ impl<H: Host> Verbs<H> {
             self.forget(name).await?;
         }
         tracing::info!("network {name} stopped");
-        self.events.tell(lifecycle(name.as_str(), EventKind::Stopped));
+        self.events.tell(lifecycle(name.as_str(), network.uuid, EventKind::Stopped));
         self.tell_hooks(&network, Operation::Stopped).await;
         match left.into_iter().next() {
             None => Ok(()),
@@ -364,7 +365,7 @@ impl<H: Host> Verbs<H> {
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);
-        self.events.tell(lifecycle(name.as_str(), EventKind::Undefined));
+        self.events.tell(lifecycle(name.as_str(), &network.network.uuid, EventKind::Undefined));
         if !remains {
             self.forget(&name).await?;
         }
