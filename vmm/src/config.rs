@@ -301,6 +301,7 @@ pub(crate) struct Words {
     pub(crate) disks: Vec<Disk>,
     pub(crate) networks: Vec<NicWords>,
     pub(crate) console: Console,
+    pub(crate) control: Option<PathBuf>,
 }
 
 /// One guest, checked.
@@ -324,6 +325,8 @@ pub(crate) struct VmConfig {
     pub(crate) nics: Vec<Nic>,
     /// Where COM1 goes.
     pub(crate) console: Console,
+    /// The control socket to create.
+    pub(crate) control: Option<PathBuf>,
 }
 
 impl VmConfig {
@@ -362,6 +365,7 @@ impl VmConfig {
             disks: words.disks,
             nics,
             console: words.console,
+            control: words.control,
         })
     }
 }

@@ -16,7 +16,10 @@ use crate::{
     config::{Mac, MemorySize, Nic, VmConfig},
     control::{
         End, RunError, Signals,
+        answer::Guest,
         console::{Console, ConsoleError},
+        listener::{ListenError, Listener},
+        socket::Control,
         supervise,
     },
     disk::{DiskError, RawDisk},
@@ -37,6 +40,10 @@ pub(crate) enum Error {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("failed to start the control thread: {0}")]
+    Control(io::Error),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("failed to block signals: {0}")]
@@ -84,13 +91,18 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     machine::check(&kvm, &shape)?;
     check_host_memory(config.memory)?;
     let console = Console::open(&config.console)?;
+    let control = config.control.as_deref().map(|path| Listener::bind("control", path)).transpose()?;
     let output = console.output().map_err(MachineError::Descriptor)?;
     let nics = config.nics.iter().map(|nic| plug(&config.name, nic, netd)).collect::<Result<_, _>>()?;
 
     let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, output })?;
     let console = console.start(machine.com1())?;
-    let end = supervise(&mut machine, &signals);
+    let control = Control::start(control).map_err(Error::Control)?;
+    let guest =
+        Guest { name: config.name.clone(), networks: config.nics.iter().map(|nic| nic.network.clone()).collect() };
+    let end = supervise(&mut machine, &guest, &signals, &control);
     machine.shutdown();
+    control.finish();
     console.finish();
     Ok(end?)
 }

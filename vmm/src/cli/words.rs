@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::verb::Verb;
 use crate::config::{ConfigError, VmConfig, Words};
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,11 @@ Examples:
   Two CPUs, a second disk nobody may write, a fixed MAC, the console on a socket:
     vmm run --name db --memory 4G --cpus 2 --kernel vmlinuz --disk db.raw --disk data.raw,readonly \\
             --network lab,mac=52:54:00:12:34:56 --console /run/user/1000/db.sock
+
+  Pause it, and pull the cable of its NIC, from another terminal:
+    vmm run … --control /run/user/1000/db.ctl
+    vmm control /run/user/1000/db.ctl pause
+    vmm control /run/user/1000/db.ctl link 52:54:00:12:34:56 down
 
 Ctrl-C (or SIGTERM) presses the guest's power button; a second one stops the guest at once.
 Exit code: 0 the guest powered off, 1 an error, 2 a wrong option, 128+N stopped by signal N.";
@@ -37,6 +43,14 @@ pub(super) enum Command {
     /// Run a guest in the foreground until it powers off.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunWords>),
+    /// Ask, change and watch a running guest, on the socket given to its --control. Answers are JSON.
+    Control {
+        /// The socket.
+        #[arg(value_name = "SOCKET")]
+        socket: PathBuf,
+        #[command(subcommand)]
+        verb: Verb,
+    },
     /// Say whether this host's KVM can run stock guests (exit code 0: yes, 1: no).
     Probe,
     /// Print a shell's completion script.
@@ -83,6 +97,9 @@ pub(super) struct RunWords {
     /// Where the first serial port goes; SOCKET is a path to create.
     #[arg(long, value_name = "stdio|none|SOCKET", default_value = "stdio", help_heading = "Devices")]
     console: String,
+    /// A socket to create for `vmm control`: ask, pause, reset, change and watch the guest while it runs.
+    #[arg(long, value_name = "SOCKET", help_heading = "Devices")]
+    control: Option<PathBuf>,
     /// netd's socket [default: $NETD_SOCKET, else /run/netd/netd.sock].
     #[arg(long, value_name = "PATH", help_heading = "Devices")]
     netd_socket: Option<PathBuf>,
@@ -101,6 +118,7 @@ impl RunWords {
             disks: parse_all(&self.disks)?,
             networks: parse_all(&self.networks)?,
             console: self.console.parse()?,
+            control: self.control,
         };
         Ok((VmConfig::new(words)?, netd_api::socket_path(self.netd_socket.as_deref())))
     }

@@ -12,6 +12,7 @@ fn words() -> Words {
         command_line: None,
         disks: Vec::new(),
         networks: Vec::new(),
+        control: None,
         console: Console::Stdio,
     }
 }

@@ -37,7 +37,12 @@ use crate::{
     layout::{self, Layout},
     memory::{self, GuestMemory, MemoryError},
     pci::{PciBus, PciError},
-    virtio::{VirtioDevice, VirtioError, VirtioPci, blk::Blk, net::Net, rng::Rng},
+    virtio::{
+        VirtioDevice, VirtioError, VirtioPci,
+        blk::Blk,
+        net::{Net, Nic},
+        rng::Rng,
+    },
 };
 
 /// Why the machine can't be built or started.
@@ -109,7 +114,9 @@ pub(crate) struct Machine {
     serial_line: IrqLine,
     power_button: IrqLine,
     events: Events,
+    nics: Vec<Arc<Nic>>,
     cpus: Option<Cpus>,
+    paused: bool,
 }
 
 impl Machine {
@@ -122,7 +129,8 @@ impl Machine {
         let vm = Vm::new(&kvm, &memory)?;
         let routes = Arc::new(Routes::new(&vm)?);
         let pci = PciBus::new();
-        for (slot, device) in devices(disks, nics)? {
+        let (devices, nics) = devices(disks, nics)?;
+        for (slot, device) in devices {
             let function = VirtioPci::new(device, memory.clone(), routes.clone(), routes.clone(), layout.bar(slot))?;
             pci.attach(slot, function)?;
         }
@@ -146,7 +154,9 @@ impl Machine {
             serial_line,
             power_button,
             events,
+            nics,
             cpus: None,
+            paused: false,
         };
         machine.connect()?;
         Ok(machine)
@@ -164,6 +174,7 @@ impl Machine {
         if let Some((first, _)) = vcpus.first() {
             first.set_registers(&entry)?;
         }
+        self.paused = false;
         self.cpus = Some(Cpus::start(vcpus, &self.buses, &self.events).map_err(MachineError::Thread)?);
         Ok(())
     }
@@ -173,6 +184,31 @@ impl Machine {
         if let Some(cpus) = self.cpus.take() {
             cpus.stop();
         }
+    }
+
+    /// Has the CPUs of a running machine stand still; false if they do already. Devices still take in what arrives.
+    pub(crate) fn pause(&mut self) -> bool {
+        let cpus = self.cpus.as_ref().filter(|_| !self.paused);
+        cpus.inspect(|cpus| cpus.pause()).inspect(|_| self.paused = true).is_some()
+    }
+
+    /// Lets them run on; false if they do.
+    pub(crate) fn resume(&mut self) -> bool {
+        let cpus = self.cpus.as_ref().filter(|_| self.paused);
+        cpus.inspect(|cpus| cpus.resume()).inspect(|_| self.paused = false).is_some()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// The NICs, in the order they were given.
+    pub(crate) fn nics(&self) -> &[Arc<Nic>] {
+        &self.nics
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Brings a stopped machine back to how it was built.
@@ -248,20 +284,22 @@ pub(crate) fn check(kvm: &Kvm, shape: &Shape) -> Result<(), MachineError> {
 /// A device and its slot.
 type Slotted = (u8, Box<dyn VirtioDevice>);
 
-/// Every device with the slot it always has.
-fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<Vec<Slotted>, MachineError> {
+/// Every device with the slot it always has, and the NICs' parts that can be changed.
+fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<(Vec<Slotted>, Vec<Arc<Nic>>), MachineError> {
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
     for ((slot, disk), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
         devices.push((slot, Box::new(Blk::new(disk).numbered(number))));
     }
     // Threads are numbered through all NICs: a second NIC's queue pairs follow the first one's.
-    let mut pairs = 0;
+    let (mut pairs, mut handles) = (0, Vec::new());
     for (slot, NicPart { taps, mac, mtu }) in (layout::FIRST_NIC_SLOT..).zip(nics) {
         let first = pairs;
         pairs += taps.len();
-        devices.push((slot, Box::new(Net::new(taps, mac.0, mtu)?.numbered(first))));
+        let net = Net::new(taps, mac.0, mtu)?.numbered(first);
+        handles.push(net.nic());
+        devices.push((slot, Box::new(net)));
     }
-    Ok(devices)
+    Ok((devices, handles))
 }
 
 #[cfg(test)]

@@ -159,6 +159,41 @@ fn devices_are_told_apart_by_number() {
     file.as_file().set_len(1 << 20).unwrap();
     let disk = || crate::disk::RawDisk::open(file.path(), true).unwrap();
     let names: Vec<String> =
-        devices(vec![disk(), disk()], Vec::new()).unwrap().iter().map(|(_, device)| device.name()).collect();
+        devices(vec![disk(), disk()], Vec::new()).unwrap().0.iter().map(|(_, device)| device.name()).collect();
     assert_eq!(names, ["rng0", "blk0", "blk1"]);
+}
+
+/// Waits for output of a guest that never stops talking.
+fn speaks(machine: &Machine) {
+    while machine.com1().output().take().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn paused_cpus_stand_still_run_on_and_can_be_stopped_where_they_stand() {
+    // Both CPUs: the first talks without end, the second was never started and waits in the kernel.
+    let mut machine = machine(&[&out(0x3f8, b'.')[..], &[0xeb, 0xf7]].concat(), 2);
+    machine.start().unwrap();
+    for _ in 0..20 {
+        speaks(&machine);
+        assert!(machine.pause() && machine.is_paused());
+        assert!(!machine.pause(), "they stand still already");
+        machine.com1().output().take();
+        for _ in 0..1000 {
+            std::thread::yield_now();
+        }
+        assert_eq!(machine.com1().output().take(), b"");
+        assert!(machine.resume() && !machine.resume());
+    }
+    speaks(&machine);
+    machine.pause();
+    machine.stop();
+    machine.reset().unwrap();
+    machine.start().unwrap();
+    assert!(!machine.is_paused());
+    speaks(&machine);
+    machine.stop();
+    assert!(!machine.pause(), "there is nothing to pause");
+    machine.shutdown();
 }

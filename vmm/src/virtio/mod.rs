@@ -7,6 +7,7 @@
 
 pub mod blk;
 mod buffers;
+mod config;
 mod interrupts;
 pub mod net;
 mod queue;
@@ -18,8 +19,10 @@ mod used;
 mod worker;
 
 use std::io;
+use std::sync::Arc;
 
 pub(crate) use buffers::Buffers;
+pub use config::DeviceConfig;
 pub use queue::VirtQueue;
 pub use transport::VirtioPci;
 
@@ -65,8 +68,8 @@ pub trait VirtioDevice: Send {
     }
     /// The most entries of each queue, powers of two; as many queues as there are numbers.
     fn queue_sizes(&self) -> Vec<u16>;
-    /// The device configuration; the driver can't change it, nor does it change by itself.
-    fn config(&self) -> Vec<u8>;
+    /// The device configuration: the same one each time.
+    fn config(&self) -> Arc<DeviceConfig>;
     /// The driver is ready: starts the workers. Called again only after `reset`.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
     /// Ends and joins the workers, forgets the queues; afterwards the device can be activated again. Does nothing if

@@ -16,7 +16,7 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RIN
 
 use self::device::Device;
 use super::worker::Worker;
-use super::{Activation, VirtioDevice};
+use super::{Activation, DeviceConfig, VirtioDevice};
 use crate::disk::RawDisk;
 pub(crate) use request::SECTOR;
 
@@ -40,6 +40,7 @@ pub struct Blk {
     number: usize,
     disk: Arc<RawDisk>,
     serial: [u8; SERIAL],
+    config: Arc<DeviceConfig>,
     worker: Option<Worker>,
 }
 
@@ -48,7 +49,8 @@ impl Blk {
     /// `/dev/disk/by-id`, is the image's file name, as far as 20 bytes reach.
     pub fn new(disk: RawDisk) -> Self {
         let serial = serial(disk.path().file_name().unwrap_or_default().as_encoded_bytes());
-        Self { number: 0, disk: Arc::new(disk), serial, worker: None }
+        let config = DeviceConfig::new(config_bytes(&disk));
+        Self { number: 0, disk: Arc::new(disk), serial, config, worker: None }
     }
 
     /// The number of this disk, for its thread's name: `blk0` by default.
@@ -64,6 +66,16 @@ impl Blk {
 
 fn serial(text: &[u8]) -> [u8; SERIAL] {
     std::array::from_fn(|i| text.get(i).copied().unwrap_or(0))
+}
+
+/// `struct virtio_blk_config` (§5.2.4) as far as `blk_size`.
+fn config_bytes(disk: &RawDisk) -> Vec<u8> {
+    let mut config = (disk.bytes() / SECTOR).to_le_bytes().to_vec();
+    config.extend(SEGMENT_BYTES.to_le_bytes());
+    config.extend(SEGMENTS.to_le_bytes());
+    config.extend([0; 4]); // geometry: not offered
+    config.extend((SECTOR as u32).to_le_bytes());
+    config
 }
 
 impl VirtioDevice for Blk {
@@ -96,14 +108,8 @@ impl VirtioDevice for Blk {
         vec![RING]
     }
 
-    /// `struct virtio_blk_config` (§5.2.4) as far as `blk_size`.
-    fn config(&self) -> Vec<u8> {
-        let mut config = (self.disk.bytes() / SECTOR).to_le_bytes().to_vec();
-        config.extend(SEGMENT_BYTES.to_le_bytes());
-        config.extend(SEGMENTS.to_le_bytes());
-        config.extend([0; 4]); // geometry: not offered
-        config.extend((SECTOR as u32).to_le_bytes());
-        config
+    fn config(&self) -> Arc<DeviceConfig> {
+        self.config.clone()
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {

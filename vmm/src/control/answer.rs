@@ -1,0 +1,91 @@
+//! What is answered to a question on the control socket, and what else is to be done.
+
+use super::api::{self, Call, Event, EventKind, Refusal, Reply, Running, State, Traffic};
+use crate::{
+    config::Mac,
+    machine::Machine,
+    virtio::net::{Count, Nic},
+};
+
+/// What the machine does not know of the guest.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest {
+    pub(crate) name: String,
+    /// Of the NICs, in their order.
+    pub(crate) networks: Vec<String>,
+}
+
+/// What is left to do after a question was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    None,
+    Tell(Event),
+    Reset,
+    Quit,
+}
+
+/// Answers, having done what can be done without stopping the machine.
+pub(super) fn answer(guest: &Guest, machine: &mut Machine, call: &Call) -> (Result<Reply, Refusal>, Deed) {
+    let done = |deed| (Ok(Reply::Nothing {}), deed);
+    let told = |kind: EventKind| (Ok(Reply::Nothing {}), Deed::Tell(kind.into()));
+    match call {
+        Call::GetState => (Ok(Reply::State { state: state(guest, machine) }), Deed::None),
+        Call::Pause if machine.pause() => told(EventKind::Paused),
+        Call::Resume if machine.resume() => told(EventKind::Resumed),
+        Call::Pause | Call::Resume => done(Deed::None),
+        Call::PowerButton => match machine.press_power_button() {
+            Ok(()) => told(EventKind::PowerButton),
+            Err(error) => (Err(Refusal::new(format!("cannot press the power button: {error}"))), Deed::None),
+        },
+        Call::Reset => done(Deed::Reset),
+        Call::Quit => done(Deed::Quit),
+        Call::GetNics => {
+            let nics = machine.nics().iter().zip(&guest.networks).map(|(nic, network)| describe(nic, network));
+            (Ok(Reply::Nics { nics: nics.collect() }), Deed::None)
+        }
+        Call::SetLink { mac, up } => {
+            let mut nics = machine.nics().iter().zip(&guest.networks);
+            let Some((nic, network)) = nics.find(|(nic, _)| mac.parse() == Ok(Mac(nic.mac()))) else {
+                let known: Vec<_> = machine.nics().iter().map(|nic| Mac(nic.mac()).to_string()).collect();
+                let message = format!("no NIC of {} has the address '{mac}': it has {}", guest.name, list(&known));
+                return (Err(Refusal::new(message)), Deed::None);
+            };
+            let changed = nic.is_link_up() != *up;
+            nic.set_link(*up);
+            let kind = if *up { EventKind::LinkUp } else { EventKind::LinkDown };
+            let event = Event { kind, mac: Some(Mac(nic.mac()).to_string()) };
+            let deed = if changed { Deed::Tell(event) } else { Deed::None };
+            (Ok(Reply::Nic { nic: describe(nic, network) }), deed)
+        }
+        // The socket's thread keeps those to itself.
+        Call::Monitor => done(Deed::None),
+    }
+}
+
+fn state(guest: &Guest, machine: &Machine) -> State {
+    let shape = machine.shape();
+    State {
+        name: guest.name.clone(),
+        state: if machine.is_paused() { Running::Paused } else { Running::Running },
+        cpus: shape.cpus,
+        memory: shape.memory.bytes(),
+        pid: std::process::id(),
+    }
+}
+
+fn describe(nic: &Nic, network: &str) -> api::Nic {
+    let traffic = |Count { frames, bytes, dropped, filtered }| Traffic { frames, bytes, dropped, filtered };
+    let (received, sent) = nic.counts();
+    api::Nic {
+        network: network.to_owned(),
+        mac: Mac(nic.mac()).to_string(),
+        link_up: nic.is_link_up(),
+        received: traffic(received),
+        sent: traffic(sent),
+    }
+}
+
+/// `a, b` or `none`.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}

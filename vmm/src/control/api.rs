@@ -1,0 +1,258 @@
+//! The varlink interface `io.netd.Machine`: what can be asked of a running guest, and what is answered.
+//!
+//! Values only. `vmm/io.netd.Machine.varlink` is the interface as other languages see it; a test keeps the two together.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use zlink::varlink_service;
+
+/// The interface's name.
+pub(crate) const INTERFACE: &str = "io.netd.Machine";
+/// The interface in varlink's own language.
+pub(crate) const INTERFACE_FILE: &str = include_str!("../../io.netd.Machine.varlink");
+/// varlink's own interface, which every service has.
+const SERVICE: &str = "org.varlink.service";
+
+/// A call that is of the right form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    GetState,
+    Pause,
+    Resume,
+    PowerButton,
+    Reset,
+    Quit,
+    GetNics,
+    SetLink { mac: String, up: bool },
+    Monitor,
+}
+
+/// The methods by name.
+const METHODS: [&str; 9] =
+    ["GetState", "Pause", "Resume", "PowerButton", "Reset", "Quit", "GetNics", "SetLink", "Monitor"];
+
+/// What stands on the wire, before its parameters are looked at.
+#[derive(Debug, Deserialize)]
+pub(super) struct RawCall {
+    pub(super) method: String,
+    #[serde(default)]
+    pub(super) parameters: Option<Value>,
+}
+
+/// What a call is about: us, or varlink itself, which is answered here.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Machine(Call),
+    Service(Value),
+}
+
+impl RawCall {
+    /// Reads the call.
+    pub(super) fn understand(&self) -> Result<Asked, varlink_service::Error<'static>> {
+        let unknown = || varlink_service::Error::MethodNotFound { method: self.method.clone().into() };
+        let (interface, name) = self.method.rsplit_once('.').ok_or_else(unknown)?;
+        match interface {
+            INTERFACE => {
+                let name = METHODS.iter().find(|known| **known == name).ok_or_else(unknown)?;
+                self.call(name).map(Asked::Machine)
+            }
+            SERVICE => self.service(name).unwrap_or_else(|| Err(unknown())).map(Asked::Service),
+            other => Err(varlink_service::Error::InterfaceNotFound { interface: other.to_owned().into() }),
+        }
+    }
+
+    fn call(&self, name: &str) -> Result<Call, varlink_service::Error<'static>> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Link {
+            mac: String,
+            up: bool,
+        }
+        let simple = |call| self.parameters::<Nothing>().map(|Nothing {}| call);
+        match name {
+            "GetState" => simple(Call::GetState),
+            "Pause" => simple(Call::Pause),
+            "Resume" => simple(Call::Resume),
+            "PowerButton" => simple(Call::PowerButton),
+            "Reset" => simple(Call::Reset),
+            "Quit" => simple(Call::Quit),
+            "GetNics" => simple(Call::GetNics),
+            "SetLink" => self.parameters().map(|Link { mac, up }| Call::SetLink { mac, up }),
+            _ => simple(Call::Monitor),
+        }
+    }
+
+    /// `None` for a method varlink does not have.
+    fn service(&self, name: &str) -> Option<Result<Value, varlink_service::Error<'static>>> {
+        #[derive(Deserialize)]
+        struct Described {
+            interface: String,
+        }
+        Some(match name {
+            "GetInfo" => Ok(json!({
+                "vendor": "netd",
+                "product": "vmm",
+                "version": env!("CARGO_PKG_VERSION"),
+                "url": "",
+                "interfaces": [SERVICE, INTERFACE],
+            })),
+            "GetInterfaceDescription" => match self.parameters() {
+                Ok(Described { interface }) if interface == INTERFACE => Ok(json!({ "description": INTERFACE_FILE })),
+                Ok(Described { interface }) => {
+                    Err(varlink_service::Error::InterfaceNotFound { interface: interface.into() })
+                }
+                Err(error) => Err(error),
+            },
+            _ => return None,
+        })
+    }
+
+    fn parameters<T: DeserializeOwned>(&self) -> Result<T, varlink_service::Error<'static>> {
+        let given = self.parameters.clone().filter(|value| !value.is_null()).unwrap_or_else(|| json!({}));
+        serde_json::from_value(given)
+            .map_err(|error| varlink_service::Error::InvalidParameter { parameter: error.to_string().into() })
+    }
+}
+
+/// How the guest is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) name: String,
+    pub(crate) state: Running,
+    pub(crate) cpus: u8,
+    pub(crate) memory: u64,
+    pub(crate) pid: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Running {
+    Running,
+    Paused,
+}
+
+/// One direction of a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Traffic {
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dropped: u64,
+    pub(crate) filtered: u64,
+}
+
+/// A NIC and its counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Nic {
+    pub(crate) network: String,
+    pub(crate) mac: String,
+    pub(crate) link_up: bool,
+    pub(crate) received: Traffic,
+    pub(crate) sent: Traffic,
+}
+
+/// A reply, as it stands in a message's parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Reply {
+    Nothing {},
+    State { state: State },
+    Nics { nics: Vec<Nic> },
+    Nic { nic: Nic },
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Event {
+    pub(crate) kind: EventKind,
+    pub(crate) mac: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EventKind {
+    Started,
+    Paused,
+    Resumed,
+    Reset,
+    PowerButton,
+    LinkUp,
+    LinkDown,
+    Ended,
+}
+
+impl From<EventKind> for Event {
+    fn from(kind: EventKind) -> Self {
+        Event { kind, mac: None }
+    }
+}
+
+/// One reply of `Monitor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) event: Option<Event>,
+    pub(crate) missed: u64,
+}
+
+/// Why a call was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "error", content = "parameters")]
+pub(crate) enum Refusal {
+    #[serde(rename = "io.netd.Machine.Refused")]
+    Refused { message: String },
+}
+
+impl Refusal {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Refusal::Refused { message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn understand(text: &str) -> Result<Asked, varlink_service::Error<'static>> {
+        serde_json::from_str::<RawCall>(text).unwrap().understand()
+    }
+
+    #[test]
+    fn the_interface_file_has_every_method_and_no_other() {
+        let said = INTERFACE_FILE.lines().filter_map(|line| line.strip_prefix("method ")?.split_once('('));
+        assert_eq!(said.map(|(name, _)| name).collect::<Vec<_>>(), METHODS);
+        for kind in [EventKind::Started, EventKind::PowerButton, EventKind::LinkDown, EventKind::Ended] {
+            assert!(INTERFACE_FILE.contains(&serde_json::to_string(&kind).unwrap()), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_method_is_understood_and_what_is_not_of_its_form_is_refused() {
+        for name in METHODS {
+            let parameters = if name == "SetLink" { r#"{"mac":"a","up":true}"# } else { "{}" };
+            let text = format!(r#"{{"method":"io.netd.Machine.{name}","parameters":{parameters}}}"#);
+            let Asked::Machine(call) = understand(&text).unwrap() else { panic!("{name}") };
+            assert!(format!("{call:?}").starts_with(name), "{call:?}");
+        }
+        assert!(matches!(understand(r#"{"method":"io.netd.Machine.Pause"}"#), Ok(Asked::Machine(Call::Pause))));
+        for bad in [
+            r#"{"method":"io.netd.Machine.Explode"}"#,
+            r#"{"method":"Pause"}"#,
+            r#"{"method":"io.other.Pause"}"#,
+            r#"{"method":"io.netd.Machine.SetLink","parameters":{"mac":"a"}}"#,
+            r#"{"method":"io.netd.Machine.Pause","parameters":{"hard":true}}"#,
+            r#"{"method":"org.varlink.service.GetInterfaceDescription","parameters":{"interface":"x"}}"#,
+        ] {
+            assert!(understand(bad).is_err(), "{bad}");
+        }
+        assert!(matches!(understand(r#"{"method":"org.varlink.service.GetInfo"}"#), Ok(Asked::Service(_))));
+    }
+
+    #[test]
+    fn replies_are_as_the_interface_says() {
+        assert_eq!(serde_json::to_string(&Reply::Nothing {}).unwrap(), "{}");
+        let refusal = serde_json::to_value(Refusal::new("no")).unwrap();
+        assert_eq!(refusal, json!({"error": "io.netd.Machine.Refused", "parameters": {"message": "no"}}));
+    }
+}
