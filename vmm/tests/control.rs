@@ -107,6 +107,16 @@ fn a_guest_is_asked_paused_reset_and_ended_and_every_step_is_told() {
     assert_eq!([event(), event()], ["paused", "reset"]);
     assert_eq!(guest.ok(&["nics"]).trim(), "{\n  \"nics\": []\n}");
 
+    let memory = |words: &[&str]| serde_json::from_str::<serde_json::Value>(&guest.ok(words)).unwrap()["memory"].take();
+    let all = 32_u32 << 20;
+    assert_eq!(memory(&["memory"]), serde_json::json!({"size": all, "wanted": all, "actual": all, "use": null}));
+    let less = memory(&["memory", "20M"]);
+    assert_eq!(
+        (less["wanted"].as_u64(), less["actual"].as_u64()),
+        (Some(20 << 20), Some(32 << 20)),
+        "it has no driver"
+    );
+
     guest.ok(&["quit"]);
     assert_eq!(event(), "ended");
     assert!(events.next().is_none());
@@ -122,6 +132,11 @@ fn what_is_wrong_is_said_and_does_no_harm() {
     let said = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("no NIC of vm1 has the address '52:54:00:00:00:01': it has none"), "{said}");
+
+    for (words, expected) in [(["memory", "33M"], "give 16 to 32"), (["memory", "8M"], "at least 16M")] {
+        let said = String::from_utf8(guest.control(&words).stderr).unwrap();
+        assert!(said.contains(expected), "{said}");
+    }
 
     let mut stream = UnixStream::connect(&guest.socket).unwrap();
     let mut replies = BufReader::new(stream.try_clone().unwrap());

@@ -9,7 +9,10 @@ use std::{
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::control::client;
+use crate::{
+    config::{ConfigError, MemorySize},
+    control::client,
+};
 
 /// What to say.
 #[derive(Debug, Subcommand)]
@@ -26,6 +29,11 @@ pub(super) enum Verb {
     Reset,
     /// End it at once.
     Quit,
+    /// Show how much memory it has and how it uses it, or set how much it is to use.
+    Memory {
+        /// 512M, 2G; a bare number is MiB.
+        size: Option<String>,
+    },
     /// Show its NICs with their counters.
     Nics,
     /// Plug the cable of a NIC in, or pull it.
@@ -46,25 +54,27 @@ pub(super) enum Link {
 }
 
 impl Verb {
-    fn method(self) -> (&'static str, Value) {
-        match self {
+    fn method(self) -> Result<(&'static str, Value), ConfigError> {
+        Ok(match self {
             Verb::State => ("GetState", json!({})),
             Verb::Pause => ("Pause", json!({})),
             Verb::Resume => ("Resume", json!({})),
             Verb::PowerButton => ("PowerButton", json!({})),
             Verb::Reset => ("Reset", json!({})),
             Verb::Quit => ("Quit", json!({})),
+            Verb::Memory { size: None } => ("GetMemory", json!({})),
+            Verb::Memory { size: Some(size) } => ("SetMemory", json!({ "bytes": size.parse::<MemorySize>()?.bytes() })),
             Verb::Nics => ("GetNics", json!({})),
             Verb::Link { mac, state } => ("SetLink", json!({ "mac": mac, "up": state == Link::Up })),
             Verb::Events => ("Monitor", json!({})),
-        }
+        })
     }
 }
 
 /// Says it and prints the answer.
 pub(super) fn carry_out(socket: &Path, verb: Verb) -> anyhow::Result<ExitCode> {
     let watching = matches!(verb, Verb::Events);
-    let (method, parameters) = verb.method();
+    let (method, parameters) = verb.method()?;
     client::call(socket, method, &parameters, watching, |reply| {
         let mut out = stdout().lock();
         match reply.as_object() {

@@ -1,11 +1,22 @@
 //! What is answered to a question on the control socket, and what else is to be done.
 
-use super::api::{self, Call, Event, EventKind, Refusal, Reply, Running, State, Traffic};
+use std::time::Duration;
+
+use super::api::{self, Call, Event, EventKind, Memory, MemoryUse, Refusal, Reply, Running, State, Traffic};
 use crate::{
     config::Mac,
     machine::Machine,
-    virtio::net::{Count, Nic},
+    virtio::{
+        balloon::Stats,
+        net::{Count, Nic},
+    },
 };
+
+/// How long a guest that is asked about its memory may take; signals wait meanwhile.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The least memory a guest can be asked to make do with, in bytes: as much as the smallest guest has.
+const LEAST: u64 = 16 << 20;
 
 /// What the machine does not know of the guest.
 #[derive(Clone, Debug)]
@@ -39,6 +50,11 @@ pub(super) fn answer(guest: &Guest, machine: &mut Machine, call: &Call) -> (Resu
         },
         Call::Reset => done(Deed::Reset),
         Call::Quit => done(Deed::Quit),
+        Call::GetMemory => (Ok(Reply::Memory { memory: memory(machine, PATIENCE) }), Deed::None),
+        Call::SetMemory { bytes } => match set_memory(guest, machine, *bytes) {
+            Ok(()) => (Ok(Reply::Memory { memory: memory(machine, Duration::ZERO) }), Deed::None),
+            Err(refusal) => (Err(refusal), Deed::None),
+        },
         Call::GetNics => {
             let nics = machine.nics().iter().zip(&guest.networks).map(|(nic, network)| describe(nic, network));
             (Ok(Reply::Nics { nics: nics.collect() }), Deed::None)
@@ -71,6 +87,29 @@ fn state(guest: &Guest, machine: &Machine) -> State {
         memory: shape.memory.bytes(),
         pid: std::process::id(),
     }
+}
+
+/// `patience` is for the guest's answer; one that stands still gives none.
+fn memory(machine: &Machine, patience: Duration) -> Memory {
+    let size = machine.shape().memory.bytes();
+    let (wanted, actual) = machine.balloon().wanted_and_actual();
+    let patience = if machine.is_paused() { Duration::ZERO } else { patience };
+    let used = machine.balloon().ask_stats(patience).map(|stats| {
+        let Stats { free, total, available, caches, swapped_in, swapped_out, major_faults, minor_faults } = stats;
+        MemoryUse { free, total, available, caches, swapped_in, swapped_out, major_faults, minor_faults }
+    });
+    Memory { size, wanted: size.saturating_sub(wanted), actual: size.saturating_sub(actual), used }
+}
+
+fn set_memory(guest: &Guest, machine: &Machine, bytes: u64) -> Result<(), Refusal> {
+    let all = machine.shape().memory.bytes();
+    if !(LEAST..=all).contains(&bytes) {
+        let (least, all) = (LEAST >> 20, all >> 20);
+        let message = format!("{} cannot use {} MiB of memory: give {least} to {all}", guest.name, bytes >> 20);
+        return Err(Refusal::new(message));
+    }
+    machine.balloon().set_wanted(all - bytes);
+    Ok(())
 }
 
 fn describe(nic: &Nic, network: &str) -> api::Nic {

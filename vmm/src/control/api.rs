@@ -22,14 +22,27 @@ pub(crate) enum Call {
     PowerButton,
     Reset,
     Quit,
+    GetMemory,
+    SetMemory { bytes: u64 },
     GetNics,
     SetLink { mac: String, up: bool },
     Monitor,
 }
 
 /// The methods by name.
-const METHODS: [&str; 9] =
-    ["GetState", "Pause", "Resume", "PowerButton", "Reset", "Quit", "GetNics", "SetLink", "Monitor"];
+const METHODS: [&str; 11] = [
+    "GetState",
+    "Pause",
+    "Resume",
+    "PowerButton",
+    "Reset",
+    "Quit",
+    "GetMemory",
+    "SetMemory",
+    "GetNics",
+    "SetLink",
+    "Monitor",
+];
 
 /// What stands on the wire, before its parameters are looked at.
 #[derive(Debug, Deserialize)]
@@ -67,6 +80,11 @@ impl RawCall {
         struct Nothing {}
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
+        struct Size {
+            bytes: u64,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
         struct Link {
             mac: String,
             up: bool,
@@ -79,6 +97,8 @@ impl RawCall {
             "PowerButton" => simple(Call::PowerButton),
             "Reset" => simple(Call::Reset),
             "Quit" => simple(Call::Quit),
+            "GetMemory" => simple(Call::GetMemory),
+            "SetMemory" => self.parameters().map(|Size { bytes }| Call::SetMemory { bytes }),
             "GetNics" => simple(Call::GetNics),
             "SetLink" => self.parameters().map(|Link { mac, up }| Call::SetLink { mac, up }),
             _ => simple(Call::Monitor),
@@ -134,6 +154,29 @@ pub(crate) enum Running {
     Paused,
 }
 
+/// The guest's memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) size: u64,
+    pub(crate) wanted: u64,
+    pub(crate) actual: u64,
+    #[serde(rename = "use")]
+    pub(crate) used: Option<MemoryUse>,
+}
+
+/// How the guest says it uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MemoryUse {
+    pub(crate) free: Option<u64>,
+    pub(crate) total: Option<u64>,
+    pub(crate) available: Option<u64>,
+    pub(crate) caches: Option<u64>,
+    pub(crate) swapped_in: Option<u64>,
+    pub(crate) swapped_out: Option<u64>,
+    pub(crate) major_faults: Option<u64>,
+    pub(crate) minor_faults: Option<u64>,
+}
+
 /// One direction of a NIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Traffic {
@@ -159,6 +202,7 @@ pub(crate) struct Nic {
 pub(crate) enum Reply {
     Nothing {},
     State { state: State },
+    Memory { memory: Memory },
     Nics { nics: Vec<Nic> },
     Nic { nic: Nic },
 }
@@ -230,7 +274,11 @@ mod tests {
     #[test]
     fn every_method_is_understood_and_what_is_not_of_its_form_is_refused() {
         for name in METHODS {
-            let parameters = if name == "SetLink" { r#"{"mac":"a","up":true}"# } else { "{}" };
+            let parameters = match name {
+                "SetLink" => r#"{"mac":"a","up":true}"#,
+                "SetMemory" => r#"{"bytes":1}"#,
+                _ => "{}",
+            };
             let text = format!(r#"{{"method":"io.netd.Machine.{name}","parameters":{parameters}}}"#);
             let Asked::Machine(call) = understand(&text).unwrap() else { panic!("{name}") };
             assert!(format!("{call:?}").starts_with(name), "{call:?}");

@@ -39,6 +39,7 @@ use crate::{
     pci::{PciBus, PciError},
     virtio::{
         VirtioDevice, VirtioError, VirtioPci,
+        balloon::{Balloon, Pump},
         blk::Blk,
         net::{Net, Nic},
         rng::Rng,
@@ -114,7 +115,7 @@ pub(crate) struct Machine {
     serial_line: IrqLine,
     power_button: IrqLine,
     events: Events,
-    nics: Vec<Arc<Nic>>,
+    handles: Handles,
     cpus: Option<Cpus>,
     paused: bool,
 }
@@ -129,7 +130,7 @@ impl Machine {
         let vm = Vm::new(&kvm, &memory)?;
         let routes = Arc::new(Routes::new(&vm)?);
         let pci = PciBus::new();
-        let (devices, nics) = devices(disks, nics)?;
+        let (devices, handles) = devices(disks, nics)?;
         for (slot, device) in devices {
             let function = VirtioPci::new(device, memory.clone(), routes.clone(), routes.clone(), layout.bar(slot))?;
             pci.attach(slot, function)?;
@@ -154,7 +155,7 @@ impl Machine {
             serial_line,
             power_button,
             events,
-            nics,
+            handles,
             cpus: None,
             paused: false,
         };
@@ -204,7 +205,12 @@ impl Machine {
 
     /// The NICs, in the order they were given.
     pub(crate) fn nics(&self) -> &[Arc<Nic>] {
-        &self.nics
+        &self.handles.nics
+    }
+
+    /// The balloon.
+    pub(crate) fn balloon(&self) -> &Pump {
+        &self.handles.balloon
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -284,8 +290,14 @@ pub(crate) fn check(kvm: &Kvm, shape: &Shape) -> Result<(), MachineError> {
 /// A device and its slot.
 type Slotted = (u8, Box<dyn VirtioDevice>);
 
-/// Every device with the slot it always has, and the NICs' parts that can be changed.
-fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<(Vec<Slotted>, Vec<Arc<Nic>>), MachineError> {
+/// The parts of devices that can be changed and looked at while the machine runs.
+struct Handles {
+    nics: Vec<Arc<Nic>>,
+    balloon: Arc<Pump>,
+}
+
+/// Every device with the slot it always has.
+fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<(Vec<Slotted>, Handles), MachineError> {
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
     for ((slot, disk), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
         devices.push((slot, Box::new(Blk::new(disk).numbered(number))));
@@ -299,6 +311,9 @@ fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<(Vec<Slotted>, Vec
         handles.push(net.nic());
         devices.push((slot, Box::new(net)));
     }
+    let balloon = Balloon::new()?;
+    let handles = Handles { nics: handles, balloon: balloon.pump() };
+    devices.push((layout::BALLOON_SLOT, Box::new(balloon)));
     Ok((devices, handles))
 }
 

@@ -160,7 +160,7 @@ fn devices_are_told_apart_by_number() {
     let disk = || crate::disk::RawDisk::open(file.path(), true).unwrap();
     let names: Vec<String> =
         devices(vec![disk(), disk()], Vec::new()).unwrap().0.iter().map(|(_, device)| device.name()).collect();
-    assert_eq!(names, ["rng0", "blk0", "blk1"]);
+    assert_eq!(names, ["rng0", "blk0", "blk1", "balloon0"]);
 }
 
 /// Waits for output of a guest that never stops talking.

@@ -5,6 +5,7 @@
 //! guest is hostile: what it writes into rings and registers is checked on a copy, and a broken ring stops its queue,
 //! never us.
 
+pub mod balloon;
 pub mod blk;
 mod buffers;
 mod config;
