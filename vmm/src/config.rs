@@ -3,7 +3,11 @@
 //! Pure: nothing is opened and nothing is looked up here. Words come from `cli`, a [`VmConfig`] goes to `machine`.
 //! Whether a file exists is for the machine to find out.
 
+mod vsock;
+
 use std::{fmt, path::PathBuf, str::FromStr};
+
+pub(crate) use vsock::Vsock;
 
 use crate::layout::{COMMAND_LINE_MAX, MAX_DISKS, MAX_NICS};
 
@@ -65,6 +69,8 @@ pub(crate) enum ConfigError {
     MacTwice(Mac),
     #[error("{0} NICs are too many: a guest can have {MAX_NICS}")]
     NicsMany(usize),
+    #[error("--vsock '{word}': {what}")]
+    Vsock { word: String, what: String },
     #[error("--console '{0}' is none of stdio, none or the path of a socket to create: a path contains a '/'")]
     Console(String),
 }
@@ -302,6 +308,7 @@ pub(crate) struct Words {
     pub(crate) networks: Vec<NicWords>,
     pub(crate) console: Console,
     pub(crate) control: Option<PathBuf>,
+    pub(crate) vsock: Option<Vsock>,
 }
 
 /// One guest, checked.
@@ -327,6 +334,8 @@ pub(crate) struct VmConfig {
     pub(crate) console: Console,
     /// The control socket to create.
     pub(crate) control: Option<PathBuf>,
+    /// The socket device.
+    pub(crate) vsock: Option<Vsock>,
 }
 
 impl VmConfig {
@@ -366,6 +375,7 @@ impl VmConfig {
             nics,
             console: words.console,
             control: words.control,
+            vsock: words.vsock,
         })
     }
 }

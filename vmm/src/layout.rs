@@ -108,6 +108,8 @@ pub(crate) const FIRST_NIC_SLOT: u8 = 10;
 pub(crate) const MAX_NICS: usize = 18;
 /// PCI slot of the balloon.
 pub(crate) const BALLOON_SLOT: u8 = 28;
+/// PCI slot of the socket device.
+pub(crate) const VSOCK_SLOT: u8 = 29;
 
 /// What a range of guest-physical memory is, as firmware memory maps number it (ACPI 6.5 §15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,7 +239,7 @@ mod tests {
     fn slots_of_disks_and_nics_do_not_meet() {
         assert!(usize::from(FIRST_DISK_SLOT) + MAX_DISKS <= usize::from(FIRST_NIC_SLOT));
         assert!(usize::from(FIRST_NIC_SLOT) + MAX_NICS <= usize::from(BALLOON_SLOT));
-        assert!(BALLOON_SLOT < 32);
+        const { assert!(BALLOON_SLOT < VSOCK_SLOT && VSOCK_SLOT < 32) };
     }
 
     #[test]

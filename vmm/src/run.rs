@@ -13,7 +13,7 @@ use netd_api::{ClientError, PortRequest, blocking};
 
 use crate::{
     boot::{BootError, BootFiles},
-    config::{Mac, MemorySize, Nic, VmConfig},
+    config::{Mac, MemorySize, Nic, VmConfig, Vsock},
     control::{
         End, RunError, Signals,
         answer::Guest,
@@ -24,7 +24,7 @@ use crate::{
     },
     disk::{DiskError, RawDisk},
     kvm::{self, KvmError},
-    machine::{self, Machine, MachineError, NicPart, Parts, Shape},
+    machine::{self, Machine, MachineError, NicPart, Parts, Shape, VsockPart},
 };
 
 /// Why a guest could not be run, or did not end well.
@@ -92,10 +92,12 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     check_host_memory(config.memory)?;
     let console = Console::open(&config.console)?;
     let control = config.control.as_deref().map(|path| Listener::bind("control", path)).transpose()?;
+    let vsock = config.vsock.as_ref().map(listen).transpose()?;
+    let vsock_part = vsock.as_ref().map(VsockPart::new).transpose().map_err(MachineError::Descriptor)?;
     let output = console.output().map_err(MachineError::Descriptor)?;
     let nics = config.nics.iter().map(|nic| plug(&config.name, nic, netd)).collect::<Result<_, _>>()?;
 
-    let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, output })?;
+    let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, vsock: vsock_part, output })?;
     let console = console.start(machine.com1())?;
     let control = Control::start(control).map_err(Error::Control)?;
     let guest =
@@ -105,6 +107,17 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     control.finish();
     console.finish();
     Ok(end?)
+}
+
+/// The listening end of a socket device.
+fn listen(vsock: &Vsock) -> Result<(Vsock, Listener), ListenError> {
+    Ok((vsock.clone(), Listener::bind("vsock", &vsock.path)?))
+}
+
+impl VsockPart {
+    fn new((vsock, listener): &(Vsock, Listener)) -> io::Result<Self> {
+        Ok(VsockPart { cid: vsock.cid, listener: listener.socket.try_clone()?, path: vsock.path.clone() })
+    }
 }
 
 /// More memory than the host has would only end in the host's out-of-memory killer.

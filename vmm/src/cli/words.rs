@@ -94,6 +94,10 @@ pub(super) struct RunWords {
     /// port group has the NIC's VLANs and how fast it may be.
     #[arg(long = "network", value_name = "NAME[,mac=MAC][,queues=N][,portgroup=NAME]", help_heading = "Devices")]
     networks: Vec<String>,
+    /// A socket device: who connects to SOCKET and writes `CONNECT PORT` gets that port of the guest; the guest's
+    /// connections to port N of the host arrive at SOCKET_N.
+    #[arg(long, value_name = "cid=N,socket=SOCKET", help_heading = "Devices")]
+    vsock: Option<String>,
     /// Where the first serial port goes; SOCKET is a path to create.
     #[arg(long, value_name = "stdio|none|SOCKET", default_value = "stdio", help_heading = "Devices")]
     console: String,
@@ -119,6 +123,7 @@ impl RunWords {
             networks: parse_all(&self.networks)?,
             console: self.console.parse()?,
             control: self.control,
+            vsock: self.vsock.as_deref().map(str::parse).transpose()?,
         };
         Ok((VmConfig::new(words)?, netd_api::socket_path(self.netd_socket.as_deref())))
     }

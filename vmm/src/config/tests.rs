@@ -13,6 +13,7 @@ fn words() -> Words {
         disks: Vec::new(),
         networks: Vec::new(),
         control: None,
+        vsock: None,
         console: Console::Stdio,
     }
 }

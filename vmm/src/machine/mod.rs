@@ -17,7 +17,12 @@ pub(crate) mod events;
 pub(crate) mod power;
 pub(crate) mod serial;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::Kvm;
@@ -43,6 +48,7 @@ use crate::{
         blk::Blk,
         net::{Net, Nic},
         rng::Rng,
+        vsock::Vsock,
     },
 };
 
@@ -80,6 +86,7 @@ pub(crate) struct Parts {
     pub(crate) boot: BootFiles,
     pub(crate) disks: Vec<RawDisk>,
     pub(crate) nics: Vec<NicPart>,
+    pub(crate) vsock: Option<VsockPart>,
     /// Where COM1's output goes.
     pub(crate) output: serial::Output,
 }
@@ -90,6 +97,14 @@ pub(crate) struct NicPart {
     pub(crate) mac: Mac,
     /// Bytes of an Ethernet payload.
     pub(crate) mtu: u16,
+}
+
+/// A socket device's address and its listening end.
+pub(crate) struct VsockPart {
+    pub(crate) cid: u32,
+    /// Non-blocking.
+    pub(crate) listener: UnixListener,
+    pub(crate) path: PathBuf,
 }
 
 /// The numbers of a machine.
@@ -123,14 +138,14 @@ pub(crate) struct Machine {
 impl Machine {
     /// Builds the machine, switched off. [`check`] has said that it can be built.
     pub(crate) fn build(shape: Shape, parts: Parts) -> Result<Self, MachineError> {
-        let Parts { kvm, boot, disks, nics, output } = parts;
+        let Parts { kvm, boot, disks, nics, vsock, output } = parts;
         let layout = Layout::new(shape.memory);
         let cpuid = kvm::supported_cpuid(&kvm)?;
         let memory = memory::allocate(shape.memory, &layout)?;
         let vm = Vm::new(&kvm, &memory)?;
         let routes = Arc::new(Routes::new(&vm)?);
         let pci = PciBus::new();
-        let (devices, handles) = devices(disks, nics)?;
+        let (devices, handles) = devices(disks, nics, vsock)?;
         for (slot, device) in devices {
             let function = VirtioPci::new(device, memory.clone(), routes.clone(), routes.clone(), layout.bar(slot))?;
             pci.attach(slot, function)?;
@@ -297,7 +312,11 @@ struct Handles {
 }
 
 /// Every device with the slot it always has.
-fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<(Vec<Slotted>, Handles), MachineError> {
+fn devices(
+    disks: Vec<RawDisk>,
+    nics: Vec<NicPart>,
+    vsock: Option<VsockPart>,
+) -> Result<(Vec<Slotted>, Handles), MachineError> {
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
     for ((slot, disk), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
         devices.push((slot, Box::new(Blk::new(disk).numbered(number))));
@@ -314,6 +333,9 @@ fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<(Vec<Slotted>, Han
     let balloon = Balloon::new()?;
     let handles = Handles { nics: handles, balloon: balloon.pump() };
     devices.push((layout::BALLOON_SLOT, Box::new(balloon)));
+    if let Some(VsockPart { cid, listener, path }) = vsock {
+        devices.push((layout::VSOCK_SLOT, Box::new(Vsock::new(cid, listener, path))));
+    }
     Ok((devices, handles))
 }
 

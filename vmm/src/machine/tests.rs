@@ -22,6 +22,7 @@ fn machine(program: &[u8], cpus: u8) -> Machine {
         boot: BootFiles::open(kernel.path(), None).unwrap(),
         disks: Vec::new(),
         nics: Vec::new(),
+        vsock: None,
         output: serial::Output::new().unwrap(),
     };
     Machine::build(shape, parts).unwrap()
@@ -159,7 +160,7 @@ fn devices_are_told_apart_by_number() {
     file.as_file().set_len(1 << 20).unwrap();
     let disk = || crate::disk::RawDisk::open(file.path(), true).unwrap();
     let names: Vec<String> =
-        devices(vec![disk(), disk()], Vec::new()).unwrap().0.iter().map(|(_, device)| device.name()).collect();
+        devices(vec![disk(), disk()], Vec::new(), None).unwrap().0.iter().map(|(_, device)| device.name()).collect();
     assert_eq!(names, ["rng0", "blk0", "blk1", "balloon0"]);
 }
 

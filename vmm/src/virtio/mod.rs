@@ -17,6 +17,7 @@ pub mod rng;
 mod testing;
 mod transport;
 mod used;
+pub mod vsock;
 mod worker;
 
 use std::io;

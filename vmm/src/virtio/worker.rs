@@ -106,6 +106,12 @@ impl Waker {
         self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
     }
 
+    /// Watches `fd` for both directions, reported as `token` whichever it is: it can be read, or written, or has ended.
+    pub(crate) fn watch_both(&self, fd: &impl AsRawFd, token: u64) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED, token);
+        self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
     /// Waits until something happens, or only looks if there is work left; answers the tokens.
     pub(crate) fn wait(&mut self, work_left: bool) -> io::Result<impl Iterator<Item = u64>> {
         let timeout = if work_left { 0 } else { -1 };
