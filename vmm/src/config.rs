@@ -3,10 +3,12 @@
 //! Pure: nothing is opened and nothing is looked up here. Words come from `cli`, a [`VmConfig`] goes to `machine`.
 //! Whether a file exists is for the machine to find out.
 
+mod disk;
 mod vsock;
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+pub(crate) use disk::Disk;
 pub(crate) use vsock::Vsock;
 
 use crate::layout::{COMMAND_LINE_MAX, MAX_DISKS, MAX_NICS};
@@ -37,10 +39,14 @@ pub(crate) enum ConfigError {
     CommandLineZero,
     #[error("--disk '{0}' names no file: write --disk PATH or --disk PATH,readonly")]
     DiskPath(String),
-    #[error("--disk '{word}': unknown option '{option}': the only option is 'readonly'")]
+    #[error("--disk '{word}': unknown option '{option}': the options are readonly, direct, serial=TEXT and queues=N")]
     DiskOption { word: String, option: String },
     #[error("--disk '{word}': option '{option}' is given twice: leave one out")]
     DiskRepeated { word: String, option: String },
+    #[error("--disk '{word}': '{value}' is not a serial number: give 1 to 20 letters, digits and signs, no spaces")]
+    DiskSerial { word: String, value: String },
+    #[error("--disk '{word}': '{value}' is not a number of queues: give 1 to {max}")]
+    DiskQueues { word: String, value: String, max: u16 },
     #[error("--disk {} is given twice: a disk can be attached once", .0.display())]
     DiskTwice(PathBuf),
     #[error("{0} disks are too many: a guest can have {MAX_DISKS}")]
@@ -171,36 +177,6 @@ impl FromStr for MemorySize {
         };
         let bytes = number.checked_mul(1 << shift).ok_or(ConfigError::MemoryLarge(u64::MAX))?;
         Self::from_bytes(bytes)
-    }
-}
-
-/// One `--disk`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Disk {
-    /// The raw image or block device.
-    pub(crate) path: PathBuf,
-    /// The guest may not write.
-    pub(crate) readonly: bool,
-}
-
-impl FromStr for Disk {
-    type Err = ConfigError;
-
-    fn from_str(word: &str) -> Result<Self, ConfigError> {
-        let mut parts = word.split(',');
-        let path = parts.next().filter(|path| !path.is_empty());
-        let path = PathBuf::from(path.ok_or_else(|| ConfigError::DiskPath(word.to_owned()))?);
-        let mut readonly = false;
-        for option in parts {
-            match option {
-                "readonly" if readonly => {
-                    return Err(ConfigError::DiskRepeated { word: word.to_owned(), option: option.to_owned() });
-                }
-                "readonly" => readonly = true,
-                _ => return Err(ConfigError::DiskOption { word: word.to_owned(), option: option.to_owned() }),
-            }
-        }
-        Ok(Disk { path, readonly })
     }
 }
 

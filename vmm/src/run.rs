@@ -13,7 +13,7 @@ use netd_api::{ClientError, PortRequest, blocking};
 
 use crate::{
     boot::{BootError, BootFiles},
-    config::{Mac, MemorySize, Nic, VmConfig, Vsock},
+    config::{Disk, Mac, MemorySize, Nic, VmConfig, Vsock},
     control::{
         End, RunError, Signals,
         answer::Guest,
@@ -24,7 +24,7 @@ use crate::{
     },
     disk::{DiskError, RawDisk},
     kvm::{self, KvmError},
-    machine::{self, Machine, MachineError, NicPart, Parts, Shape, VsockPart},
+    machine::{self, DiskPart, Machine, MachineError, NicPart, Parts, Shape, VsockPart},
 };
 
 /// Why a guest could not be run, or did not end well.
@@ -84,8 +84,7 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     // Before the first thread: signals wait to be read from here on.
     let signals = Signals::block().map_err(Error::Signals)?;
     let boot = BootFiles::open(&config.kernel, config.initrd.as_deref())?;
-    let disks =
-        config.disks.iter().map(|disk| RawDisk::open(&disk.path, disk.readonly)).collect::<Result<Vec<_>, _>>()?;
+    let disks = config.disks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let kvm = kvm::open()?;
     let shape = Shape { memory: config.memory, cpus: config.cpus, command_line: config.command_line.clone() };
     machine::check(&kvm, &shape)?;
@@ -107,6 +106,11 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     control.finish();
     console.finish();
     Ok(end?)
+}
+
+fn open(disk: &Disk) -> Result<DiskPart, DiskError> {
+    let image = RawDisk::open_with(&disk.path, disk.readonly, disk.direct)?;
+    Ok(DiskPart { image, serial: disk.serial.clone(), queues: disk.queues })
 }
 
 /// The listening end of a socket device.

@@ -87,8 +87,9 @@ pub(super) struct RunWords {
     /// The kernel's command line [default: console=ttyS0].
     #[arg(long, value_name = "STRING", help_heading = "Boot", allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// A raw disk image or block device; may be repeated: vda, vdb, …
-    #[arg(long = "disk", value_name = "PATH[,readonly]", help_heading = "Devices")]
+    /// A raw disk image or block device; may be repeated: vda, vdb, … With direct it is read and written past the host's
+    /// page cache. The serial number, under /dev/disk/by-id, is the file's name unless one is given.
+    #[arg(long = "disk", value_name = "PATH[,readonly][,direct][,serial=TEXT][,queues=N]", help_heading = "Devices")]
     disks: Vec<String>,
     /// A NIC on a netd network; may be repeated. Without mac= it is made from the guest's name, always the same. The
     /// port group has the NIC's VLANs and how fast it may be.

@@ -84,11 +84,19 @@ pub(crate) enum MachineError {
 pub(crate) struct Parts {
     pub(crate) kvm: Kvm,
     pub(crate) boot: BootFiles,
-    pub(crate) disks: Vec<RawDisk>,
+    pub(crate) disks: Vec<DiskPart>,
     pub(crate) nics: Vec<NicPart>,
     pub(crate) vsock: Option<VsockPart>,
     /// Where COM1's output goes.
     pub(crate) output: serial::Output,
+}
+
+/// A disk's image and what the guest is told about it.
+pub(crate) struct DiskPart {
+    pub(crate) image: RawDisk,
+    /// The image's file name if absent.
+    pub(crate) serial: Option<String>,
+    pub(crate) queues: u16,
 }
 
 /// A NIC's tap queues and what the guest is told about it.
@@ -313,13 +321,14 @@ struct Handles {
 
 /// Every device with the slot it always has.
 fn devices(
-    disks: Vec<RawDisk>,
+    disks: Vec<DiskPart>,
     nics: Vec<NicPart>,
     vsock: Option<VsockPart>,
 ) -> Result<(Vec<Slotted>, Handles), MachineError> {
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
-    for ((slot, disk), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
-        devices.push((slot, Box::new(Blk::new(disk).numbered(number))));
+    for ((slot, DiskPart { image, serial, queues }), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
+        let disk = Blk::new(image).numbered(number).with_queues(queues);
+        devices.push((slot, Box::new(serial.iter().fold(disk, |disk, serial| disk.with_serial(serial)))));
     }
     // Threads are numbered through all NICs: a second NIC's queue pairs follow the first one's.
     let (mut pairs, mut handles) = (0, Vec::new());

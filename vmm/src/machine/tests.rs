@@ -158,7 +158,10 @@ fn the_program_at_the_reset_vector_resets_in_real_mode() {
 fn devices_are_told_apart_by_number() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
-    let disk = || crate::disk::RawDisk::open(file.path(), true).unwrap();
+    let disk = || {
+        let image = crate::disk::RawDisk::open(file.path(), true).unwrap();
+        DiskPart { image, serial: None, queues: 1 }
+    };
     let names: Vec<String> =
         devices(vec![disk(), disk()], Vec::new(), None).unwrap().0.iter().map(|(_, device)| device.name()).collect();
     assert_eq!(names, ["rng0", "blk0", "blk1", "balloon0"]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 
+use super::ranges::{self, Kind, LONGEST, Range};
 use super::request::{self, Disk, HEADER, Refusal, Request};
 use super::{BURST, SERIAL};
 use crate::disk::RawDisk;
@@ -39,10 +40,11 @@ impl Device {
             return Err(QueueError::Shape { head });
         }
         self.from_guest.advance(HEADER);
-        let disk = Disk { bytes: self.disk.bytes(), readonly: self.disk.readonly() };
+        let disk = Disk { bytes: self.disk.bytes(), readonly: self.disk.readonly(), block: self.disk.block() };
         let room = self.to_guest.bytes();
-        let (status, data) = match request::parse(&header, self.from_guest.bytes(), room, disk) {
-            Ok(request) => match self.carry_out(request) {
+        let parsed = request::parse(&header, self.from_guest.bytes(), room, disk);
+        let (status, data) = match parsed.and_then(|request| Ok((request, self.ranges(request, disk)?))) {
+            Ok((request, ranges)) => match self.carry_out(request, &ranges) {
                 Ok(data) => {
                     self.failed = false;
                     (VIRTIO_BLK_S_OK, data)
@@ -58,7 +60,7 @@ impl Device {
             },
             Err(refusal) => {
                 tracing::trace!(disk = %self.disk.path().display(), %refusal, "refused a block request");
-                let unsupported = matches!(refusal, Refusal::Unsupported(_));
+                let unsupported = matches!(refusal, Refusal::Unsupported(_) | Refusal::Flags(_));
                 (if unsupported { VIRTIO_BLK_S_UNSUPP } else { VIRTIO_BLK_S_IOERR }, 0)
             }
         };
@@ -66,8 +68,20 @@ impl Device {
         Ok(u32::try_from(data).unwrap_or(u32::MAX).saturating_add(1))
     }
 
+    /// The ranges a request names, all in order.
+    fn ranges(&self, request: Request, disk: Disk) -> Result<Vec<Range>, Refusal> {
+        let Request::Ranges(kind) = request else { return Ok(Vec::new()) };
+        let bytes = self.from_guest.bytes();
+        if bytes > LONGEST {
+            return Err(Refusal::Segments { bytes });
+        }
+        let mut segments = vec![0; bytes];
+        self.from_guest.read_at(0, &mut segments);
+        ranges::parse(kind, &segments, disk)
+    }
+
     /// Answers how many bytes were written into the guest's buffers.
-    fn carry_out(&mut self, request: Request) -> io::Result<usize> {
+    fn carry_out(&mut self, request: Request, ranges: &[Range]) -> io::Result<usize> {
         match request {
             Request::Read { offset } => {
                 let bytes = self.to_guest.bytes();
@@ -82,6 +96,18 @@ impl Device {
                 Ok(0)
             }
             Request::Flush => self.disk.flush().map(|()| 0),
+            Request::Ranges(kind) => {
+                for Range { offset, bytes, unmap } in ranges {
+                    match kind {
+                        Kind::Discard => self.disk.discard(*offset, *bytes),
+                        Kind::Zero => self.disk.write_zeros(*offset, *bytes, *unmap)?,
+                    }
+                }
+                if self.write_through && kind == Kind::Zero {
+                    self.disk.flush()?;
+                }
+                Ok(0)
+            }
             Request::GetId => {
                 let bytes = self.to_guest.bytes().min(SERIAL);
                 self.to_guest.write_at(0, &self.serial[..bytes]);
