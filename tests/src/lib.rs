@@ -20,6 +20,7 @@ pub mod sniffer;
 pub mod space;
 pub mod station;
 pub mod tap;
+pub mod tools_disk;
 pub mod vmm;
 pub mod wait;
 pub mod xml;

@@ -17,6 +17,8 @@ use crate::layout::{COMMAND_LINE_MAX, MAX_DISKS, MAX_NICS};
 pub(crate) const MAX_CPUS: u8 = 64;
 /// Most queue pairs a NIC can have; `netd` gives no more.
 const MAX_QUEUES: u16 = 256;
+/// Longest serial number of a system, in bytes.
+pub(crate) const LONGEST_SERIAL: usize = 1024;
 /// The command line a kernel gets when the user gives none.
 pub(crate) const DEFAULT_COMMAND_LINE: &str = "console=ttyS0";
 
@@ -75,6 +77,8 @@ pub(crate) enum ConfigError {
     MacTwice(Mac),
     #[error("{0} NICs are too many: a guest can have {MAX_NICS}")]
     NicsMany(usize),
+    #[error("--system-serial takes at most {LONGEST_SERIAL} printable ASCII characters")]
+    SystemSerial,
     #[error("--vsock '{word}': {what}")]
     Vsock { word: String, what: String },
     #[error("--console '{0}' is none of stdio, none or the path of a socket to create: a path contains a '/'")]
@@ -285,6 +289,7 @@ pub(crate) struct Words {
     pub(crate) console: Console,
     pub(crate) control: Option<PathBuf>,
     pub(crate) vsock: Option<Vsock>,
+    pub(crate) serial: Option<String>,
 }
 
 /// One guest, checked.
@@ -312,6 +317,10 @@ pub(crate) struct VmConfig {
     pub(crate) control: Option<PathBuf>,
     /// The socket device.
     pub(crate) vsock: Option<Vsock>,
+    /// The system's serial number; empty for none.
+    pub(crate) serial: String,
+    /// The system's UUID: always the same for a name.
+    pub(crate) uuid: [u8; 16],
 }
 
 impl VmConfig {
@@ -340,6 +349,12 @@ impl VmConfig {
         if let Some(mac) = first_repeated(nics.iter().map(|nic| nic.mac)) {
             return Err(ConfigError::MacTwice(mac));
         }
+        let serial = words.serial.unwrap_or_default();
+        if serial.len() > LONGEST_SERIAL || !serial.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            return Err(ConfigError::SystemSerial);
+        }
+        let uuid =
+            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("vmm {}", words.name).as_bytes()).into_bytes();
         Ok(VmConfig {
             name: words.name,
             memory: words.memory,
@@ -352,6 +367,8 @@ impl VmConfig {
             console: words.console,
             control: words.control,
             vsock: words.vsock,
+            serial,
+            uuid,
         })
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 0x0000_0000  RAM          zero page, GDT, page tables, PVH start info, command line (below 640 KiB)
-//! 0x000e_0000  ACPI tables  RAM the guest is told to leave alone; RSDP first, the reset vector last
+//! 0x000e_0000  ACPI tables  RAM the guest is told to leave alone; RSDP first, SMBIOS and the reset vector last
 //! 0x0010_0000  RAM          kernel at 1 MiB (or where its ELF headers say); initrd at the top of low RAM
 //! 0xc000_0000  (hole)       32-bit PCI window
 //! 0xe800_0000  ECAM         PCI configuration space of bus 0, 1 MiB
@@ -39,6 +39,8 @@ pub(crate) const COMMAND_LINE_MAX: usize = 2048;
 
 /// ACPI tables, the RSDP first: the BIOS area, where every OS expects them.
 pub(crate) const ACPI_TABLES: u64 = 0xe_0000;
+/// SMBIOS entry point and structures: in the last 64 KiB below 1 MiB, at a multiple of 16, where they are looked for.
+pub(crate) const SMBIOS: u64 = 0xf_f000;
 /// Where a PC's CPU starts after a reset, and where an OS jumps to that knows no better way to reset: the first
 /// instruction of the BIOS. Ends the room for the ACPI tables.
 pub(crate) const RESET_VECTOR: u64 = 0xf_fff0;

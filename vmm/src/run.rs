@@ -24,7 +24,7 @@ use crate::{
     },
     disk::{DiskError, RawDisk},
     kvm::{self, KvmError},
-    machine::{self, DiskPart, Machine, MachineError, NicPart, Parts, Shape, VsockPart},
+    machine::{self, DiskPart, Machine, MachineError, NicPart, Parts, Shape, VsockPart, smbios::System},
 };
 
 /// Why a guest could not be run, or did not end well.
@@ -86,7 +86,8 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     let boot = BootFiles::open(&config.kernel, config.initrd.as_deref())?;
     let disks = config.disks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let kvm = kvm::open()?;
-    let shape = Shape { memory: config.memory, cpus: config.cpus, command_line: config.command_line.clone() };
+    let system = System { serial: config.serial.clone(), uuid: config.uuid };
+    let shape = Shape { memory: config.memory, cpus: config.cpus, command_line: config.command_line.clone(), system };
     machine::check(&kvm, &shape)?;
     check_host_memory(config.memory)?;
     let console = Console::open(&config.console)?;
@@ -99,8 +100,11 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, vsock: vsock_part, output })?;
     let console = console.start(machine.com1())?;
     let control = Control::start(control).map_err(Error::Control)?;
-    let guest =
-        Guest { name: config.name.clone(), networks: config.nics.iter().map(|nic| nic.network.clone()).collect() };
+    let guest = Guest {
+        name: config.name.clone(),
+        networks: config.nics.iter().map(|nic| nic.network.clone()).collect(),
+        disks: config.disks.iter().map(|disk| disk.path.clone()).collect(),
+    };
     let end = supervise(&mut machine, &guest, &signals, &control);
     machine.shutdown();
     control.finish();

@@ -138,6 +138,10 @@ fn what_is_wrong_is_said_and_does_no_harm() {
         assert!(said.contains(expected), "{said}");
     }
 
+    let said = String::from_utf8(guest.control(&["limit-disk", "0", "--bytes", "1M"]).stderr).unwrap();
+    assert!(said.contains("vm1 has no disk number 0: it has 0"), "{said}");
+    assert_eq!(guest.control(&["limit-disk", "0", "--bytes", "1X"]).status.code(), Some(2));
+
     let mut stream = UnixStream::connect(&guest.socket).unwrap();
     let mut replies = BufReader::new(stream.try_clone().unwrap());
     let mut call = |text: &str| {

@@ -43,6 +43,33 @@ pub(super) enum Verb {
         /// up or down.
         state: Link,
     },
+    /// Limit what a NIC receives and sends in a second; what is not given is not limited.
+    LimitNic {
+        /// The NIC's address.
+        mac: String,
+        /// Bytes; 10M is 10 MiB.
+        #[arg(long, value_parser = rate)]
+        receive_bytes: Option<u64>,
+        #[arg(long, value_parser = rate)]
+        receive_frames: Option<u64>,
+        #[arg(long, value_parser = rate)]
+        send_bytes: Option<u64>,
+        #[arg(long, value_parser = rate)]
+        send_frames: Option<u64>,
+    },
+    /// Show its disks with their counters.
+    Disks,
+    /// Limit what a disk reads and writes in a second; what is not given is not limited.
+    LimitDisk {
+        /// The disk's number, from 0.
+        number: u64,
+        /// Bytes; 10M is 10 MiB.
+        #[arg(long, value_parser = rate)]
+        bytes: Option<u64>,
+        /// Requests.
+        #[arg(long, value_parser = rate)]
+        operations: Option<u64>,
+    },
     /// Print events, one a line, until the guest ends.
     Events,
 }
@@ -66,9 +93,33 @@ impl Verb {
             Verb::Memory { size: Some(size) } => ("SetMemory", json!({ "bytes": size.parse::<MemorySize>()?.bytes() })),
             Verb::Nics => ("GetNics", json!({})),
             Verb::Link { mac, state } => ("SetLink", json!({ "mac": mac, "up": state == Link::Up })),
+            Verb::LimitNic { mac, receive_bytes, receive_frames, send_bytes, send_frames } => {
+                let receive = json!({ "bytes": receive_bytes, "operations": receive_frames });
+                let send = json!({ "bytes": send_bytes, "operations": send_frames });
+                ("SetNicLimits", json!({ "mac": mac, "receive": receive, "send": send }))
+            }
+            Verb::Disks => ("GetDisks", json!({})),
+            Verb::LimitDisk { number, bytes, operations } => {
+                let limits = json!({ "bytes": bytes, "operations": operations });
+                ("SetDiskLimits", json!({ "number": number, "limits": limits }))
+            }
             Verb::Events => ("Monitor", json!({})),
         })
     }
+}
+
+/// A number, in binary units if one follows.
+fn rate(word: &str) -> Result<u64, String> {
+    let digits = word.trim_end_matches(['K', 'M', 'G']);
+    let shift = match &word[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => 64,
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1_u64.checked_shl(shift)?));
+    number.ok_or_else(|| format!("'{word}' is not a number: write 1000, 10K, 10M or 1G"))
 }
 
 /// Says it and prints the answer.

@@ -87,6 +87,9 @@ pub(super) struct RunWords {
     /// The kernel's command line [default: console=ttyS0].
     #[arg(long, value_name = "STRING", help_heading = "Boot", allow_hyphen_values = true)]
     cmdline: Option<String>,
+    /// The system's serial number (SMBIOS), which cloud-init reads: 'ds=nocloud;s=http://10.0.0.1/'.
+    #[arg(long, value_name = "TEXT", help_heading = "Machine")]
+    system_serial: Option<String>,
     /// A raw disk image or block device; may be repeated: vda, vdb, … With direct it is read and written past the host's
     /// page cache. The serial number, under /dev/disk/by-id, is the file's name unless one is given.
     #[arg(long = "disk", value_name = "PATH[,readonly][,direct][,serial=TEXT][,queues=N]", help_heading = "Devices")]
@@ -124,6 +127,7 @@ impl RunWords {
             networks: parse_all(&self.networks)?,
             console: self.console.parse()?,
             control: self.control,
+            serial: self.system_serial,
             vsock: self.vsock.as_deref().map(str::parse).transpose()?,
         };
         Ok((VmConfig::new(words)?, netd_api::socket_path(self.netd_socket.as_deref())))

@@ -1,13 +1,15 @@
 //! What is answered to a question on the control socket, and what else is to be done.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use super::api::{self, Call, Event, EventKind, Memory, MemoryUse, Refusal, Reply, Running, State, Traffic};
+use super::api::{self, Call, Event, EventKind, Memory, MemoryUse, Rates, Refusal, Reply, Running, State, Traffic};
 use crate::{
     config::Mac,
     machine::Machine,
     virtio::{
         balloon::Stats,
+        blk::{Drive, DriveCount},
+        limit,
         net::{Count, Nic},
     },
 };
@@ -24,6 +26,8 @@ pub(crate) struct Guest {
     pub(crate) name: String,
     /// Of the NICs, in their order.
     pub(crate) networks: Vec<String>,
+    /// Of the disks, in theirs.
+    pub(crate) disks: Vec<PathBuf>,
 }
 
 /// What is left to do after a question was answered.
@@ -60,11 +64,9 @@ pub(super) fn answer(guest: &Guest, machine: &mut Machine, call: &Call) -> (Resu
             (Ok(Reply::Nics { nics: nics.collect() }), Deed::None)
         }
         Call::SetLink { mac, up } => {
-            let mut nics = machine.nics().iter().zip(&guest.networks);
-            let Some((nic, network)) = nics.find(|(nic, _)| mac.parse() == Ok(Mac(nic.mac()))) else {
-                let known: Vec<_> = machine.nics().iter().map(|nic| Mac(nic.mac()).to_string()).collect();
-                let message = format!("no NIC of {} has the address '{mac}': it has {}", guest.name, list(&known));
-                return (Err(Refusal::new(message)), Deed::None);
+            let (nic, network) = match nic(guest, machine, mac) {
+                Ok(found) => found,
+                Err(refusal) => return (Err(refusal), Deed::None),
             };
             let changed = nic.is_link_up() != *up;
             nic.set_link(*up);
@@ -72,6 +74,34 @@ pub(super) fn answer(guest: &Guest, machine: &mut Machine, call: &Call) -> (Resu
             let event = Event { kind, mac: Some(Mac(nic.mac()).to_string()) };
             let deed = if changed { Deed::Tell(event) } else { Deed::None };
             (Ok(Reply::Nic { nic: describe(nic, network) }), deed)
+        }
+        Call::SetNicLimits { mac, receive, send } => {
+            let limited = nic(guest, machine, mac).map(|(nic, network)| {
+                for (limiter, rates) in nic.limits().into_iter().zip([receive, send]) {
+                    limiter.set(inner(*rates));
+                }
+                Reply::Nic { nic: describe(nic, network) }
+            });
+            (limited, Deed::None)
+        }
+        Call::GetDisks => {
+            let disks = machine.drives().iter().enumerate();
+            (Ok(Reply::Disks { disks: disks.map(|(number, drive)| disk(guest, number, drive)).collect() }), Deed::None)
+        }
+        Call::SetDiskLimits { number, limits } => {
+            let found = usize::try_from(*number).ok().and_then(|number| Some((number, machine.drives().get(number)?)));
+            let answer = match found {
+                Some((number, drive)) => {
+                    drive.limit().set(inner(*limits));
+                    Ok(Reply::Disk { disk: disk(guest, number, drive) })
+                }
+                None => Err(Refusal::new(format!(
+                    "{} has no disk number {number}: it has {}, counted from 0",
+                    guest.name,
+                    machine.drives().len()
+                ))),
+            };
+            (answer, Deed::None)
         }
         // The socket's thread keeps those to itself.
         Call::Monitor => done(Deed::None),
@@ -112,6 +142,31 @@ fn set_memory(guest: &Guest, machine: &Machine, bytes: u64) -> Result<(), Refusa
     Ok(())
 }
 
+/// The NIC with this address, and its network.
+fn nic<'a>(guest: &'a Guest, machine: &'a Machine, mac: &str) -> Result<(&'a Nic, &'a str), Refusal> {
+    let mut nics = machine.nics().iter().zip(&guest.networks);
+    let found = nics.find(|(nic, _)| mac.parse() == Ok(Mac(nic.mac())));
+    found.map(|(nic, network)| (&**nic, network.as_str())).ok_or_else(|| {
+        let known: Vec<_> = machine.nics().iter().map(|nic| Mac(nic.mac()).to_string()).collect();
+        Refusal::new(format!("no NIC of {} has the address '{mac}': it has {}", guest.name, list(&known)))
+    })
+}
+
+fn disk(guest: &Guest, number: usize, drive: &Drive) -> api::Disk {
+    let DriveCount { reads, read_bytes, writes, written_bytes, errors } = drive.count();
+    let path = guest.disks.get(number).map(|path| path.display().to_string()).unwrap_or_default();
+    let limits = outer(drive.limit().rates());
+    api::Disk { number, path, reads, read_bytes, writes, written_bytes, errors, limits }
+}
+
+fn inner(Rates { bytes, operations }: Rates) -> limit::Rates {
+    limit::Rates { bytes, operations }
+}
+
+fn outer(limit::Rates { bytes, operations }: limit::Rates) -> Rates {
+    Rates { bytes, operations }
+}
+
 fn describe(nic: &Nic, network: &str) -> api::Nic {
     let traffic = |Count { frames, bytes, dropped, filtered }| Traffic { frames, bytes, dropped, filtered };
     let (received, sent) = nic.counts();
@@ -121,6 +176,8 @@ fn describe(nic: &Nic, network: &str) -> api::Nic {
         link_up: nic.is_link_up(),
         received: traffic(received),
         sent: traffic(sent),
+        receive_limits: outer(nic.limits()[0].rates()),
+        send_limits: outer(nic.limits()[1].rates()),
     }
 }
 

@@ -26,11 +26,14 @@ pub(crate) enum Call {
     SetMemory { bytes: u64 },
     GetNics,
     SetLink { mac: String, up: bool },
+    SetNicLimits { mac: String, receive: Rates, send: Rates },
+    GetDisks,
+    SetDiskLimits { number: u64, limits: Rates },
     Monitor,
 }
 
 /// The methods by name.
-const METHODS: [&str; 11] = [
+const METHODS: [&str; 14] = [
     "GetState",
     "Pause",
     "Resume",
@@ -41,6 +44,9 @@ const METHODS: [&str; 11] = [
     "SetMemory",
     "GetNics",
     "SetLink",
+    "SetNicLimits",
+    "GetDisks",
+    "SetDiskLimits",
     "Monitor",
 ];
 
@@ -89,6 +95,19 @@ impl RawCall {
             mac: String,
             up: bool,
         }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct NicLimits {
+            mac: String,
+            receive: Rates,
+            send: Rates,
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct DiskLimits {
+            number: u64,
+            limits: Rates,
+        }
         let simple = |call| self.parameters::<Nothing>().map(|Nothing {}| call);
         match name {
             "GetState" => simple(Call::GetState),
@@ -101,6 +120,13 @@ impl RawCall {
             "SetMemory" => self.parameters().map(|Size { bytes }| Call::SetMemory { bytes }),
             "GetNics" => simple(Call::GetNics),
             "SetLink" => self.parameters().map(|Link { mac, up }| Call::SetLink { mac, up }),
+            "SetNicLimits" => {
+                self.parameters().map(|NicLimits { mac, receive, send }| Call::SetNicLimits { mac, receive, send })
+            }
+            "GetDisks" => simple(Call::GetDisks),
+            "SetDiskLimits" => {
+                self.parameters().map(|DiskLimits { number, limits }| Call::SetDiskLimits { number, limits })
+            }
             _ => simple(Call::Monitor),
         }
     }
@@ -186,6 +212,27 @@ pub(crate) struct Traffic {
     pub(crate) filtered: u64,
 }
 
+/// How much may pass in a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rates {
+    pub(crate) bytes: Option<u64>,
+    pub(crate) operations: Option<u64>,
+}
+
+/// A disk and its counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Disk {
+    pub(crate) number: usize,
+    pub(crate) path: String,
+    pub(crate) reads: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) writes: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) errors: u64,
+    pub(crate) limits: Rates,
+}
+
 /// A NIC and its counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Nic {
@@ -194,6 +241,8 @@ pub(crate) struct Nic {
     pub(crate) link_up: bool,
     pub(crate) received: Traffic,
     pub(crate) sent: Traffic,
+    pub(crate) receive_limits: Rates,
+    pub(crate) send_limits: Rates,
 }
 
 /// A reply, as it stands in a message's parameters.
@@ -205,6 +254,8 @@ pub(crate) enum Reply {
     Memory { memory: Memory },
     Nics { nics: Vec<Nic> },
     Nic { nic: Nic },
+    Disks { disks: Vec<Disk> },
+    Disk { disk: Disk },
 }
 
 /// Something that happened.
@@ -277,6 +328,8 @@ mod tests {
             let parameters = match name {
                 "SetLink" => r#"{"mac":"a","up":true}"#,
                 "SetMemory" => r#"{"bytes":1}"#,
+                "SetNicLimits" => r#"{"mac":"a","receive":{"bytes":5},"send":{}}"#,
+                "SetDiskLimits" => r#"{"number":0,"limits":{"operations":null}}"#,
                 _ => "{}",
             };
             let text = format!(r#"{{"method":"io.netd.Machine.{name}","parameters":{parameters}}}"#);

@@ -16,6 +16,7 @@ mod cpus;
 pub(crate) mod events;
 pub(crate) mod power;
 pub(crate) mod serial;
+pub(crate) mod smbios;
 
 use std::{
     io,
@@ -28,7 +29,7 @@ use kvm_bindings::CpuId;
 use kvm_ioctls::Kvm;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use self::{buses::Buses, cpus::Cpus, events::Events, serial::Com1};
+use self::{buses::Buses, cpus::Cpus, events::Events, serial::Com1, smbios::System};
 use crate::{
     boot::{BootError, BootFiles},
     config::{Mac, MemorySize},
@@ -45,7 +46,7 @@ use crate::{
     virtio::{
         VirtioDevice, VirtioError, VirtioPci,
         balloon::{Balloon, Pump},
-        blk::Blk,
+        blk::{Blk, Drive},
         net::{Net, Nic},
         rng::Rng,
         vsock::Vsock,
@@ -65,7 +66,7 @@ pub(crate) enum MachineError {
     Virtio(#[from] VirtioError),
     #[error(transparent)]
     Pci(#[from] PciError),
-    #[error("failed to write the ACPI tables and the reset vector: {0}")]
+    #[error("failed to write the ACPI and SMBIOS tables and the reset vector: {0}")]
     Firmware(GuestMemoryError),
     #[error("failed to make an event descriptor: {0}: raise the limit of open files (ulimit -n)")]
     Descriptor(io::Error),
@@ -121,6 +122,8 @@ pub(crate) struct Shape {
     pub(crate) memory: MemorySize,
     pub(crate) cpus: u8,
     pub(crate) command_line: String,
+    /// What the guest is told it runs on.
+    pub(crate) system: System,
 }
 
 /// A machine, switched off or running.
@@ -189,7 +192,12 @@ impl Machine {
     /// Loads the guest and runs its CPUs.
     pub(crate) fn start(&mut self) -> Result<(), MachineError> {
         let tables = acpi::tables(&self.layout, self.shape.cpus);
-        let firmware = [(layout::ACPI_TABLES, &tables[..]), (layout::RESET_VECTOR, &power::RESET_PROGRAM)];
+        let smbios = smbios::tables(&self.shape.system);
+        let firmware = [
+            (layout::ACPI_TABLES, &tables[..]),
+            (layout::SMBIOS, &smbios),
+            (layout::RESET_VECTOR, &power::RESET_PROGRAM),
+        ];
         for (address, bytes) in firmware {
             self.memory.write_slice(bytes, GuestAddress(address)).map_err(MachineError::Firmware)?;
         }
@@ -229,6 +237,11 @@ impl Machine {
     /// The NICs, in the order they were given.
     pub(crate) fn nics(&self) -> &[Arc<Nic>] {
         &self.handles.nics
+    }
+
+    /// The disks, in the order they were given.
+    pub(crate) fn drives(&self) -> &[Arc<Drive>] {
+        &self.handles.drives
     }
 
     /// The balloon.
@@ -316,6 +329,7 @@ type Slotted = (u8, Box<dyn VirtioDevice>);
 /// The parts of devices that can be changed and looked at while the machine runs.
 struct Handles {
     nics: Vec<Arc<Nic>>,
+    drives: Vec<Arc<Drive>>,
     balloon: Arc<Pump>,
 }
 
@@ -325,9 +339,11 @@ fn devices(
     nics: Vec<NicPart>,
     vsock: Option<VsockPart>,
 ) -> Result<(Vec<Slotted>, Handles), MachineError> {
+    let mut drives = Vec::new();
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
     for ((slot, DiskPart { image, serial, queues }), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
         let disk = Blk::new(image).numbered(number).with_queues(queues);
+        drives.push(disk.drive());
         devices.push((slot, Box::new(serial.iter().fold(disk, |disk, serial| disk.with_serial(serial)))));
     }
     // Threads are numbered through all NICs: a second NIC's queue pairs follow the first one's.
@@ -340,7 +356,7 @@ fn devices(
         devices.push((slot, Box::new(net)));
     }
     let balloon = Balloon::new()?;
-    let handles = Handles { nics: handles, balloon: balloon.pump() };
+    let handles = Handles { nics: handles, drives, balloon: balloon.pump() };
     devices.push((layout::BALLOON_SLOT, Box::new(balloon)));
     if let Some(VsockPart { cid, listener, path }) = vsock {
         devices.push((layout::VSOCK_SLOT, Box::new(Vsock::new(cid, listener, path))));

@@ -13,8 +13,12 @@ fn machine(program: &[u8], cpus: u8) -> Machine {
     let mut kernel = tempfile::NamedTempFile::new().unwrap();
     let entry_at = vec![0xf4; 0x200]; // hlt, never reached
     kernel.write_all(&fake::bzimage(&[&entry_at, program].concat(), |_| ())).unwrap();
-    let shape =
-        Shape { memory: MemorySize::from_bytes(64 << 20).unwrap(), cpus, command_line: "console=ttyS0".to_owned() };
+    let shape = Shape {
+        memory: MemorySize::from_bytes(64 << 20).unwrap(),
+        cpus,
+        command_line: "console=ttyS0".to_owned(),
+        system: System { serial: String::new(), uuid: [0; 16] },
+    };
     let kvm = kvm::open().unwrap();
     check(&kvm, &shape).unwrap();
     let parts = Parts {

@@ -10,11 +10,13 @@ pub mod blk;
 mod buffers;
 mod config;
 mod interrupts;
+pub(crate) mod limit;
 pub mod net;
 mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+pub(crate) mod throttle;
 mod transport;
 mod used;
 pub mod vsock;

@@ -5,17 +5,21 @@ use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 
+use super::drive::Drive;
 use super::ranges::{self, Kind, LONGEST, Range};
 use super::request::{self, Disk, HEADER, Refusal, Request};
 use super::{BURST, SERIAL};
 use crate::disk::RawDisk;
 use crate::virtio::Buffers;
 use crate::virtio::queue::{QueueError, VirtQueue};
+use crate::virtio::throttle::Throttle;
 use crate::virtio::worker::Served;
 
 pub(super) struct Device {
     queue: VirtQueue,
     disk: Arc<RawDisk>,
+    drive: Arc<Drive>,
+    throttle: Throttle,
     serial: [u8; SERIAL],
     /// The driver has no way to ask for durability, so every write is durable when it is finished (§5.2.6.2).
     write_through: bool,
@@ -27,9 +31,16 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn new(queue: VirtQueue, disk: Arc<RawDisk>, serial: [u8; SERIAL], write_through: bool) -> Self {
+    pub(super) fn new(
+        queue: VirtQueue,
+        disk: Arc<RawDisk>,
+        drive: Arc<Drive>,
+        serial: [u8; SERIAL],
+        write_through: bool,
+    ) -> io::Result<Self> {
         let (from_guest, to_guest, status) = (queue.buffers(), queue.buffers(), queue.buffers());
-        Self { queue, disk, serial, write_through, from_guest, to_guest, status, failed: false }
+        let throttle = Throttle::new(drive.limit().clone())?;
+        Ok(Self { queue, disk, drive, throttle, serial, write_through, from_guest, to_guest, status, failed: false })
     }
 
     /// One request; answers how many bytes were written into the guest's buffers. A chain without header or room for a
@@ -50,6 +61,7 @@ impl Device {
                     (VIRTIO_BLK_S_OK, data)
                 }
                 Err(error) => {
+                    self.drive.failed();
                     if !std::mem::replace(&mut self.failed, true) {
                         let disk = self.disk.path().display();
                         tracing::error!(%disk, ?request, %error, "a disk image cannot be accessed");
@@ -86,13 +98,16 @@ impl Device {
             Request::Read { offset } => {
                 let bytes = self.to_guest.bytes();
                 self.disk.read(&mut self.to_guest, offset)?;
+                self.drive.read(bytes);
                 Ok(bytes)
             }
             Request::Write { offset } => {
+                let bytes = self.from_guest.bytes();
                 self.disk.write(&mut self.from_guest, offset)?;
                 if self.write_through {
                     self.disk.flush()?;
                 }
+                self.drive.wrote(bytes);
                 Ok(0)
             }
             Request::Flush => self.disk.flush().map(|()| 0),
@@ -122,14 +137,24 @@ impl Served for Device {
         &self.queue
     }
 
+    fn throttle(&self) -> Option<&Throttle> {
+        Some(&self.throttle)
+    }
+
     fn burst(&mut self) -> Result<bool, QueueError> {
         self.queue.disable_kicks()?;
         let mut more = true;
         for _ in 0..BURST {
+            if !self.throttle.may_pass() {
+                // No kicks either: the timer is what it waits for.
+                more = false;
+                break;
+            }
             self.from_guest.clear();
             self.to_guest.clear();
             self.status.clear();
             if let Some(chain) = self.queue.pop(&mut self.from_guest, &mut self.to_guest)? {
+                self.throttle.passed((self.from_guest.bytes() + self.to_guest.bytes()) as u64);
                 let written = self.request(chain.head)?;
                 self.queue.put(chain.head, written)?;
                 // Each request is shown at once: the next may take a while, and a driver may poll.

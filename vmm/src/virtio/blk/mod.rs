@@ -1,6 +1,7 @@
 //! The block device (virtio 1.2 §5.2) over a raw image: each queue has a thread and its requests are carried out in order.
 
 mod device;
+mod drive;
 mod ranges;
 mod request;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use virtio_bindings::bindings::virtio_blk::{
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use self::device::Device;
+pub(crate) use self::drive::{Drive, DriveCount};
 use self::ranges::{DISCARD_SECTORS, DISCARD_SEGMENTS, ZERO_SECTORS, ZERO_SEGMENTS};
 use super::worker::Worker;
 use super::{Activation, DeviceConfig, VirtioDevice};
@@ -47,6 +49,7 @@ pub struct Blk {
     serial: [u8; SERIAL],
     config: Arc<DeviceConfig>,
     queues: u16,
+    drive: Arc<Drive>,
     workers: Vec<Worker>,
 }
 
@@ -56,12 +59,17 @@ impl Blk {
     pub fn new(disk: RawDisk) -> Self {
         let serial = serial(disk.path().file_name().unwrap_or_default().as_encoded_bytes());
         let config = DeviceConfig::new(config_bytes(&disk, 1));
-        Self { number: 0, disk: Arc::new(disk), serial, config, queues: 1, workers: Vec::new() }
+        Self { number: 0, disk: Arc::new(disk), serial, config, queues: 1, drive: Arc::default(), workers: Vec::new() }
     }
 
     /// The number of this disk, for its thread's name: `blk0` by default.
     pub fn numbered(self, number: usize) -> Self {
         Self { number, ..self }
+    }
+
+    /// The part that can be changed and looked at while the guest runs.
+    pub(crate) fn drive(&self) -> Arc<Drive> {
+        self.drive.clone()
     }
 
     /// With so many queues, at least one.
@@ -149,7 +157,7 @@ impl VirtioDevice for Blk {
         let usable = if activation.features & 1 << VIRTIO_BLK_F_MQ == 0 { 1 } else { usize::from(self.queues) };
         for (index, queue) in activation.queues.into_iter().take(usable).enumerate() {
             let Some(queue) = queue else { continue };
-            let device = Device::new(queue, self.disk.clone(), self.serial, write_through);
+            let device = Device::new(queue, self.disk.clone(), self.drive.clone(), self.serial, write_through)?;
             let name = if index == 0 { self.name() } else { format!("{}.{index}", self.name()) };
             self.workers.push(Worker::serve(&name, device)?);
         }

@@ -369,3 +369,26 @@ fn past_the_page_cache_unaligned_buffers_work_too() {
     image.as_file().read_exact_at(&mut file, 2 * block).unwrap();
     assert_eq!(file, data);
 }
+
+#[test]
+fn a_limit_holds_requests_back_and_the_counters_tell_what_passed() {
+    use crate::virtio::limit::Rates;
+    let (machine, image) = (Machine::new(), image());
+    let disk = open(&image, false);
+    let drive = disk.drive();
+    let mut guest = Fixture::new(&machine, disk, ALL);
+    drive.limit().set(Rates { bytes: Some(20 * 529), operations: None });
+    let begun = std::time::Instant::now();
+    let room = Piece::room(&machine, 512);
+    for sector in 0..8 {
+        assert_eq!(guest.request(READ, sector, &[room]), (OK, 513));
+    }
+    assert!(begun.elapsed() > std::time::Duration::from_millis(300), "{:?}", begun.elapsed());
+    drive.limit().set(Rates::default());
+    assert_eq!(guest.request(WRITE, 0, &[Piece::holding(&machine, &[0; 1024])]), (OK, 1));
+    image.as_file().set_len(512).unwrap();
+    assert_eq!(guest.request(READ, 9, &[room]).0, IOERR);
+    let count = drive.count();
+    assert_eq!((count.reads, count.read_bytes, count.writes, count.written_bytes), (8, 8 * 512, 1, 1024));
+    assert_eq!(count.errors, 1);
+}

@@ -9,6 +9,7 @@ use virtio_bindings::bindings::virtio_net::{VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_
 use super::filter::{Address, Filter};
 use crate::pci::lock;
 use crate::virtio::DeviceConfig;
+use crate::virtio::throttle::Limiter;
 
 /// Where MAC and status are in `struct virtio_net_config` (§5.1.4).
 const CONFIG_MAC: usize = 0;
@@ -26,6 +27,8 @@ pub(crate) struct Nic {
     announces: AtomicBool,
     pub(super) received: Traffic,
     pub(super) sent: Traffic,
+    receive_limit: Arc<Limiter>,
+    send_limit: Arc<Limiter>,
 }
 
 /// Frames in one direction since the machine was built.
@@ -86,6 +89,8 @@ impl Nic {
             announces: AtomicBool::new(false),
             received: Traffic::default(),
             sent: Traffic::default(),
+            receive_limit: Arc::default(),
+            send_limit: Arc::default(),
         }
     }
 
@@ -107,6 +112,11 @@ impl Nic {
     /// What was received by the guest, and what it sent.
     pub(crate) fn counts(&self) -> (Count, Count) {
         (self.received.count(), self.sent.count())
+    }
+
+    /// How fast the guest may receive, and send.
+    pub(crate) fn limits(&self) -> [&Arc<Limiter>; 2] {
+        [&self.receive_limit, &self.send_limit]
     }
 
     /// The address the NIC was made with.

@@ -15,6 +15,7 @@ use super::nic::{Count, Nic};
 use crate::net::{HEADER, MAX_FRAME, Tap};
 use crate::virtio::Buffers;
 use crate::virtio::queue::{MAX_PIECES, QueueError, VirtQueue};
+use crate::virtio::throttle::Throttle;
 use crate::virtio::worker::Served;
 
 /// Where `num_buffers` is in the header (§5.1.6).
@@ -45,12 +46,14 @@ pub(super) struct Receive {
     /// What the driver wants, and which version of that this is.
     filter: (u32, Filter),
     link_up: bool,
+    throttle: Throttle,
     count: Count,
 }
 
 impl Receive {
-    pub(super) fn new(mut queue: VirtQueue, nic: Arc<Nic>, tap: Arc<Tap>, mergeable: bool) -> Result<Self, QueueError> {
-        queue.disable_kicks()?;
+    pub(super) fn new(mut queue: VirtQueue, nic: Arc<Nic>, tap: Arc<Tap>, mergeable: bool) -> io::Result<Self> {
+        queue.disable_kicks().map_err(io::Error::other)?;
+        let throttle = Throttle::new(nic.limits()[0].clone())?;
         Ok(Self {
             room: queue.buffers(),
             queue,
@@ -62,6 +65,7 @@ impl Receive {
             tap_failed: false,
             filter: nic.filter(),
             link_up: nic.is_link_up(),
+            throttle,
             count: Count::default(),
             nic,
         })
@@ -102,6 +106,7 @@ impl Receive {
     fn frame(&mut self) -> Result<bool, QueueError> {
         match self.tap.receive(&mut self.room, &mut self.spill) {
             Ok(bytes) => {
+                self.throttle.passed(bytes as u64);
                 self.tap_failed = false;
                 if bytes > self.room.bytes() || !self.link_up {
                     self.count.dropped += 1;
@@ -159,7 +164,7 @@ impl Served for Receive {
         self.link_up = self.nic.is_link_up();
         let mut more = true;
         for _ in 0..BURST {
-            more = self.tap_ready && self.has_room()? && self.frame()?;
+            more = self.tap_ready && self.throttle.may_pass() && self.has_room()? && self.frame()?;
             if !more {
                 break;
             }
@@ -171,5 +176,9 @@ impl Served for Receive {
 
     fn queue(&self) -> &VirtQueue {
         &self.queue
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        Some(&self.throttle)
     }
 }

@@ -12,6 +12,7 @@ use super::nic::{Count, Nic};
 use crate::net::{HEADER, Tap};
 use crate::virtio::Buffers;
 use crate::virtio::queue::{QueueError, VirtQueue};
+use crate::virtio::throttle::Throttle;
 use crate::virtio::worker::Served;
 
 pub(super) struct Transmit {
@@ -19,12 +20,14 @@ pub(super) struct Transmit {
     nic: Arc<Nic>,
     tap: Arc<Tap>,
     frame: Buffers,
+    throttle: Throttle,
     count: Count,
 }
 
 impl Transmit {
-    pub(super) fn new(queue: VirtQueue, nic: Arc<Nic>, tap: Arc<Tap>) -> Self {
-        Self { frame: queue.buffers(), queue, nic, tap, count: Count::default() }
+    pub(super) fn new(queue: VirtQueue, nic: Arc<Nic>, tap: Arc<Tap>) -> io::Result<Self> {
+        let throttle = Throttle::new(nic.limits()[1].clone())?;
+        Ok(Self { frame: queue.buffers(), queue, nic, tap, throttle, count: Count::default() })
     }
 
     fn send(&mut self, link_up: bool) {
@@ -50,8 +53,14 @@ impl Served for Transmit {
         self.queue.disable_kicks()?;
         let (mut more, link_up) = (true, self.nic.is_link_up());
         for _ in 0..BURST {
+            if !self.throttle.may_pass() {
+                // No kicks either: the timer is what it waits for.
+                more = false;
+                break;
+            }
             self.frame.clear();
             if let Some(chain) = self.queue.pop_readable(&mut self.frame)? {
+                self.throttle.passed(self.frame.bytes() as u64);
                 self.send(link_up);
                 self.queue.put(chain.head, 0)?;
             } else if !self.queue.enable_kicks()? {
@@ -69,5 +78,9 @@ impl Served for Transmit {
 
     fn queue(&self) -> &VirtQueue {
         &self.queue
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        Some(&self.throttle)
     }
 }

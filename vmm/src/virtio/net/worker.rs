@@ -47,14 +47,16 @@ impl Pair {
         if receive.is_some() {
             waker.watch(&**tap, TAP)?;
         }
-        let receive = receive.map(|queue| Receive::new(queue, nic.clone(), tap.clone(), mergeable)).transpose();
-        Ok(Self {
-            name,
-            waker,
-            receive: receive.map_err(io::Error::other)?,
-            transmit: transmit.map(|queue| Transmit::new(queue, nic.clone(), tap.clone())),
-            control: None,
-        })
+        let receive = receive.map(|queue| Receive::new(queue, nic.clone(), tap.clone(), mergeable)).transpose()?;
+        let transmit = transmit.map(|queue| Transmit::new(queue, nic.clone(), tap.clone())).transpose()?;
+        let throttles = [
+            (receive.as_ref().and_then(Served::throttle), RECEIVE),
+            (transmit.as_ref().and_then(Served::throttle), TRANSMIT),
+        ];
+        for (throttle, token) in throttles {
+            throttle.map_or(Ok(()), |throttle| waker.watch(throttle, token))?;
+        }
+        Ok(Self { name, waker, receive, transmit, control: None })
     }
 
     /// Serves the control queue too.

@@ -226,3 +226,34 @@ fn control_commands_parse_or_are_refused() {
         assert_eq!(parsed(bad), None, "{bad:?}");
     }
 }
+
+#[test]
+fn a_limit_holds_frames_back_without_losing_any_and_can_be_lifted_while_they_wait() {
+    use crate::virtio::limit::Rates;
+    let machine = Machine::new();
+    let (socket, nic) = over_a_socket();
+    let shared = nic.nic();
+    let mut guest = Guest::new(&machine, nic, MRG_RXBUF, 64);
+    let posted = guest.post(40, 2048);
+    let twenty = Rates { bytes: None, operations: Some(20) };
+    shared.limits().into_iter().for_each(|limiter| limiter.set(twenty));
+    let begun = std::time::Instant::now();
+    for mark in 0..8 {
+        give(&socket, &frame_to(MAC, mark));
+        guest.transmit.add(&[Piece::holding(&machine, &frame(60))]);
+    }
+    guest.driver.kick(&mut guest.transmit);
+    for mark in 0..8 {
+        assert_eq!(guest.receive(&posted)[HEADER + 59], mark);
+        take(&socket);
+    }
+    // Eight frames are seven pauses of 50 ms, less what was saved up before.
+    assert!(begun.elapsed() > std::time::Duration::from_millis(300), "{:?}", begun.elapsed());
+    // One frame in 17 minutes, and then without a limit.
+    shared.limits()[0].set(Rates { bytes: Some(1), operations: None });
+    (0..3).for_each(|mark| give(&socket, &frame_to(MAC, mark)));
+    assert_eq!(guest.receive(&posted)[HEADER + 59], 0);
+    shared.limits()[0].set(Rates::default());
+    assert_eq!([(); 2].map(|()| guest.receive(&posted)[HEADER + 59]), [1, 2]);
+    assert_eq!(shared.counts().0.dropped, 0);
+}
