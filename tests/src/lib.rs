@@ -23,6 +23,7 @@ pub mod sniffer;
 pub mod space;
 pub mod station;
 pub mod tap;
+pub mod tools_disk;
 pub mod trixie;
 pub mod virsh;
 pub mod vmm;
