@@ -33,8 +33,9 @@ demo: image ## daemon, two guests, leases, names, a page from "the Internet", cl
 test: setup-bench image ## all tests: pure, in namespaces, and with real guests (in the lab where KVM can't run them)
 	$(CARGO) test --release --workspace --no-fail-fast
 
-soak: ## 100,000 random sequences of operations, kills and failures beside a model (half an hour)
+soak: ## random sequences of operations, kills and failures beside a model: 100,000 on a host of values, 500 on the kernel
 	NETD_SEQUENCES=100000 $(CARGO) test --release -p netd --lib verbs::tests::random
+	NETD_SEQUENCES=500 $(CARGO) test --release -p netd --test daemon random
 
 goldens: setup-bench build ## what virsh says beside a real libvirtd, recorded anew in tests/golden/virsh
 	@$(BUILT)/record-virsh

@@ -347,9 +347,9 @@ pub struct ConfirmChange {
 pub struct Explain {
     /// What to follow.
     pub flow: Flow,
-    /// A packet may be sent in the guest's name.
+    /// A packet may be sent in the sender's name.
     pub probe: bool,
-    /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
+    /// Without a probe: how long to wait, in seconds, for a packet of the flow, 0 to 600.
     pub seconds: i64,
 }
 

@@ -299,7 +299,7 @@ impl Client {
         flatten(self.connection.adopt_network(xml, ports, leases).await)
     }
 
-    /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
+    /// Follows one flow of a guest, or to one, and says what stops it. Takes as long as the answer, or the wait, does.
     pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
         let Explain { flow, probe, seconds } = request;
         flatten(self.connection.explain(flow, probe, seconds).await)

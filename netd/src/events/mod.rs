@@ -116,7 +116,9 @@ pub fn moves_guests(kind: EventKind) -> bool {
         | EventKind::Released
         | EventKind::Expired
         | EventKind::Declined
-        | EventKind::Dropped => true,
+        | EventKind::Dropped
+        // In IPv6 that is how guests are found.
+        | EventKind::AddressSeen => true,
         EventKind::Defined
         | EventKind::Undefined
         | EventKind::Started
@@ -125,7 +127,6 @@ pub fn moves_guests(kind: EventKind) -> bool {
         | EventKind::MetadataChanged
         | EventKind::DiscoverSeen
         | EventKind::Offered
-        | EventKind::AddressSeen
         | EventKind::ForwardChanged
         | EventKind::Healed => false,
     }

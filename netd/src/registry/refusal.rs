@@ -22,6 +22,22 @@ pub enum Refusal {
     /// Neither a port nor a guest of that name.
     #[error("Port not found: no port or guest with matching name '{0}'")]
     NoPort(String),
+    /// A guest, or where a port forward leads, of which no address is known.
+    #[error("operation failed: {who} is not known to have an {family} address")]
+    NoAddress {
+        /// Who, in words.
+        who: String,
+        /// `IPv4`, `IPv6` or `IP`.
+        family: &'static str,
+    },
+    /// A flow to somebody who is no guest.
+    #[error("operation failed: {target} is no guest's address{}", not_forwarded(service.as_deref()))]
+    NotToGuest {
+        /// The address.
+        target: std::net::IpAddr,
+        /// What is asked there, as a port forward has it.
+        service: Option<String>,
+    },
     /// Started twice.
     #[error("Requested operation is not valid: network is already active")]
     AlreadyActive(String),
@@ -243,6 +259,10 @@ pub enum Refusal {
     },
 }
 
+fn not_forwarded(service: Option<&str>) -> String {
+    service.map(|service| format!(", and {service} is not forwarded there")).unwrap_or_default()
+}
+
 fn by_what(interface: Option<&str>, by: &IpNet) -> String {
     match interface {
         Some(interface) => format!("interface {interface}"),
@@ -269,6 +289,7 @@ impl Refusal {
         match self {
             Refusal::NoNetwork(_) => ErrorKind::NoNetwork,
             Refusal::NoGuest(_) | Refusal::NoPort(_) => ErrorKind::NoGuest,
+            Refusal::NoAddress { .. } | Refusal::NotToGuest { .. } => ErrorKind::OperationFailed,
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
@@ -322,6 +343,12 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::NoAddress { .. } => {
+                Some("'netd domifaddr GUEST --source any' shows the addresses of a guest that are known".into())
+            }
+            Refusal::NotToGuest { service: Some(service), .. } => {
+                Some(format!("'netd forward-add NETWORK {service} GUEST:PORT' has it lead to a guest"))
+            }
             Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::Edit(error) => error.hint(),

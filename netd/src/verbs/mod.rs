@@ -158,7 +158,7 @@ impl<H: Host> Verbs<H> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
         self.registry().refuse_unconfirmed(&network.name)?;
-        let host = self.host.observe().await?;
+        let host = self.look_for(Some(&network)).await?;
         let defined = self.registry().define(network, &host, random_mac());
         let network = defined.map_err(|refusal| refusal.in_text(text))?;
         self.save_definition(&network)?;
@@ -172,7 +172,7 @@ impl<H: Host> Verbs<H> {
     pub async fn create(&self, text: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
-        let host = self.host.observe().await?;
+        let host = self.look_for(Some(&network)).await?;
         let start = self.registry().create(network, &host, random_mac()).map_err(|refusal| refusal.in_text(text))?;
         self.carry_out_start(start).await
     }
@@ -180,8 +180,22 @@ impl<H: Host> Verbs<H> {
     /// Starts a defined network.
     pub async fn start(&self, key: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
-        let host = self.host.observe().await?;
+        let definition = self.registry().definition(key).cloned();
+        let host = self.look_for(definition.as_ref()).await?;
         self.start_now(key, &host).await
+    }
+
+    /// What of the host decides whether this network can be there; all of it where that is not known before.
+    async fn look_for(&self, network: Option<&Network>) -> Result<HostState, VerbError> {
+        let focus = network.and_then(|network| self.registry().focus(network));
+        if let Some(focus) = focus {
+            let host = self.host.observe_around(&focus).await?;
+            // Whoever turns IPv6 forwarding on has to know which of the host's interfaces learn routes.
+            if host.forwarding6 || focus.subnets.iter().all(|subnet| subnet.addr().is_ipv4()) {
+                return Ok(host);
+            }
+        }
+        Ok(self.host.observe().await?)
     }
 
     async fn start_now(&self, key: &str, host: &HostState) -> Result<NetworkReply, VerbError> {
