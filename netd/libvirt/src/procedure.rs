@@ -136,6 +136,17 @@ mod tests {
     }
 
     #[test]
+    fn the_table_in_the_documentation_is_this_one() {
+        let text = include_str!("../../../docs/libvirt.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let rows = rows.filter_map(|(number, rest)| Some((number.parse().ok()?, rest.split_once(" |")?.0.to_owned())));
+        let documented: Vec<(i32, String)> = rows.collect();
+        let star = |procedure: &Procedure| if let Access::Change(_) = procedure.access() { " *" } else { "" };
+        let ours = Procedure::ALL.iter().map(|one| (*one as i32, format!("{}{}", one.name(), star(one))));
+        assert_eq!(documented, ours.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn what_a_client_may_do_without_changing_anything_is_its_name_too() {
         for procedure in Procedure::ALL {
             let changes = ["CREATE", "DEFINE_XML", "DESTROY", "UNDEFINE", "SET_", "UPDATE", "DELETE"];
