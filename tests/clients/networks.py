@@ -70,6 +70,8 @@ def hear(count):
 
 every = conn.networkEventRegisterAny(None, libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, lifecycle, "every")
 lab = conn.networkDefineXML(XML)
+# Who listens from now on is not to hear of it.
+assert hear(1), heard
 only = conn.networkEventRegisterAny(lab, libvirt.VIR_NETWORK_EVENT_ID_LIFECYCLE, lifecycle, "lab")
 lab.create()
 default = conn.networkLookupByName("default")

@@ -61,8 +61,8 @@ fn a_python_program_lists_starts_changes_and_hears_of_networks() -> Result<()> {
     assert_eq!((&seen["host_in"], &seen["same"]), (&json!([true, true]), &json!("lab")));
     assert_eq!(seen["again"], json!([55, "Requested operation is not valid: network is already active"]));
     assert_eq!(seen["nobody"], json!([43, "Network not found: no network with matching name 'nope'"]));
-    assert_eq!(seen["domain"][0], json!(42));
-    assert_eq!(seen["flags"][0], json!(8));
+    assert_eq!(seen["domain"], json!([42, "Domain not found: no domain with matching name 'nope'"]));
+    assert_eq!(seen["flags"], json!([8, "unsupported flags (0x40) in function networkGetXMLDesc"]));
     assert!(seen["wrong"][0].as_i64().is_some_and(|code| code != 38), "{}", seen["wrong"]);
     let lease = &seen["leases"][0];
     assert_eq!(seen["leases"].as_array().map(Vec::len), Some(1));
@@ -77,7 +77,8 @@ fn a_python_program_lists_starts_changes_and_hears_of_networks() -> Result<()> {
     let expected = json!([["lab", 0], ["lab", 2], ["default", 2], ["default", 3], ["lab", 3], ["lab", 1]]);
     assert_eq!(json!(every), expected);
     assert_eq!(json!(lab), json!([["lab", 2]]));
-    assert_eq!(seen["gone"][0], json!(43));
+    let gone = "Network not found: no network with matching uuid '11111111-2222-4333-8444-000000000051' (lab)";
+    assert_eq!(seen["gone"], json!([43, gone]));
     assert_eq!((&seen["looking"], &seen["refused"][0]), (&json!(["default"]), &json!(29)));
     door.finish()
 }
