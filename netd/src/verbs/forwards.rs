@@ -161,7 +161,7 @@ impl<H: Host> Verbs<H> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wanted(&self) -> Vec<nat::Forward> {
+    pub(super) fn wanted(&self) -> Vec<nat::Forward> {
         self.registry().forwards(&self.host)
     }
 
