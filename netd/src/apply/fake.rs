@@ -15,7 +15,7 @@ use super::{Executor, Outcome, PortError, StepError, ports::made};
 use crate::{
     change::LiveStep,
     hooks::{HookError, How, Operation},
-    host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
+    host::{Focus, HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
@@ -478,6 +478,10 @@ impl Executor for Fake {
             .map_err(|_| ObserveError::Socket(io::Error::other("told to fail")))
     }
 
+    async fn observe_around(&self, focus: &Focus) -> Result<HostState, ObserveError> {
+        Ok(self.observe().await?.around(focus))
+    }
+
     async fn run(&self, step: &Step) -> Result<Outcome, StepError> {
         self.call(|world| world.run(step)).await
     }
@@ -651,6 +655,8 @@ impl Host for Fake {
         Vec::new()
     }
 
+    async fn recall(&self, _ports: &[Port]) {}
+
     fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
         unreachable!("a host made of values has no frames")
     }
@@ -679,6 +685,10 @@ impl Host for Fake {
 
     fn now(&self) -> Duration {
         self.world().elapsed
+    }
+
+    async fn follow_inward(&self, _question: &why::inward::Inward) -> Result<why::inward::InwardFacts, WhyError> {
+        unreachable!("a host made of values has no packets")
     }
 
     async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {

@@ -63,6 +63,7 @@ impl<H: Host> Verbs<H> {
         }
         self.yield_forwarding(&mut host);
         self.mend_all(&mut host).await;
+        self.recall().await;
         if had_records && let Err(error) = self.replace_firewall().await {
             tracing::error!("cannot restore the firewall rules: {error}");
             cleaned.clear();
