@@ -15,7 +15,7 @@ use tests::{
 };
 
 fn plays(name: &str, virsh: Virsh) -> Result<()> {
-    let mut door = FrontDoor::new(&format!("{name}-{virsh:?}").to_lowercase())?;
+    let mut door = FrontDoor::new(&format!("{name}-{virsh:?}").replace('/', "-").to_lowercase())?;
     let recorded = play::read(name)?;
     let mut terminal = Terminal::new(door.host())?;
     if virsh == Virsh::Debian13 {
@@ -25,7 +25,7 @@ fn plays(name: &str, virsh: Virsh) -> Result<()> {
     drop(terminal);
     if let Ok(directory) = std::env::var("NETD_PLAYED") {
         // For people who look at what is different.
-        fs::write(format!("{directory}/{name}-{virsh:?}.session"), played.text())?;
+        fs::write(format!("{directory}/{}-{virsh:?}.session", name.replace('/', "-")), played.text())?;
     }
     compare::sessions(name, virsh, &recorded, &played, &play::differences()?)?;
     door.finish()
@@ -54,6 +54,12 @@ macro_rules! sessions {
 }
 
 sessions! { basics dumps edits events host leases lists lives nobody ports tutorials updates wrong }
+
+/// Verbs that virsh 9.0 does not have. Recorded beside libvirtd 11.3, by hand: `make goldens` has the machine's 9.0.
+#[test]
+fn networks_are_described_and_other_programs_keep_what_they_know_of_them() -> Result<()> {
+    plays("debian13/described", Virsh::Debian13)
+}
 
 #[test]
 fn every_session_is_played() -> Result<()> {
