@@ -107,6 +107,17 @@ pub struct PortInfo {
     pub dropped: Option<Dropped>,
 }
 
+/// A port as libvirt has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkPort {
+    /// 36 characters. It follows from the network's UUID and the port's MAC.
+    pub uuid: String,
+    /// The port.
+    pub port: Port,
+    /// libvirt's XML for it, ending in a newline.
+    pub xml: String,
+}
+
 /// Frames of a port that its guards dropped, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 pub struct Dropped {
@@ -414,6 +425,20 @@ pub struct Ports {
 pub struct PortDetails {
     /// Ports sorted by interface name.
     pub ports: Vec<PortInfo>,
+}
+
+/// Reply of `ListNetworkPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkPorts {
+    /// Ports sorted by interface name.
+    pub ports: Vec<NetworkPort>,
+}
+
+/// Reply of `CreateNetworkPort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkPortReply {
+    /// The new port.
+    pub port: NetworkPort,
 }
 
 /// Reply of `AddPort`. The file descriptors of the tap's queues, as many as [`Port::queues`], travel with it.

@@ -15,7 +15,7 @@ use super::{Executor, Outcome, PortError, StepError, ports::made};
 use crate::{
     change::LiveStep,
     hooks::{HookError, How, Operation},
-    host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
+    host::{Focus, HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
@@ -325,7 +325,9 @@ impl World {
             }
             Step::AddRoute { bridge, route } => {
                 let link = self.link(bridge)?;
-                assert!(link.up, "the kernel takes routes through links that are up");
+                if !link.up {
+                    return Err(StepError::Kernel(io::Error::from_raw_os_error(libc::ENETDOWN)));
+                }
                 let route = Route {
                     destination: route.destination,
                     gateway: Some(route.gateway),
@@ -474,6 +476,10 @@ impl Executor for Fake {
         self.call(|world| Ok(world.host.clone()))
             .await
             .map_err(|_| ObserveError::Socket(io::Error::other("told to fail")))
+    }
+
+    async fn observe_around(&self, focus: &Focus) -> Result<HostState, ObserveError> {
+        Ok(self.observe().await?.around(focus))
     }
 
     async fn run(&self, step: &Step) -> Result<Outcome, StepError> {

@@ -101,6 +101,12 @@ pub enum Refusal {
     /// A port that lives as long as its guest's program.
     #[error("Requested operation is not valid: port {0} lives as long as the program that has it open")]
     PortInUse(String),
+    /// The text is no port's XML.
+    #[error("{0}")]
+    PortXml(String),
+    /// A port's XML says what cannot be so.
+    #[error("invalid argument: {0}")]
+    PortMisfit(String),
     /// A port's MAC is another port's.
     #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
     MacInUse {
@@ -318,7 +324,7 @@ impl Refusal {
             | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::NotYet(_) => ErrorKind::ConfigUnsupported,
-            Refusal::Xml(_) => ErrorKind::Xml,
+            Refusal::Xml(_) | Refusal::PortXml(_) => ErrorKind::Xml,
             Refusal::Edit(EditError::Invalid(_)) => ErrorKind::OperationInvalid,
             Refusal::Edit(EditError::Element { .. }) => ErrorKind::Xml,
             Refusal::Edit(EditError::Xml(error) | EditError::Consequence(error)) if error.is_unsupported() => {
@@ -328,6 +334,7 @@ impl Refusal {
             Refusal::Edit(EditError::Section(_))
             | Refusal::Argument { .. }
             | Refusal::Forward(_)
+            | Refusal::PortMisfit(_)
             | Refusal::ConfirmWhich(_) => ErrorKind::InvalidArg,
         }
     }

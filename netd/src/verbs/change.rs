@@ -167,8 +167,9 @@ impl<H: Host> Verbs<H> {
             None => {
                 if let Some(definition) = definition {
                     self.save_definition(&definition)?;
+                    let event = lifecycle(name.as_str(), definition.uuid, EventKind::Defined);
                     self.registry_mut().defined(definition);
-                    self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
+                    self.events.tell(event);
                 }
             }
         }
@@ -415,7 +416,7 @@ impl<H: Host> Verbs<H> {
     async fn tell_changed(&self, name: &NetworkName) {
         let network = self.registry().find_live(name.as_str()).ok().map(|(_, live)| live.network.clone());
         if let Some(network) = network {
-            self.events.tell(lifecycle(name.as_str(), EventKind::Updated));
+            self.events.tell(lifecycle(name.as_str(), network.uuid, EventKind::Updated));
             self.tell_hooks(&network, Operation::Updated).await;
         }
     }

@@ -168,7 +168,7 @@ impl Host for Kernel {
     }
 
     async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
-        Ok(nat::change_forwards(before, after).await?)
+        Ok(self.table.change_forwards(before, after).await?)
     }
 
     fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener> {

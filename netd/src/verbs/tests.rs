@@ -3,6 +3,8 @@
 mod events;
 mod hooks;
 mod links;
+mod model;
+mod ports;
 mod random;
 
 use std::{path::Path, sync::Arc};
