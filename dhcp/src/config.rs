@@ -75,8 +75,19 @@ pub struct Dhcp4Config {
     pub mtu: Option<u16>,
     /// Static routes (option 121), without the default route: the server adds it (RFC 3442).
     pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// What clients that boot from the network are to load.
+    pub boot: Option<Boot4>,
     /// Options set by hand, in place of what would be said; the last with a code counts.
     pub options: Vec<Option4>,
+}
+
+/// What to boot from the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot4 {
+    /// A path on a TFTP server, or a URL for UEFI's HTTP boot.
+    pub file: String,
+    /// The TFTP server; the DHCP server itself if absent.
+    pub server: Option<Ipv4Addr>,
 }
 
 /// An option set by hand.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::Path};
 
 use dhcp::config::{
-    Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
-    Mac, NetworkConfig, Option4, Range4, Reservation4,
+    Boot4, Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService,
+    LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Option4, Range4, Reservation4,
 };
 use ipnet::{IpNet, Ipv4Net};
 use nat::guards::{Sources, Sources4, Sources6, link_local};
@@ -341,6 +341,7 @@ fn dhcp4(network: &Network, server: Ipv4Net, dhcp: &Dhcp) -> Dhcp4Config {
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         mtu: network.mtu.and_then(|mtu| u16::try_from(mtu).ok()),
         routes: network.routes.iter().filter_map(ipv4_route).collect(),
+        boot: dhcp.bootp.as_ref().map(|bootp| Boot4 { file: bootp.file.clone(), server: bootp.server.and_then(ipv4) }),
         options: network.dnsmasq.iter().flat_map(|option| &option.meaning).filter_map(dhcp_option).collect(),
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     check::not_yet,
     model::To,
     plan,
-    registry::{Live, Registry},
+    registry::{Live, Registry, forwards::Leased},
 };
 
 fn folder() -> PathBuf {
@@ -71,7 +71,7 @@ fn rules_of(network: Network, desired: Desired) -> (Vec<nat::Forward>, Vec<Strin
     let mut registry = Registry::new(Path::new("/etc/resolv.conf"));
     let firewall = desired.firewall.clone();
     registry.started(Live { network, desired, journal: Vec::new() });
-    let forwards = registry.forwards(|_| leases.clone());
+    let forwards = registry.forwards(&Leased(leases));
     let difference = nat::difference((&nothing, &[]), (&firewall, &forwards));
     let rules = difference.iter().map(|line| line.strip_prefix("+ ").expect("nothing was there").to_owned()).collect();
     (forwards, rules)
@@ -106,7 +106,7 @@ fn list<T: std::fmt::Debug>(out: &mut String, what: &str, values: &[T]) {
 
 fn served(out: &mut String, config: &NetworkConfig) {
     if let Some(dhcp) = &config.dhcp4 {
-        let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, options } = dhcp;
+        let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, boot, options } = dhcp;
         out.push_str("\nDHCPv4:\n");
         line(out, "server", server);
         list(out, "range", ranges);
@@ -116,6 +116,7 @@ fn served(out: &mut String, config: &NetworkConfig) {
         line(out, "domain", domain);
         line(out, "mtu", mtu);
         list(out, "route", routes);
+        list(out, "boot", boot.as_slice());
         list(out, "option", options);
     }
     let Some(dns) = &config.dns else { return };

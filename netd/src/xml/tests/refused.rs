@@ -631,7 +631,7 @@ fn dhcp_that_cannot_be() {
         ("<bootp file='a'/><bootp file='a'/>", "<bootp>: there can be only one"),
         (
             "<bootp file='a' server='tftp.example'/>",
-            "<bootp>: server is 'tftp.example', which is not an address like 192.168.122.1 or fd00::1",
+            "<bootp>: server is 'tftp.example', which is not an IPv4 address like 192.168.122.1",
         ),
         ("<host name='a' ip='10.0.1.2'/>", "<host>: address 10.0.1.2 is not in 10.0.0.0/24"),
         ("<host name='a' ip='10.0.0.1'/>", "<host>: address 10.0.0.1 is the host's own in 10.0.0.0/24"),
