@@ -11,7 +11,7 @@ use crate::{
     check::not_yet,
     model::To,
     plan,
-    registry::{Live, Registry},
+    registry::{Live, Registry, forwards::Leased},
 };
 
 fn folder() -> PathBuf {
@@ -71,7 +71,7 @@ fn rules_of(network: Network, desired: Desired) -> (Vec<nat::Forward>, Vec<Strin
     let mut registry = Registry::new(Path::new("/etc/resolv.conf"));
     let firewall = desired.firewall.clone();
     registry.started(Live { network, desired, journal: Vec::new() });
-    let forwards = registry.forwards(|_| leases.clone());
+    let forwards = registry.forwards(&Leased(leases));
     let difference = nat::difference((&nothing, &[]), (&firewall, &forwards));
     let rules = difference.iter().map(|line| line.strip_prefix("+ ").expect("nothing was there").to_owned()).collect();
     (forwards, rules)
