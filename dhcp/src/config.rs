@@ -208,6 +208,14 @@ pub struct DnsConfig {
     pub texts: Vec<(String, String)>,
     /// Fixed SRV records.
     pub services: Vec<DnsService>,
+    /// Domains of which every name, and the domain's own, stands for one address, and for no other record; without an
+    /// address no such name exists. `.` is every name that is not known otherwise. The longest that fits counts.
+    pub whole_domains: Vec<(String, Option<IpAddr>)>,
+    /// Other names of names that are known here, as CNAME records: the alias and what it stands for. One that stands for
+    /// nothing known here is none.
+    pub aliases: Vec<(String, String)>,
+    /// Write each question to the log, with who asks.
+    pub log_queries: bool,
     /// Ask upstream resolvers for names without a dot too.
     pub forward_plain_names: bool,
     /// Ask upstream resolvers for the rest; false on isolated networks (no tunnel out by DNS).

@@ -68,6 +68,9 @@ fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
         hosts,
         texts,
         services,
+        whole_domains,
+        aliases,
+        log_queries,
         forward_plain_names,
         forward,
         forwarders,
@@ -94,6 +97,16 @@ fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
         let target = target.as_deref().unwrap_or("nobody");
         format!("{verb} the SRV record {name} at {target} port {port}, priority {priority}, weight {weight}")
     });
+    lists("whole domains", &from.whole_domains, whole_domains, said, |verb, (domain, address)| {
+        let address = address.map_or_else(|| "nothing".to_owned(), |address| address.to_string());
+        format!("{verb} every name of {domain} as {address}")
+    });
+    lists("CNAME records", &from.aliases, aliases, said, |verb, (alias, target)| {
+        format!("{verb} the name {alias} of {target}")
+    });
+    if from.log_queries != *log_queries {
+        said.push(format!("{} writing DNS questions to the log", if *log_queries { "start" } else { "stop" }));
+    }
     if from.forward_plain_names != *forward_plain_names {
         let how = if *forward_plain_names { "also" } else { "never" };
         said.push(format!("names without a dot are {how} asked of upstream resolvers"));
