@@ -3,11 +3,16 @@
 use std::fs;
 
 use anyhow::Result;
-use tests::{daemon::Daemon, station::Station};
+use tests::{daemon::Daemon, space::Space, station::Station};
 
 #[test]
 fn a_guest_gets_the_file_to_boot_by_tftp_though_it_may_reach_nothing_else_of_the_host() -> Result<()> {
-    let mut netd = Daemon::new("boot")?;
+    let (host, outside) = (Space::new("boot")?, Space::new("outside")?);
+    host.connect("up0", &outside, "eth0")?;
+    host.ip("address add 198.51.100.1/24 dev up0")?;
+    outside.ip("address add 198.51.100.2/24 dev eth0")?;
+    outside.ip("route add 10.9.0.0/24 via 198.51.100.1")?;
+    let mut netd = Daemon::on(host)?;
     let root = netd.host.dir().join("tftp");
     fs::create_dir(&root)?;
     fs::write(root.join("pxelinux.0"), "boot me")?;
@@ -21,9 +26,10 @@ fn a_guest_gets_the_file_to_boot_by_tftp_though_it_may_reach_nothing_else_of_the
     station.lease()?;
     let url = "tftp://10.9.0.1/pxelinux.0";
     assert_eq!(station.space.check("curl", &["-sS", url])?, "boot me");
-    // Nobody but the network's guests: not even who asks the same address from the host itself.
-    let host = netd.host.run("curl", &["-sS", "--connect-timeout", "2", "--max-time", "2", url])?;
-    assert!(!host.status.success() && host.stdout.is_empty(), "{host:?}");
+    // Nobody on another link, who does reach the address.
+    outside.check("ping", &["-c", "1", "-W", "5", "10.9.0.1"])?;
+    let stranger = outside.run("curl", &["-sS", "--connect-timeout", "2", "--max-time", "2", url])?;
+    assert!(!stranger.status.success() && stranger.stdout.is_empty(), "{stranger:?}");
     drop(station);
     netd.finish()
 }
