@@ -12,6 +12,8 @@
 //! takes, *emit* writes it into a buffer of that length. No input makes any of them panic.
 
 mod address;
+mod boot;
+mod fqdn;
 pub mod frame;
 mod message;
 pub mod options;
@@ -19,6 +21,7 @@ pub(crate) mod policy;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod server;
+mod writer;
 
 pub use message::{MIN_LEN, Message, Op, WireError};
 

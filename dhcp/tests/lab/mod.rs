@@ -184,6 +184,7 @@ pub(crate) fn config() -> NetworkConfig {
             domain: Some("lab.test".into()),
             mtu: Some(1400),
             routes: Vec::new(),
+            boot: None,
             options: Vec::new(),
         }),
         dns: None,

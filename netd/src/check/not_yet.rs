@@ -23,11 +23,6 @@ const LIST: &[(&str, Test, &str)] = &[
     ),
     ("ip/tftp", |n| n.subnets.iter().any(|s| s.tftp_root.is_some()), "this version of netd has no TFTP server"),
     (
-        "ip/dhcp/bootp",
-        |n| n.subnets.iter().filter_map(|s| s.dhcp.as_ref()).any(|d| d.bootp.is_some()),
-        "this version of netd does not tell guests what to boot from the network",
-    ),
-    (
         "@trustGuestRxFilters",
         |n| {
             n.trust_guest_rx_filters == Some(true)
@@ -64,7 +59,6 @@ mod tests {
     const INSIDE: &[&str] = &[
         "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
         "<ip address='10.0.0.1'><tftp root='/'/></ip>",
-        "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
         "<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>",
     ];
 

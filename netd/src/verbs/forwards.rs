@@ -14,15 +14,26 @@ use netd_api::{ForwardReply, Forwards};
 use super::{Host, VerbError, Verbs};
 use crate::{
     events::forward_changed,
-    model::NetworkName,
+    model::{MacAddr, NetworkName},
     observe::listeners::Listener,
     plan::Step,
     registry::{
         Refusal,
-        forwards::{ForwardChange, ports, protocol, requested},
+        forwards::{ForwardChange, Whereabouts, ports, protocol, requested},
     },
+    snoop::Seen,
     store::Phase,
 };
+
+impl<H: Host> Whereabouts for H {
+    fn leases(&self, network: &str) -> Vec<dhcp::Lease> {
+        Host::leases(self, network)
+    }
+
+    fn heard(&self, mac: MacAddr) -> Vec<Seen> {
+        Host::heard(self, mac)
+    }
+}
 
 impl<H: Host> Verbs<H> {
     /// Forwards ports of the host to guests: at once where the network is active, for good where it is defined.
@@ -35,7 +46,7 @@ impl<H: Host> Verbs<H> {
         let listener = self.host.listener(forward.at().protocol, forward.at().ports);
         self.carry_out_forward(change).await?;
         tracing::info!("network {name}: port {} of the host is forwarded", forward.at());
-        let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
+        let view = self.registry().view_forward(&name, &forward, &self.host);
         let notices = self.notices(&name, &view, listener);
         Ok(ForwardReply { forward: view, notices })
     }
@@ -49,7 +60,7 @@ impl<H: Host> Verbs<H> {
         let change = self.registry().delete_forward(&request.network, protocol(request.protocol), ports, address)?;
         self.registry().refuse_unconfirmed(&change.name)?;
         let (name, forward) = (change.name.clone(), change.forward.clone());
-        let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
+        let view = self.registry().view_forward(&name, &forward, &self.host);
         self.carry_out_forward(change).await?;
         tracing::info!("network {name}: port {} of the host is not forwarded any more", forward.at());
         Ok(ForwardReply { forward: view, notices: Vec::new() })
@@ -57,16 +68,31 @@ impl<H: Host> Verbs<H> {
 
     /// The forwards of one network, or of all.
     pub fn list_forwards(&self, network: Option<&str>) -> Result<Forwards, VerbError> {
-        let forwards = self.registry().view_forwards(network, |network| self.host.leases(network))?;
+        let forwards = self.registry().view_forwards(network, &self.host)?;
         Ok(Forwards { forwards })
     }
 
-    /// Leases or ports may have changed: forwards follow.
-    pub async fn follow_guests(&self) {
+    /// Leases or ports may have changed, on these networks or on any: forwards follow.
+    pub async fn follow_guests(&self, networks: Option<&BTreeSet<String>>) {
         let _turn = self.turn.lock().await;
-        if let Err(error) = self.sync_forwards().await {
+        let result = match networks {
+            Some(networks) => self.follow_guests_of(networks).await,
+            None => self.sync_forwards().await,
+        };
+        if let Err(error) = result {
             tracing::error!("port forwards do not follow the guests: {error}");
         }
+    }
+
+    async fn follow_guests_of(&self, networks: &BTreeSet<String>) -> Result<(), VerbError> {
+        for name in networks {
+            let bridge =
+                self.registry().find_live(name).ok().and_then(|(_, live)| live.desired.bridge().map(str::to_owned));
+            if let Some(bridge) = bridge {
+                self.sync_forwards_on(&bridge).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Host first, then the disk; on an error both are as before.
@@ -103,8 +129,13 @@ impl<H: Host> Verbs<H> {
         } else {
             let absent = forward.targets.iter().filter(|target| target.address.is_none());
             for guest in absent.filter_map(|target| target.guest.as_deref()) {
+                let what = if forward.address.as_deref().is_some_and(|address| address.contains(':')) {
+                    "was not seen to have an IPv6 address"
+                } else {
+                    "has no address"
+                };
                 notices.push(format!(
-                    "guest '{guest}' has no address on network '{name}' yet: connections are rejected until it has one"
+                    "guest '{guest}' {what} on network '{name}' yet: connections are rejected until it has one"
                 ));
             }
         }
@@ -130,26 +161,43 @@ impl<H: Host> Verbs<H> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wanted(&self) -> Vec<nat::Forward> {
-        self.registry().forwards(|network| self.host.leases(network))
+    pub(super) fn wanted(&self) -> Vec<nat::Forward> {
+        self.registry().forwards(&self.host)
     }
 
     /// Makes the rules what the registry and the leases say, if they are not.
     pub(super) async fn sync_forwards(&self) -> Result<(), VerbError> {
         let (before, after) = (self.applied().clone(), self.wanted());
+        self.put_forwards(before, after).await
+    }
+
+    /// The same for the forwards of the network on this bridge.
+    pub(super) async fn sync_forwards_on(&self, bridge: &str) -> Result<(), VerbError> {
+        let before: Vec<_> = self.applied().iter().filter(|forward| forward.bridge == bridge).cloned().collect();
+        let after = self.registry().forwards_on(bridge, &self.host);
+        self.put_forwards(before, after).await
+    }
+
+    /// Puts the forwards `after` of some networks in the place of those `before`, which are all that the table has of
+    /// these networks.
+    async fn put_forwards(&self, before: Vec<nat::Forward>, after: Vec<nat::Forward>) -> Result<(), VerbError> {
         if before == after {
             return Ok(());
         }
-        let firewalls = self.registry().firewalls();
-        if firewalls.is_empty() {
+        if !self.registry().has_firewall() {
             // The table went with the last network.
             self.applied().clear();
             return Ok(());
         }
+        let others = {
+            let of = networks(before.iter().chain(&after));
+            nat::Others::of(self.applied().iter().filter(|forward| !of.contains(forward.bridge.as_str())))
+        };
         self.close_localnet(&before, &after).await;
-        if let Err(error) = self.host.change_forwards(&before, &after).await {
+        if let Err(error) = self.host.change_forwards(&before, &after, others).await {
             tracing::warn!("cannot change the port forwards alone, making the whole table anew: {error}");
-            self.host.replace_firewall(&firewalls, &after).await?;
+            let firewalls = self.registry().firewalls();
+            self.host.replace_firewall(&firewalls, &self.applied_with(&before, &after)).await?;
         }
         self.open_localnet(&before, after).await
     }
@@ -163,6 +211,16 @@ impl<H: Host> Verbs<H> {
         self.open_localnet(&before, after).await
     }
 
+    /// All forwards, with those `after` in the place of those `before`; sorted.
+    fn applied_with(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Vec<nat::Forward> {
+        let gone = networks(before);
+        let mut all: Vec<_> =
+            self.applied().iter().filter(|forward| !gone.contains(forward.bridge.as_str())).cloned().collect();
+        all.extend_from_slice(after);
+        all.sort();
+        all
+    }
+
     fn tell_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) {
         let tell = |forward: &nat::Forward, detail: String| {
             // Those of a network that is stopped end with it.
@@ -171,12 +229,13 @@ impl<H: Host> Verbs<H> {
                 self.events.tell(forward_changed(Some(&network), detail));
             }
         };
-        for forward in after.iter().filter(|forward| !before.contains(forward)) {
+        let known: BTreeSet<&nat::Forward> = before.iter().collect();
+        for forward in after.iter().filter(|forward| !known.contains(forward)) {
             tell(forward, leads(forward));
         }
-        let same =
-            |a: &nat::Forward, b: &nat::Forward| (a.protocol, a.address, a.ports) == (b.protocol, b.address, b.ports);
-        for forward in before.iter().filter(|gone| !after.iter().any(|forward| same(gone, forward))) {
+        let port = |forward: &nat::Forward| (forward.protocol, forward.address, forward.ports);
+        let ports: BTreeSet<_> = after.iter().map(port).collect();
+        for forward in before.iter().filter(|gone| !ports.contains(&port(gone))) {
             tell(forward, format!("{} is not forwarded any more", at(forward)));
         }
     }
@@ -202,7 +261,11 @@ impl<H: Host> Verbs<H> {
             result = result.and(self.host.run(&step).await.map(drop));
         }
         self.tell_forwards(before, &after);
-        *self.applied() = after;
+        let mut applied = self.applied();
+        let of = networks(before);
+        applied.retain(|forward| !of.contains(forward.bridge.as_str()));
+        applied.extend(after);
+        applied.sort();
         Ok(result?)
     }
 }
@@ -234,6 +297,11 @@ fn at(forward: &nat::Forward) -> String {
         Some(address) => format!("{protocol}/{ports} of {address}"),
         None => format!("{protocol}/{ports}"),
     }
+}
+
+/// The networks that forwards lead to, by their bridges.
+fn networks<'a>(forwards: impl IntoIterator<Item = &'a nat::Forward>) -> BTreeSet<&'a str> {
+    forwards.into_iter().map(|forward| forward.bridge.as_str()).collect()
 }
 
 /// Where connections from 127.0.0.1 may go.
