@@ -25,9 +25,13 @@ fn both(name: &str, bridge: &str, forward: &str, n: u8, more: &str) -> String {
     )
 }
 
-/// A guest with a static address, as there is no router advertisement to make one of.
+/// A guest with a static address, that believes no router advertisement: then it is seen by that address alone.
 fn plug(netd: &Daemon, network: &str, name: &str, address: &str, gateway: Option<&str>) -> Result<Station> {
     let guest = Station::plug(netd, network, name)?;
+    guest.space.check("sysctl", &["-q", "-w", "net.ipv6.conf.eth0.accept_ra=0"])?;
+    // What it was quick to believe before.
+    guest.space.ip("-6 address flush dev eth0 scope global")?;
+    guest.space.run("ip", &["-6", "route", "flush", "dev", "eth0", "proto", "ra"])?;
     guest.space.ip(&format!("address add {address}/64 dev eth0 nodad"))?;
     if let Some(gateway) = gateway {
         guest.space.ip(&format!("-6 route add default via {gateway} dev eth0"))?;

@@ -12,6 +12,7 @@
 //! takes, *emit* writes it into a buffer of that length. No input makes any of them panic.
 
 mod address;
+pub(crate) use address::hash;
 pub mod frame;
 mod message;
 pub mod options;

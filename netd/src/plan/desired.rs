@@ -11,7 +11,10 @@ use nat::guards::{Sources, Sources4, Sources6, link_local};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use super::place::{PortWish, network_shape, wish};
+use super::{
+    ipv6::ipv6,
+    place::{PortWish, network_shape, wish},
+};
 use crate::{
     host::{HostState, LinkKind},
     model::{
@@ -284,7 +287,8 @@ fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfi
         forwarders: network.dns.forwarders.iter().chain(forwarders).map(dns_forwarder).collect(),
         resolv_conf: resolv_conf.to_owned(),
     });
-    NetworkConfig { network: network.name.as_str().to_owned(), bridge: bridge.to_owned(), dhcp4, dns }
+    let (name, bridge) = (network.name.as_str().to_owned(), bridge.to_owned());
+    NetworkConfig { network: name, bridge, dhcp4, ipv6: ipv6(network), dns }
 }
 
 /// A record of a service that names no domain is in the network's.
@@ -352,7 +356,7 @@ fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-fn lease_time(time: LeaseTime) -> ServedLeaseTime {
+pub(super) fn lease_time(time: LeaseTime) -> ServedLeaseTime {
     match time.seconds() {
         Some(seconds) => ServedLeaseTime::Seconds(seconds.max(SHORTEST_LEASE)),
         None => ServedLeaseTime::Infinite,

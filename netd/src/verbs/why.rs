@@ -10,10 +10,7 @@ use crate::{
     doctor::{Finding, Verdict},
     plan,
     port::Port,
-    registry::{
-        Refusal,
-        ports::{leased, seen},
-    },
+    registry::{Refusal, ports::seen},
     why::{self, Peer, Question, Traced},
 };
 
@@ -47,7 +44,7 @@ impl<H: Host> Verbs<H> {
         let neighbours = self.host.neighbours().await?;
         let addresses = |ports: &[Port]| {
             let seen = seen(ports, &neighbours, |mac| self.host.heard(mac));
-            let known = leased(ports, |network| self.host.leases(network)).into_iter().chain(seen);
+            let known = self.leased(ports).into_iter().chain(seen);
             known.filter_map(|known| Some((known.interface, known.address.parse().ok()?))).collect::<Vec<_>>()
         };
         let own: Vec<(String, IpAddr)> = addresses(&ports);

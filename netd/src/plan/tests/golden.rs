@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Write, fs, path::PathBuf};
 
-use dhcp::config::{Dhcp4Config, DnsConfig, NetworkConfig};
+use dhcp::config::{Dhcp4Config, Dhcp6Config, DnsConfig, Ipv6Config, NetworkConfig};
 
 use super::*;
 use crate::{check::not_yet, plan};
@@ -69,6 +69,21 @@ fn served(out: &mut String, config: &NetworkConfig) {
         line(out, "mtu", mtu);
         list(out, "route", routes);
         list(out, "option", options);
+    }
+    if let Some(Ipv6Config { prefixes, router, routes, dns, domain, mtu, dhcp }) = &config.ipv6 {
+        out.push_str("\nRouter advertisements:\n");
+        list(out, "prefix", prefixes);
+        line(out, "router", router);
+        list(out, "route", routes);
+        list(out, "dns", dns);
+        line(out, "domain", domain);
+        line(out, "mtu", mtu);
+        if let Some(Dhcp6Config { server, ranges, hosts }) = dhcp {
+            out.push_str("\nDHCPv6:\n");
+            line(out, "server", server);
+            list(out, "range", ranges);
+            list(out, "host", hosts);
+        }
     }
     let Some(dns) = &config.dns else { return };
     let DnsConfig { listen, subnets, reverse_upstream, domain, local_only, hosts, texts, services, .. } = dns;
