@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 UNITS ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
 
-.PHONY: help setup setup-bench build image demo test check lint unit soak bench man install clean
+.PHONY: help setup setup-bench build image demo test check lint unit soak goldens bench man install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,8 +33,12 @@ demo: image ## daemon, two guests, leases, names, a page from "the Internet", cl
 test: setup-bench image ## all tests: pure, in namespaces, and with real guests (in the lab where KVM can't run them)
 	$(CARGO) test --release --workspace --no-fail-fast
 
-soak: ## 100,000 random sequences of operations, kills and failures beside a model (half an hour)
+soak: ## random sequences of operations, kills and failures beside a model: 100,000 on a host of values, 500 on the kernel
 	NETD_SEQUENCES=100000 $(CARGO) test --release -p netd --lib verbs::tests::random
+	NETD_SEQUENCES=500 $(CARGO) test --release -p netd --test daemon random
+
+goldens: setup-bench build ## what virsh says beside a real libvirtd, recorded anew in tests/golden/virsh
+	@$(BUILT)/record-virsh
 
 unit:
 	$(CARGO) test --release --workspace --exclude tests --quiet
@@ -52,13 +56,16 @@ bench: setup-bench build ## side by side with dnsmasq and libvirt: ratios in one
 man: build ## manual pages, in target/man
 	@$(BUILT)/netd --quiet man $(BUILT)/../man
 	@$(BUILT)/vmm man $(BUILT)/../man
+	@$(BUILT)/netd-libvirtd man $(BUILT)/../man
 
-install: man ## programs, manual pages, completions and the systemd unit, below $(DESTDIR)$(PREFIX)
+install: man ## programs, manual pages, completions and the systemd units, below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(UNITS)
-	install -m 755 $(BUILT)/netd $(BUILT)/vmm $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILT)/netd $(BUILT)/netd-libvirtd $(BUILT)/vmm $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(BUILT)/../man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
-	sed 's,/usr/local/bin,$(PREFIX)/bin,' packaging/netd.service >$(DESTDIR)$(UNITS)/netd.service
-	chmod 644 $(DESTDIR)$(UNITS)/netd.service
+	for unit in netd.service netd-libvirtd.service netd-libvirtd.socket netd-libvirtd-ro.socket; do \
+		sed 's,/usr/local/bin,$(PREFIX)/bin,' packaging/$$unit >$(DESTDIR)$(UNITS)/$$unit && \
+		chmod 644 $(DESTDIR)$(UNITS)/$$unit || exit 1; \
+	done
 	for program in netd vmm; do \
 		install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 			$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d && \

@@ -1,4 +1,4 @@
-//! EDGE: runs `nft -j -f -`, once per change, in the caller's network namespace.
+//! EDGE: runs `nft -j -f -`, once per transaction, in the caller's network namespace.
 //!
 //! One call is one transaction: the kernel takes all of it or none. Nothing is read back. The `nftables` crate's own
 //! runner is not used because it does not capture what `nft` says on stderr, which is all there is to tell a missing
@@ -65,42 +65,12 @@ pub enum Error {
     },
 }
 
-/// Makes this network's rules, and the table if it is the first. Adding twice changes nothing.
-pub async fn add(network: &Network) -> Result<(), Error> {
-    check(network)?;
-    run(&ruleset::add(network)).await
-}
-
-/// Takes this network's rules away, and with the `last` one the whole table. Fine if they were not there.
-pub async fn remove(network: &Network, last: bool) -> Result<(), Error> {
-    if last {
-        return delete_table().await;
-    }
-    check(network)?;
-    run(&ruleset::remove(network)).await
-}
-
 /// Makes the whole table anew with these networks and forwards and no others, without a gap: for healing and for a
 /// restart.
 pub async fn replace(networks: &[Network], forwards: &[Forward]) -> Result<(), Error> {
     networks.iter().try_for_each(check)?;
     forwards.iter().try_for_each(|forward| check_name(&forward.bridge))?;
     run(&ruleset::replace(networks, forwards)).await
-}
-
-/// Puts this network's rules in the place of what it had, and the forwards `after` in the place of those `before`, which
-/// the table must have exactly: all in one transaction.
-pub async fn change(network: &Network, before: &[Forward], after: &[Forward]) -> Result<(), Error> {
-    check(network)?;
-    after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
-    run(&ruleset::change(network, before, after)).await
-}
-
-/// Puts the forwards `after` in the place of those `before`, which the table must have exactly: if it does not this
-/// fails, and [`replace`] helps.
-pub async fn change_forwards(before: &[Forward], after: &[Forward]) -> Result<(), Error> {
-    after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
-    run(&ruleset::change_forwards(before, after)).await
 }
 
 /// Takes the whole table away. Fine if it was not there.
@@ -116,7 +86,7 @@ pub async fn rehearse(network: &Network) -> Result<(), Error> {
 }
 
 /// Names reach `nft` as expressions, where `*`, `@` and others mean something.
-fn check(network: &Network) -> Result<(), Error> {
+pub(crate) fn check(network: &Network) -> Result<(), Error> {
     let dev = match &network.mode {
         Mode::Nat { dev, .. } | Mode::Route { dev } => dev.as_ref(),
         Mode::Open | Mode::Isolated => None,
@@ -138,7 +108,7 @@ pub(crate) async fn run_text(text: &[u8]) -> Result<(), Error> {
     feed_any(&PROGRAMS, &["-f", "-"], text).await
 }
 
-async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
+pub(crate) async fn run(transaction: &Transaction<'_>) -> Result<(), Error> {
     run_any(&PROGRAMS, &["-j", "-f", "-"], transaction).await
 }
 

@@ -26,7 +26,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::ruleset::TABLE;
+use crate::{
+    compile::{Declaration, Type},
+    ruleset::TABLE,
+};
 
 /// Called from the chain `forward` before anything else; always there, empty without forwards.
 pub(crate) const FORWARDED: [&str; 2] = ["forwarded", "forwarded6"];
@@ -69,8 +72,17 @@ impl Family {
         HOOKS.into_iter().filter(move |(name, ..)| self == Family::V4 || *name != "martians")
     }
 
-    fn address_type(self) -> &'static str {
-        if self == Family::V4 { "ipv4_addr" } else { "ipv6_addr" }
+    /// The type of one of [`SETS`]' parts.
+    fn kind(self, kind: &str) -> &str {
+        match (kind, self) {
+            (ADDRESS, Family::V4) => "ipv4_addr",
+            (ADDRESS, Family::V6) => "ipv6_addr",
+            (kind, _) => kind,
+        }
+    }
+
+    fn has_any(self, forwards: &[Forward]) -> bool {
+        forwards.iter().any(|forward| forward.family() == self)
     }
 }
 
@@ -172,13 +184,32 @@ pub(crate) fn change(before: &[Forward], after: &[Forward]) -> Vec<Value> {
     Family::ALL.into_iter().flat_map(|family| change_of(family, before, after)).collect()
 }
 
-fn change_of(family: Family, before: &[Forward], after: &[Forward]) -> Vec<Value> {
-    let of_family = |forwards: &[Forward]| -> Vec<Forward> {
-        forwards.iter().filter(|forward| forward.family() == family).cloned().collect()
+/// Whether those commands make or remove what all forwards of a family share.
+pub(crate) fn moves_base(before: &[Forward], after: &[Forward]) -> bool {
+    Family::ALL.into_iter().any(|family| family.has_any(before) != family.has_any(after))
+}
+
+/// How one of our sets or maps was declared.
+pub(crate) fn declaration(name: &str) -> Option<Declaration> {
+    let (family, set) = Family::ALL.into_iter().find_map(|family| {
+        let set = SETS.iter().find(|(rest, ..)| family.name(rest) == name)?;
+        Some((family, set))
+    })?;
+    let kind = |kind: &str| Type::named(family.kind(kind));
+    let (name, key, leads_to) = set;
+    let leads_to = match leads_to {
+        Some(leads_to) => Some(kind(leads_to)?),
+        None => None,
     };
-    let (before, after) = (of_family(before), of_family(after));
+    let key = key.iter().map(|part| kind(part)).collect::<Option<_>>()?;
+    Some(Declaration { key, leads_to, interval: *name == INSIDE })
+}
+
+fn change_of(family: Family, before: &[Forward], after: &[Forward]) -> Vec<Value> {
+    let (had, has) = (family.has_any(before), family.has_any(after));
+    let (before, after) = of_changed_networks(family, before, after);
     let mut commands = Vec::new();
-    if before.is_empty() && !after.is_empty() {
+    if !had && has {
         commands.extend(base(family));
     }
     let (old, new) = (elements(&before), elements(&after));
@@ -194,14 +225,35 @@ fn change_of(family: Family, before: &[Forward], after: &[Forward]) -> Vec<Value
         commands.extend(round_rules(forward).map(|statements| rule(name, statements)));
     }
     commands.extend(element_commands(family, "add", new.difference(&old)));
-    if after.is_empty() && !before.is_empty() {
+    if had && !has {
         commands.extend(without_base(family));
     }
     commands
 }
 
+/// The forwards of a family to those networks of which any is new, gone or different: no element is of two networks.
+fn of_changed_networks<'a>(
+    family: Family,
+    before: &'a [Forward],
+    after: &'a [Forward],
+) -> (Vec<&'a Forward>, Vec<&'a Forward>) {
+    let by_network = |forwards: &'a [Forward]| {
+        let mut by_network: BTreeMap<&str, Vec<&Forward>> = BTreeMap::new();
+        for forward in forwards.iter().filter(|forward| forward.family() == family) {
+            by_network.entry(&forward.bridge).or_default().push(forward);
+        }
+        by_network
+    };
+    let (before, after) = (by_network(before), by_network(after));
+    let differing = |these: &BTreeMap<&str, Vec<&'a Forward>>, those: &BTreeMap<&str, Vec<&'a Forward>>| {
+        let differs = |(bridge, forwards): &(&&str, &Vec<&Forward>)| those.get(**bridge) != Some(*forwards);
+        these.iter().filter(differs).flat_map(|(_, forwards)| forwards.iter().copied()).collect::<Vec<_>>()
+    };
+    (differing(&before, &after), differing(&after, &before))
+}
+
 /// Everything that packets are compared with.
-fn elements(forwards: &[Forward]) -> BTreeSet<Element> {
+fn elements(forwards: &[&Forward]) -> BTreeSet<Element> {
     let mut elements = BTreeSet::new();
     for forward in forwards {
         elements.insert(Element::Bridge(forward.bridge.clone()));
@@ -229,8 +281,9 @@ fn elements(forwards: &[Forward]) -> BTreeSet<Element> {
 }
 
 /// The forwards with several targets, by their chain.
-fn rounds(forwards: &[Forward]) -> BTreeMap<String, &Forward> {
-    forwards.iter().filter(|forward| forward.targets.len() > 1).map(|forward| (forward.round(), forward)).collect()
+fn rounds<'a>(forwards: &[&'a Forward]) -> BTreeMap<String, &'a Forward> {
+    let several = forwards.iter().filter(|forward| forward.targets.len() > 1);
+    several.map(|forward| (forward.round(), *forward)).collect()
 }
 
 impl Forward {
@@ -272,7 +325,7 @@ fn round_rules(forward: &Forward) -> impl Iterator<Item = Value> + '_ {
 /// Everything that does not depend on which forwards there are.
 fn base(family: Family) -> Vec<Value> {
     let mut commands = Vec::new();
-    let kind = |kind: &'static str| if kind == ADDRESS { family.address_type() } else { kind };
+    let kind = |kind: &'static str| family.kind(kind);
     for (name, key, leads_to) in SETS {
         let key: Vec<&str> = key.iter().map(|part| kind(part)).collect();
         let key = if let [key] = key.as_slice() { json!(key) } else { json!(key) };

@@ -1,7 +1,8 @@
 //! From what a network wants to one nftables transaction.
 //!
 //! ```text
-//! intent ──► ruleset (pure: nft objects) ──► apply (one `nft` transaction)
+//! intent ──► ruleset (pure: nft objects) ─┬─► apply: the whole table, and what all networks stand on, by `nft`
+//!                                         └─► compile (pure) ──► table: one network or forward, by netlink
 //! ```
 //!
 //! Everything lives in two tables of ours, both called [`TABLE`]: family `inet` for networks, family `bridge` for the
@@ -11,17 +12,22 @@
 //! words.
 
 mod apply;
+mod compile;
 mod forwards;
 pub mod guards;
 mod intent;
+mod nfnetlink;
 mod policy;
 mod ruleset;
+mod socket;
+mod table;
 mod text;
 pub mod trace;
 
-pub use apply::{Error, add, change, change_forwards, delete_table, rehearse, remove, replace};
+pub use apply::{Error, delete_table, rehearse, replace};
 pub use forwards::{Forward, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use policy::{Allowed, Policy};
 pub use ruleset::TABLE;
+pub use table::Table;
 pub use text::difference;

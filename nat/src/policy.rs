@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{intent::Network, ruleset::TABLE};
 
 /// Leads from a bridge to what its guests may ask of the host.
-const HOST_ACCESS: &str = "host_access";
+pub(crate) const HOST_ACCESS: &str = "host_access";
 
 /// What a network's guests may do beside reaching what is behind the host. By default all they ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +39,8 @@ pub enum Allowed {
     Icmp,
 }
 
-/// The base chain for what comes to the host, with its map; there only while a network wants it.
-fn base() -> Vec<Value> {
+/// The base chain for what comes to the host, with its map; there once a network has wanted it.
+pub(crate) fn base() -> Vec<Value> {
     let chain = json!({ "family": "inet", "table": TABLE, "name": "input", "type": "filter", "hook": "input", "prio": 0,
         "policy": "accept" });
     let map = json!({ "family": "inet", "table": TABLE, "name": HOST_ACCESS, "type": "ifname", "map": "verdict" });
@@ -55,11 +55,10 @@ fn base() -> Vec<Value> {
     ]
 }
 
-/// What a network with a policy has beside its other chains; nothing of it may be there.
+/// What a network with a policy has beside its other chains, on the [`base`]; nothing of it may be there.
 pub(crate) fn add(network: &Network) -> Vec<Value> {
     let mut commands = Vec::new();
     if let Some(allowed) = &network.policy.host_access {
-        commands.extend(base());
         let name = chain_of(network);
         commands.push(json!({ "add": { "chain": named(&name) } }));
         commands.extend(host_rules(network, allowed).into_iter().map(|statements| rule(&name, statements)));
@@ -72,7 +71,6 @@ pub(crate) fn add(network: &Network) -> Vec<Value> {
 pub(crate) fn clear(network: &Network) -> Vec<Value> {
     let mut commands = Vec::new();
     if network.policy.host_access.is_some() {
-        commands.extend(base());
         let name = chain_of(network);
         // What is deleted is added first: deleting what is not there would fail the whole transaction.
         commands.push(json!({ "add": { "chain": named(&name) } }));

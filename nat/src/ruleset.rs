@@ -22,9 +22,10 @@ use nftables::{
     stmt::{JumpTarget, Match, NAT, NATFamily, Operator, Reject, RejectType, Statement, VerdictMap},
     types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
+    compile::{Declaration, Type},
     forwards::{self, Forward},
     intent::{DnsRedirect, Mode, Network},
     policy,
@@ -83,11 +84,22 @@ static HOOKS: [Hook; 3] = [
     },
 ];
 
-/// Commands for `nft -j -f -`, done all together or not at all.
-#[derive(Debug, Default, Serialize)]
+/// Commands that are done all together or not at all. Written as JSON it is what `nft -j -f -` reads.
+#[derive(Debug, Default)]
 pub(crate) struct Transaction<'a> {
-    #[serde(rename = "nftables")]
+    /// What all networks stand on. It is there, or nothing is.
+    base: Vec<Command<'a>>,
     commands: Vec<Command<'a>>,
+    /// The commands themselves make or remove some of the base.
+    moves_base: bool,
+}
+
+impl Serialize for Transaction<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut document = serializer.serialize_struct("Transaction", 1)?;
+        document.serialize_field("nftables", &self.all().collect::<Vec<_>>())?;
+        document.end()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -117,9 +129,8 @@ struct VerdictMapDeclaration {
 /// The base table if it is absent, and this network's chains and map elements, whatever was there of it before.
 pub(crate) fn add(network: &Network) -> Transaction<'_> {
     let mut transaction = Transaction::default();
-    transaction.base();
-    transaction.clear(&network.bridge);
-    transaction.plain(policy::clear(network));
+    transaction.base_of(network);
+    transaction.clear(network);
     transaction.network(network);
     transaction
 }
@@ -127,9 +138,8 @@ pub(crate) fn add(network: &Network) -> Transaction<'_> {
 /// Without this network; fine if it was not there.
 pub(crate) fn remove(network: &Network) -> Transaction<'_> {
     let mut transaction = Transaction::default();
-    transaction.base();
-    transaction.clear(&network.bridge);
-    transaction.plain(policy::clear(network));
+    transaction.base_of(network);
+    transaction.clear(network);
     transaction
 }
 
@@ -151,7 +161,12 @@ pub(crate) fn only(network: &Network) -> Transaction<'_> {
 /// The whole table anew with these networks and forwards and no others.
 pub(crate) fn replace<'a>(networks: &'a [Network], forwards: &[Forward]) -> Transaction<'a> {
     let mut transaction = delete_table();
-    transaction.base();
+    let mut base = Transaction::default();
+    base.base();
+    if networks.iter().any(|network| network.policy.host_access.is_some()) {
+        base.plain_base(policy::base());
+    }
+    transaction.commands.extend(base.base);
     for network in networks {
         transaction.network(network);
     }
@@ -169,7 +184,7 @@ pub(crate) fn change_forwards<'a>(before: &[Forward], after: &[Forward]) -> Tran
 /// Without our table; fine if it was not there.
 pub(crate) fn delete_table<'a>() -> Transaction<'a> {
     let table = || NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None });
-    let mut transaction = Transaction::default();
+    let mut transaction = Transaction { moves_base: true, ..Transaction::default() };
     // A delete alone fails where there is nothing to delete; `destroy` is too new (nft 1.0.7, Linux 6.3).
     transaction.push(NfCmd::Add(table()));
     transaction.push(NfCmd::Delete(table()));
@@ -177,9 +192,22 @@ pub(crate) fn delete_table<'a>() -> Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    /// The commands as JSON.
+    /// The commands as JSON, without those that make the base.
     pub(crate) fn commands(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
         self.commands.iter().filter_map(|command| serde_json::to_value(command).ok())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
+    /// Whether the commands do what they should only together with those that make the base.
+    pub(crate) fn moves_base(&self) -> bool {
+        self.moves_base
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Command<'a>> {
+        self.base.iter().chain(&self.commands)
     }
 
     fn push(&mut self, command: NfCmd<'a>) {
@@ -188,9 +216,13 @@ impl<'a> Transaction<'a> {
 
     /// The table, its maps and its base chains. Adding them again is no change; their rules are written anew.
     fn base(&mut self) {
-        self.push(NfCmd::Add(NfListObject::Table(Table { family: NfFamily::INet, name: TABLE.into(), handle: None })));
+        self.push_base(NfCmd::Add(NfListObject::Table(Table {
+            family: NfFamily::INet,
+            name: TABLE.into(),
+            handle: None,
+        })));
         for name in forwards::FORWARDED {
-            self.push(NfCmd::Add(NfListObject::Chain(chain(name.to_owned()))));
+            self.push_base(NfCmd::Add(NfListObject::Chain(chain(name.to_owned()))));
         }
         for hook in &HOOKS {
             for map in hook.maps {
@@ -201,31 +233,52 @@ impl<'a> Transaction<'a> {
                     key: "ifname",
                     map: "verdict",
                 };
-                self.commands.push(Command::AddVerdictMap { add: VerdictMapObject { map: declaration } });
+                self.base.push(Command::AddVerdictMap { add: VerdictMapObject { map: declaration } });
             }
-            self.push(NfCmd::Add(NfListObject::Chain(Chain {
+            self.push_base(NfCmd::Add(NfListObject::Chain(Chain {
                 _type: Some(hook.kind),
                 hook: Some(hook.hook),
                 prio: Some(hook.priority),
                 policy: Some(NfChainPolicy::Accept),
                 ..chain(hook.chain.to_owned())
             })));
-            self.push(NfCmd::Flush(FlushObject::Chain(chain(hook.chain.to_owned()))));
+            self.push_base(NfCmd::Flush(FlushObject::Chain(chain(hook.chain.to_owned()))));
             if hook.hook == NfHook::Forward {
                 for name in forwards::FORWARDED {
                     let forwarded = JumpTarget { target: name.into() };
-                    self.rule(hook.chain.to_owned(), vec![Statement::Jump(forwarded)]);
+                    self.base_rule(hook.chain, vec![Statement::Jump(forwarded)]);
                 }
             }
             for map in hook.maps {
                 let look_up =
                     VerdictMap { key: meta(map.key), data: Expression::String(format!("@{}", map.map).into()) };
-                self.rule(hook.chain.to_owned(), vec![Statement::VerdictMap(look_up)]);
+                self.base_rule(hook.chain, vec![Statement::VerdictMap(look_up)]);
             }
         }
     }
 
+    /// The base as this network needs it.
+    fn base_of(&mut self, network: &Network) {
+        self.base();
+        if network.policy.host_access.is_some() {
+            self.plain_base(policy::base());
+        }
+    }
+
+    fn push_base(&mut self, command: NfCmd<'a>) {
+        self.base.push(Command::Typed(command));
+    }
+
+    fn base_rule(&mut self, chain: &'static str, statements: Vec<Statement<'a>>) {
+        self.push_base(add_rule(chain.to_owned(), statements));
+    }
+
+    fn plain_base(&mut self, commands: impl IntoIterator<Item = serde_json::Value>) {
+        self.base.extend(commands.into_iter().map(Command::Plain));
+    }
+
     fn forwards(&mut self, before: &[Forward], after: &[Forward]) {
+        self.moves_base |= forwards::moves_base(before, after);
         self.plain(forwards::change(before, after));
     }
 
@@ -235,13 +288,15 @@ impl<'a> Transaction<'a> {
 
     /// Deletes all there can be of a network. What is deleted is added first, because deleting what is not there
     /// would fail the whole transaction.
-    fn clear(&mut self, bridge: &str) {
+    fn clear(&mut self, network: &Network) {
+        let bridge = &network.bridge;
         for map in HOOKS.iter().flat_map(|hook| hook.maps) {
             self.push(NfCmd::Add(NfListObject::Chain(chain(map.chain(bridge)))));
             self.push(NfCmd::Add(map.element(bridge)));
             self.push(NfCmd::Delete(map.element(bridge)));
             self.push(NfCmd::Delete(NfListObject::Chain(chain(map.chain(bridge)))));
         }
+        self.plain(policy::clear(network));
     }
 
     /// The chains this network wants, with their rules, and then the map elements that lead to them.
@@ -266,14 +321,25 @@ impl<'a> Transaction<'a> {
     }
 
     fn rule(&mut self, chain: String, statements: Vec<Statement<'a>>) {
-        self.push(NfCmd::Add(NfListObject::Rule(Rule {
-            family: NfFamily::INet,
-            table: TABLE.into(),
-            chain: chain.into(),
-            expr: statements.into(),
-            ..Rule::default()
-        })));
+        self.push(add_rule(chain, statements));
     }
+}
+
+fn add_rule<'a>(chain: String, statements: Vec<Statement<'a>>) -> NfCmd<'a> {
+    NfCmd::Add(NfListObject::Rule(Rule {
+        family: NfFamily::INet,
+        table: TABLE.into(),
+        chain: chain.into(),
+        expr: statements.into(),
+        ..Rule::default()
+    }))
+}
+
+/// How a set or map of the base was declared.
+pub(crate) fn declaration(set: &str) -> Option<Declaration> {
+    let leads_on = HOOKS.iter().flat_map(|hook| hook.maps).any(|map| map.map == set) || set == policy::HOST_ACCESS;
+    let by_interface = || Declaration { key: vec![Type::Interface], leads_to: Some(Type::Verdict), interval: false };
+    if leads_on { Some(by_interface()) } else { forwards::declaration(set) }
 }
 
 impl VerdictMapName {

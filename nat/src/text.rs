@@ -140,7 +140,10 @@ fn is_word(text: &str) -> bool {
         "related",
         "new",
     ];
-    text.starts_with('@') || WORDS.contains(&text) || text.parse::<std::net::IpAddr>().is_ok() || text == "ipv4"
+    text.starts_with('@')
+        || WORDS.contains(&text)
+        || text.parse::<std::net::IpAddr>().is_ok()
+        || ["ipv4", "ipv6"].contains(&text)
 }
 
 fn join(parts: &[Value], between: &str) -> String {

@@ -8,6 +8,7 @@
 //! behind everybody else's: a packet that is seen there has got through. They are called [`TABLE`], and nothing but a
 //! trace that is under way, or was broken off, has tables of that name.
 
+mod arriving;
 mod kernel;
 mod message;
 
@@ -16,7 +17,8 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
-pub use kernel::{Listener, install, listing, remove};
+pub use arriving::{Arriving, End};
+pub use kernel::{Listener, install, install_arriving, listing, remove};
 pub use message::{Packet, parse};
 
 /// The name of both tables, of the families `bridge` and `inet`.
@@ -44,6 +46,10 @@ pub mod place {
     pub const ANSWER: &str = "answer";
     /// The host itself answers.
     pub const ANSWERED: &str = "answered";
+    /// It came in from somewhere that is no port.
+    pub const CAME: &str = "came";
+    /// The host itself sends it.
+    pub const SENT: &str = "sent";
 }
 
 /// What a flow is made of.
@@ -78,21 +84,7 @@ const LIMIT: &str = "limit rate 5/second burst 5 packets meta nftrace set 1";
 impl Watch {
     /// The packets of the flow, as they come from the port.
     fn there(&self) -> String {
-        let (ip, icmp) = self.family();
-        let mut text = String::new();
-        if let Some(source) = self.source {
-            push(&mut text, format_args!("{ip} saddr {source} "));
-        }
-        push(&mut text, format_args!("{ip} daddr {} ", self.target));
-        let ports = |protocol: &str, port: u16| {
-            let from = self.source_port.map(|from| format!("{protocol} sport {from} ")).unwrap_or_default();
-            format!("{from}{protocol} dport {port}")
-        };
-        text + &match self.protocol {
-            Protocol::Tcp(port) => ports("tcp", port),
-            Protocol::Udp(port) => ports("udp", port),
-            Protocol::Icmp => format!("{icmp} type echo-request"),
-        }
+        there(self.source, self.source_port, self.target, self.protocol)
     }
 
     /// Their answers, as they go out by the port.
@@ -111,30 +103,59 @@ impl Watch {
 
     /// Answers and errors about the flow on their way back, whatever their addresses were translated to.
     fn tracked(&self) -> Vec<String> {
-        let (ip, icmp) = self.family();
-        let mut both = "ct direction reply ".to_owned();
-        if let Some(source) = self.source {
-            push(&mut both, format_args!("ct original {ip} saddr {source} "));
-        }
-        push(&mut both, format_args!("ct original {ip} daddr {}", self.target));
-        // Only behind its protocol does every `nft` take a number for a port.
-        let ports = |protocol: &str, port: u16| {
-            let from = self.source_port.map(|from| format!(" ct original proto-src {from}")).unwrap_or_default();
-            format!("meta l4proto {protocol} {both} ct original proto-dst {port}{from}")
-        };
-        let errors = format!("meta l4proto {} {both}", if icmp == "icmp" { "icmp" } else { "ipv6-icmp" });
-        match self.protocol {
-            Protocol::Tcp(port) => vec![ports("tcp", port), errors],
-            Protocol::Udp(port) => vec![ports("udp", port), errors],
-            Protocol::Icmp => vec![errors],
-        }
+        tracked(self.source, self.source_port, self.target, self.protocol)
     }
 
     fn family(&self) -> (&'static str, &'static str) {
-        match self.target {
-            IpAddr::V4(_) => ("ip", "icmp"),
-            IpAddr::V6(_) => ("ip6", "icmpv6"),
-        }
+        family(self.target)
+    }
+}
+
+/// What the family of an address and its ICMP are called.
+fn family(address: IpAddr) -> (&'static str, &'static str) {
+    match address {
+        IpAddr::V4(_) => ("ip", "icmp"),
+        IpAddr::V6(_) => ("ip6", "icmpv6"),
+    }
+}
+
+/// The packets of a flow, before anything is translated.
+fn there(source: Option<IpAddr>, source_port: Option<u16>, target: IpAddr, protocol: Protocol) -> String {
+    let (ip, icmp) = family(target);
+    let mut text = String::new();
+    if let Some(source) = source {
+        push(&mut text, format_args!("{ip} saddr {source} "));
+    }
+    push(&mut text, format_args!("{ip} daddr {target} "));
+    let ports = |protocol: &str, port: u16| {
+        let from = source_port.map(|from| format!("{protocol} sport {from} ")).unwrap_or_default();
+        format!("{from}{protocol} dport {port}")
+    };
+    text + &match protocol {
+        Protocol::Tcp(port) => ports("tcp", port),
+        Protocol::Udp(port) => ports("udp", port),
+        Protocol::Icmp => format!("{icmp} type echo-request"),
+    }
+}
+
+/// Answers and errors about a flow, as conntrack knows them.
+fn tracked(source: Option<IpAddr>, source_port: Option<u16>, target: IpAddr, protocol: Protocol) -> Vec<String> {
+    let (ip, icmp) = family(target);
+    let mut both = "ct direction reply ".to_owned();
+    if let Some(source) = source {
+        push(&mut both, format_args!("ct original {ip} saddr {source} "));
+    }
+    push(&mut both, format_args!("ct original {ip} daddr {target}"));
+    // Only behind its protocol does every `nft` take a number for a port.
+    let ports = |protocol: &str, port: u16| {
+        let from = source_port.map(|from| format!(" ct original proto-src {from}")).unwrap_or_default();
+        format!("meta l4proto {protocol} {both} ct original proto-dst {port}{from}")
+    };
+    let errors = format!("meta l4proto {} {both}", if icmp == "icmp" { "icmp" } else { "ipv6-icmp" });
+    match protocol {
+        Protocol::Tcp(port) => vec![ports("tcp", port), errors],
+        Protocol::Udp(port) => vec![ports("udp", port), errors],
+        Protocol::Icmp => vec![errors],
     }
 }
 
@@ -143,8 +164,34 @@ impl Watch {
 /// Priorities: before everybody and behind everybody, but for the answers, which are known by conntrack (at -200) and
 /// therefore are followed from behind it.
 fn text(watch: &Watch) -> String {
+    let port = &watch.interface;
+    let nothing = String::new;
+    let tracked: String = watch.tracked().into_iter().map(mark).collect();
+    tables(
+        &[
+            (place::PORT, "prerouting", -1000, mark(format!("iifname \"{port}\" {}", watch.there()))),
+            (place::CHECKED, "prerouting", 1000, nothing()),
+            (place::BRIDGED, "forward", 1000, nothing()),
+            (place::DELIVERED, "postrouting", 1000, mark(format!("oifname \"{port}\" {}", watch.back()))),
+        ],
+        &[
+            (place::ARRIVED, "prerouting", 1000, nothing()),
+            (place::FORWARDED, "forward", 1000, nothing()),
+            (place::HOST, "input", 1000, nothing()),
+            (place::LEFT, "postrouting", 1000, nothing()),
+            (place::ANSWER, "prerouting", -150, tracked.clone()),
+            (place::ANSWERED, "output", -150, tracked.clone()),
+        ],
+    )
+}
+
+/// A chain: its name, hook, priority and rules.
+type Chain = (&'static str, &'static str, i32, String);
+
+/// Both tables with these chains, in place of any earlier ones.
+fn tables(bridge: &[Chain], inet: &[Chain]) -> String {
     let mut text = removal();
-    let mut table = |family: &str, chains: &[(&str, &str, i32, String)]| {
+    for (family, chains) in [("bridge", bridge), ("inet", inet)] {
         push(&mut text, format_args!("table {family} {TABLE} {{\n"));
         for (name, hook, priority, rule) in chains {
             push(
@@ -155,32 +202,13 @@ fn text(watch: &Watch) -> String {
             );
         }
         text.push_str("}\n");
-    };
-    let mark = |matches: String| format!("\t\t{matches} {LIMIT}\n");
-    let port = &watch.interface;
-    let nothing = String::new;
-    let tracked: String = watch.tracked().into_iter().map(mark).collect();
-    table(
-        "bridge",
-        &[
-            (place::PORT, "prerouting", -1000, mark(format!("iifname \"{port}\" {}", watch.there()))),
-            (place::CHECKED, "prerouting", 1000, nothing()),
-            (place::BRIDGED, "forward", 1000, nothing()),
-            (place::DELIVERED, "postrouting", 1000, mark(format!("oifname \"{port}\" {}", watch.back()))),
-        ],
-    );
-    table(
-        "inet",
-        &[
-            (place::ARRIVED, "prerouting", 1000, nothing()),
-            (place::FORWARDED, "forward", 1000, nothing()),
-            (place::HOST, "input", 1000, nothing()),
-            (place::LEFT, "postrouting", 1000, nothing()),
-            (place::ANSWER, "prerouting", -150, tracked.clone()),
-            (place::ANSWERED, "output", -150, tracked.clone()),
-        ],
-    );
+    }
     text
+}
+
+/// A rule that marks what matches.
+fn mark(matches: String) -> String {
+    format!("\t\t{matches} {LIMIT}\n")
 }
 
 /// Takes both tables away, whether they are there or not.

@@ -6,7 +6,7 @@ mod world;
 use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command};
 
 use nat::{DnsRedirect, Mode, Network};
-use world::{Answer, Family, Namespace, World, block_on};
+use world::{Answer, Family, Namespace, World, block_on, table};
 
 fn nft(arguments: &[&str]) -> String {
     let output = Command::new("nft").args(arguments).output().expect("the package nftables is needed");
@@ -76,7 +76,7 @@ fn adding_one_by_one_makes_what_replacing_all_makes() {
             assert_eq!(ruleset(), "");
             block_on(nat::replace(&[], &[])).unwrap();
             for network in &networks {
-                block_on(nat::add(network)).unwrap();
+                block_on(table().add(network)).unwrap();
             }
             assert_eq!(sorted(&ruleset()), all_at_once, "{case}");
         });
@@ -107,9 +107,9 @@ fn adding_twice_changes_nothing() {
             network("virbr1", Mode::Isolated, "10.0.0.0/24"),
             network("virbr2", Mode::Open, "10.1.0.0/24"),
         ] {
-            block_on(nat::add(&network)).unwrap();
+            block_on(table().add(&network)).unwrap();
             let once = ruleset();
-            block_on(nat::add(&network)).unwrap();
+            block_on(table().add(&network)).unwrap();
             assert_eq!(ruleset(), once);
         }
     });
@@ -119,13 +119,13 @@ fn adding_twice_changes_nothing() {
 fn a_network_added_with_another_mode_keeps_nothing_of_the_first() {
     Namespace::new().run(|| {
         let isolated = network("virbr0", Mode::Isolated, "10.0.0.0/24");
-        block_on(nat::add(&isolated)).unwrap();
+        block_on(table().add(&isolated)).unwrap();
         let expected = ruleset();
         let mut nat = network("virbr0", plain_nat(), "10.0.0.0/24");
         nat.dns_redirect = Some(DnsRedirect { addresses: vec![Ipv4Addr::new(10, 0, 0, 1).into()], port: 4053 });
-        block_on(nat::add(&nat)).unwrap();
+        block_on(table().add(&nat)).unwrap();
         assert_ne!(ruleset(), expected);
-        block_on(nat::add(&isolated)).unwrap();
+        block_on(table().add(&isolated)).unwrap();
         assert_eq!(ruleset(), expected);
     });
 }
@@ -135,16 +135,16 @@ fn removing_leaves_the_others_and_the_last_leaves_nothing() {
     Namespace::new().run(|| {
         let first = network("virbr0", plain_nat(), "192.168.122.0/24");
         let second = network("virbr1", plain_nat(), "192.168.123.0/24");
-        block_on(nat::add(&first)).unwrap();
+        block_on(table().add(&first)).unwrap();
         let only_first = ruleset();
-        block_on(nat::add(&second)).unwrap();
-        block_on(nat::remove(&second, false)).unwrap();
+        block_on(table().add(&second)).unwrap();
+        block_on(table().remove(&second)).unwrap();
         assert_eq!(ruleset(), only_first);
-        block_on(nat::remove(&second, false)).expect("removing what is not there is fine");
+        block_on(table().remove(&second)).expect("removing what is not there is fine");
         assert_eq!(ruleset(), only_first);
-        block_on(nat::remove(&first, true)).unwrap();
+        block_on(nat::delete_table()).unwrap();
         assert_eq!(ruleset(), "");
-        block_on(nat::remove(&first, true)).expect("removing what is not there is fine");
+        block_on(nat::delete_table()).expect("removing what is not there is fine");
         block_on(nat::delete_table()).unwrap();
         assert_eq!(ruleset(), "");
     });
@@ -174,7 +174,7 @@ fn a_flushed_ruleset_is_healed_by_replace_and_by_add() {
         assert_eq!(sorted(&ruleset()), whole);
         nft(&["flush", "ruleset"]);
         for network in &networks {
-            block_on(nat::add(network)).unwrap();
+            block_on(table().add(network)).unwrap();
         }
         assert_eq!(sorted(&ruleset()), whole);
     });
@@ -335,7 +335,7 @@ fn a_rehearsal_changes_nothing() {
         let network = network("virbr0", plain_nat(), "10.1.0.0/24");
         block_on(nat::rehearse(&network)).unwrap();
         assert_eq!(ruleset(), "");
-        block_on(nat::add(&network)).unwrap();
+        block_on(table().add(&network)).unwrap();
         let before = ruleset();
         block_on(nat::rehearse(&Network { mode: Mode::Isolated, ..network })).unwrap();
         assert_eq!(ruleset(), before);

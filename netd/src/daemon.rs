@@ -173,7 +173,8 @@ async fn live(options: &Options) -> Result<(), DaemonError> {
     let (others, hosts) = (bus.listen(), bus.listen());
     let (closings, closed) = Closings::new().map_err(ObserveError::Socket)?;
     let nodes = options.runtime_dir.join(DEVICES);
-    let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks, closings, nodes);
+    let kernel = Kernel::new(Netlink::open()?, services, guards, Snoop::new(bus.clone()), hooks, closings, nodes)
+        .map_err(ObserveError::Socket)?;
     let verbs = Verbs::new(kernel, store, Registry::new(&options.resolv_conf), bus);
     // From before the ports are counted, so that none can go unnoticed in between.
     let events = observe::events()?;

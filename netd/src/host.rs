@@ -2,7 +2,10 @@
 //!
 //! `observe` fills it in, `plan` compares it with what is wanted, tests build it by hand.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -27,6 +30,17 @@ pub struct HostState {
     pub vlans: BTreeMap<u32, Vec<PortVlan>>,
     /// The VLAN that new ports of a bridge are in, by the bridge's index; only of bridges that filter VLANs and have one.
     pub default_vlans: BTreeMap<u32, u16>,
+}
+
+/// What of a host one network is about, so that nobody reads all of a large host for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Focus {
+    /// Interfaces by name.
+    pub names: BTreeSet<String>,
+    /// Interfaces by index.
+    pub indices: BTreeSet<u32>,
+    /// Whatever uses an address of these is of interest, with its interface.
+    pub subnets: Vec<IpNet>,
 }
 
 /// A network interface.
@@ -150,6 +164,32 @@ impl HostState {
     /// The addresses of one link.
     pub fn addresses_of(&self, link: u32) -> impl Iterator<Item = IpNet> {
         self.addresses.iter().filter(move |address| address.link == link).map(|address| address.address)
+    }
+
+    /// The part that is in focus: its interfaces with all that is on them, and the addresses and routes that overlap its
+    /// subnets.
+    pub fn around(self, focus: &Focus) -> HostState {
+        let near = |address: IpNet| focus.subnets.iter().any(|subnet| overlap(subnet.trunc(), address));
+        let near_route = |route: &Route| is_specific(route.destination) && near(route.destination);
+        let users = self.addresses.iter().filter(|address| near(address.address)).map(|address| address.link);
+        let users = users.chain(self.routes.iter().filter(|route| near_route(route)).filter_map(|route| route.link));
+        let users: BTreeSet<u32> = users.collect();
+        let is_in = |link: &Link| {
+            focus.names.contains(&link.name) || focus.indices.contains(&link.index) || users.contains(&link.index)
+        };
+        let links: Vec<Link> = self.links.into_iter().filter(is_in).collect();
+        let has = |index: u32| links.iter().any(|link| link.index == index);
+        let on_it = |route: &Route| route.link.map_or_else(|| near_route(route), has);
+        HostState {
+            addresses: self.addresses.into_iter().filter(|address| has(address.link)).collect(),
+            routes: self.routes.into_iter().filter(on_it).collect(),
+            shapes: self.shapes.into_iter().filter(|(index, _)| has(*index)).collect(),
+            vlans: self.vlans.into_iter().filter(|(index, _)| has(*index)).collect(),
+            default_vlans: self.default_vlans.into_iter().filter(|(index, _)| has(*index)).collect(),
+            links,
+            forwarding: self.forwarding,
+            forwarding6: self.forwarding6,
+        }
     }
 
     /// What overlaps `subnet`, whatever its prefix length, on any link but those named in `except`.

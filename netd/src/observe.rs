@@ -3,6 +3,7 @@
 //! One netlink socket serves every question of the daemon and, through `apply`, every change. Two more listen for
 //! what other programs do to links and tables.
 
+mod around;
 pub mod listeners;
 pub(crate) mod rules;
 mod shapes;
@@ -29,7 +30,7 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType},
 };
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder, packet_core::NetlinkPayload, sys::AsyncSocket};
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use crate::{
@@ -75,12 +76,14 @@ pub struct Netlink {
     pub(crate) handle: Handle,
     /// Held while an answer of many messages is read.
     pub(crate) dumping: Mutex<()>,
-    task: JoinHandle<()>,
+    /// A second socket, on which the kernel heeds what a dump asks for.
+    strict: Handle,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Drop for Netlink {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -88,32 +91,32 @@ impl Netlink {
     /// Opens the socket. Must run inside a tokio runtime.
     pub fn open() -> Result<Self, ObserveError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
-        Ok(Netlink { handle, dumping: Mutex::default(), task: tokio::spawn(connection) })
+        let (mut strict_connection, strict, _) = rtnetlink::new_connection().map_err(ObserveError::Socket)?;
+        strict_connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true).map_err(ObserveError::Socket)?;
+        let tasks = [tokio::spawn(connection), tokio::spawn(strict_connection)];
+        Ok(Netlink { handle, dumping: Mutex::default(), strict, tasks })
     }
 
     /// Everything `plan` wants to know.
     pub async fn observe(&self) -> Result<HostState, ObserveError> {
-        let forwarding = is_on(FORWARDING)?;
-        let forwarding6 = match is_on(FORWARDING_6) {
-            Err(ObserveError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => true,
-            result => result?,
-        };
-        let both = |message: LinkMessage| {
-            let vlan = default_vlan(&message);
-            link(message).map(|link| (link, vlan))
-        };
-        let found = self.collect("links", || self.handle.link().get().execute(), both).await?;
+        let (forwarding, forwarding6) = forwarding()?;
+        let found = self.collect("links", || self.handle.link().get().execute(), link_and_vlan).await?;
         let default_vlans = found.iter().filter_map(|(link, vlan)| Some((link.index, (*vlan)?))).collect();
         let links: Vec<Link> = found.into_iter().map(|(link, _)| link).collect();
         let addresses = self.collect("addresses", || self.handle.address().get().execute(), address).await?;
-        let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut routes = self.collect("routes", || self.handle.route().get(every_route).execute(), route).await?;
-        let every_route = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        routes.extend(self.collect("IPv6 routes", || self.handle.route().get(every_route).execute(), route).await?);
+        let routes = self.routes().await?;
         let shapes = self.shapes().await?;
         let filters = |link: &Link| matches!(link.kind, LinkKind::Bridge { vlan_filtering: true, .. });
         let vlans = if links.iter().any(filters) { self.vlans().await? } else { BTreeMap::new() };
         Ok(HostState { links, addresses, routes, forwarding, forwarding6, shapes, vlans, default_vlans })
+    }
+
+    async fn routes(&self) -> Result<Vec<Route>, ObserveError> {
+        let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut routes = self.collect("routes", || self.handle.route().get(every_route).execute(), route).await?;
+        let every_route = RouteMessageBuilder::<Ipv6Addr>::new().build();
+        routes.extend(self.collect("IPv6 routes", || self.handle.route().get(every_route).execute(), route).await?);
+        Ok(routes)
     }
 
     /// The VLANs of every bridge's ports, and of bridges themselves.
@@ -159,6 +162,15 @@ impl Netlink {
         let messages = dump().try_collect::<Vec<M>>().await.map_err(|cause| ObserveError::Dump { what, cause })?;
         Ok(messages.into_iter().filter_map(parse).collect())
     }
+}
+
+/// IPv4 and IPv6.
+fn forwarding() -> Result<(bool, bool), ObserveError> {
+    let forwarding6 = match is_on(FORWARDING_6) {
+        Err(ObserveError::Sysctl { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => true,
+        result => result?,
+    };
+    Ok((is_on(FORWARDING)?, forwarding6))
 }
 
 /// Seconds since the machine booted, suspended or not: no program sets this clock.
@@ -245,6 +257,12 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
 /// An Ethernet address out of netlink's bytes; `None` for other link layers.
 fn mac(bytes: &[u8]) -> Option<MacAddr> {
     bytes.try_into().ok().map(MacAddr)
+}
+
+/// With the VLAN of a bridge's new ports.
+fn link_and_vlan(message: LinkMessage) -> Option<(Link, Option<u16>)> {
+    let vlan = default_vlan(&message);
+    link(message).map(|link| (link, vlan))
 }
 
 fn link(message: LinkMessage) -> Option<Link> {

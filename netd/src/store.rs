@@ -150,6 +150,8 @@ impl Store {
             [(store.definitions(), 0o755), (store.autostart(), 0o755), (store.records(), 0o700), (store.ports(), 0o700)]
         {
             make_directory(&directory, mode)?;
+            // Left by a daemon that was killed while it wrote. Where it cannot be removed it is only in the way.
+            let _ = fs::remove_file(directory.join(INCOMPLETE));
         }
         let id = boot_id()?;
         if store.boot().id != id {

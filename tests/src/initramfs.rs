@@ -39,7 +39,7 @@ pub struct GuestImage {
 pub fn guest_image() -> Result<GuestImage> {
     let kernel = paths::kernel(Flavour::Cloud)?;
     let busybox = paths::tool("busybox")?;
-    let modules = load_order(&kernel)?;
+    let modules = load_order(&kernel, &MODULES)?;
     let directory = paths::cache().join("guest");
     let initrd = directory.join(format!("initrd-{}.img", kernel.version));
     let stamp = directory.join(format!("initrd-{}.stamp", kernel.version));
@@ -124,14 +124,20 @@ fn uncompressed(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The files of [`MODULES`] and all they need, in the order to load them.
-fn load_order(kernel: &Kernel) -> Result<Vec<PathBuf>> {
+/// Modules of the guest's kernel with all they need, by file name and unpacked, in the order to load them.
+pub fn modules(wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    let files = load_order(&paths::kernel(Flavour::Cloud)?, wanted)?;
+    files.iter().map(|path| Ok((module_name(path), uncompressed(path)?))).collect()
+}
+
+/// The files of these modules and all they need, in the order to load them.
+fn load_order(kernel: &Kernel, wanted: &[&str]) -> Result<Vec<PathBuf>> {
     let read = |name: &str| {
         let path = kernel.modules.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     let (dependencies, builtin) = (read("modules.dep")?, read("modules.builtin")?);
-    let order = order_from(&dependencies, &builtin, &MODULES)
+    let order = order_from(&dependencies, &builtin, wanted)
         .with_context(|| format!("kernel {} lacks a driver guests need", kernel.version))?;
     Ok(order.into_iter().map(|path| kernel.modules.join(path)).collect())
 }

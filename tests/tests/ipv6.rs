@@ -298,8 +298,8 @@ fn a_port_of_ipv6_leads_to_a_guest_from_outside_from_the_host_and_from_its_neigh
     let answers = serve_and_ask(&one, &asked)?;
     assert_eq!(answers[..3], [GATEWAY6.to_string(), "fd00:89::1".into(), "fd00:89::1".into()]);
     ensure!(answers[3].contains("refused"), "{answers:?}");
-    let refused = netd.refused(&["forward-add", "blue", "tcp/8081", "one", "--address", "::"])?;
-    ensure!(refused.contains("its own to choose"), "{refused}");
+    let refused = netd.refused(&["forward-add", "blue", "tcp/8081", "one", "--address", "::1"])?;
+    ensure!(refused.contains("connections to ::1 cannot be forwarded"), "{refused}");
     // In the XML, and after a restart.
     let xml = netd.ok(&["net-dumpxml", "blue"])?;
     ensure!(xml.contains("address='::'") && xml.contains("<netd:to ip='fd00:89::a' port='80'/>"), "{xml}");
@@ -311,6 +311,69 @@ fn a_port_of_ipv6_leads_to_a_guest_from_outside_from_the_host_and_from_its_neigh
     let answer = internet.space.sh(&format!("socat -u -T5 TCP:{own},connect-timeout=5 - 2>&1 || true"))?;
     ensure!(answer.contains("refused"), "{answer}");
     drop((one, two));
+    netd.finish()?;
+    drop(internet);
+    Ok(())
+}
+
+#[test]
+fn a_port_of_ipv6_leads_to_a_guest_by_name_wherever_it_is_seen() -> Result<()> {
+    let (mut netd, internet) = host_with_internet("named6")?;
+    netd.create(&both("blue", "blue0", "<forward mode='nat'><nat ipv6='yes'/></forward>", 90, ""))?;
+    let said = netd.netd(&["forward-add", "blue", "tcp/8080", "one:80", "--address", "::"])?;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    ensure!(said.contains("guest 'one' was not seen to have an IPv6 address on network 'blue' yet"), "{said}");
+    let ask = || {
+        let own = format!("[{HOST6}]:8080");
+        let answer = internet.space.sh(&format!("socat -u -T5 TCP:{own},connect-timeout=5 - 2>&1 || true"))?;
+        anyhow::Ok(answer.trim().rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ask()?, "refused", "nobody is there yet");
+    let leads = |netd: &Daemon| {
+        let listed = netd.json(&["forward-list", "blue"])?;
+        anyhow::Ok(listed[0]["targets"][0]["address"].as_str().unwrap_or_default().to_owned())
+    };
+    let follows = |netd: &Daemon, address: &str| {
+        wait::until_true(&format!("the forward leads to {address}"), PATIENCE, || Ok(leads(netd)? == address))?;
+        wait::until_true(&format!("{address} answers"), PATIENCE, || Ok(ask()? == GATEWAY6.to_string()))
+    };
+
+    // It has an address once it has looked whether anybody else has.
+    let guest = Station::plug(&netd, "blue", "one")?;
+    serve_and_ask(&guest, &[])?;
+    guest.space.ip("address add fd00:90::a/64 dev eth0")?;
+    guest.space.ip("-6 route add default via fd00:90::1 dev eth0")?;
+    follows(&netd, "fd00:90::a")?;
+    // Another address, another daemon, which knows it from the guards' claims; then one that is made of the MAC, which
+    // nobody claims and the host's neighbours remember. It is preferred to one that is younger.
+    guest.space.ip("address del fd00:90::a/64 dev eth0")?;
+    guest.space.ip("address add fd00:90::b/64 dev eth0")?;
+    follows(&netd, "fd00:90::b")?;
+    netd.kill()?;
+    assert_eq!(ask()?, GATEWAY6.to_string(), "without a daemon");
+    netd.host.ip("-6 neighbour flush dev blue0")?;
+    netd.start()?;
+    assert_eq!(leads(&netd)?, "fd00:90::b", "of the claims");
+    assert_eq!(ask()?, GATEWAY6.to_string(), "with the next daemon");
+    let mac = guest.mac()?;
+    let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    let [a, b, c, d, e, f] = bytes[..] else { anyhow::bail!("{mac} is no MAC") };
+    let lasting = Ipv6Addr::from([0xfd, 0, 0, 0x90, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]).to_string();
+    guest.space.ip(&format!("address add {lasting}/64 dev eth0"))?;
+    follows(&netd, &lasting)?;
+    guest.space.ip("address add fd00:90::c/64 dev eth0")?;
+    wait::until_true("the third address is seen", PATIENCE, || {
+        Ok(netd.ok(&["domifaddr", "one", "--source", "any"])?.contains("fd00:90::c"))
+    })?;
+    follows(&netd, &lasting)?;
+    netd.kill()?;
+    netd.start()?;
+    assert_eq!(leads(&netd)?, lasting, "of the neighbours");
+    assert_eq!(ask()?, GATEWAY6.to_string());
+
+    // The guest goes.
+    drop(guest);
+    wait::until_true("the forward rejects", PATIENCE, || Ok(ask()? == "refused"))?;
     netd.finish()?;
     drop(internet);
     Ok(())

@@ -3,7 +3,13 @@
 //! Pure: nothing is opened and nothing is looked up here. Words come from `cli`, a [`VmConfig`] goes to `machine`.
 //! Whether a file exists is for the machine to find out.
 
+mod disk;
+mod vsock;
+
 use std::{fmt, path::PathBuf, str::FromStr};
+
+pub(crate) use disk::Disk;
+pub(crate) use vsock::Vsock;
 
 use crate::layout::{COMMAND_LINE_MAX, MAX_DISKS, MAX_NICS};
 
@@ -11,6 +17,8 @@ use crate::layout::{COMMAND_LINE_MAX, MAX_DISKS, MAX_NICS};
 pub(crate) const MAX_CPUS: u8 = 64;
 /// Most queue pairs a NIC can have; `netd` gives no more.
 const MAX_QUEUES: u16 = 256;
+/// Longest serial number of a system, in bytes.
+pub(crate) const LONGEST_SERIAL: usize = 1024;
 /// The command line a kernel gets when the user gives none.
 pub(crate) const DEFAULT_COMMAND_LINE: &str = "console=ttyS0";
 
@@ -33,10 +41,14 @@ pub(crate) enum ConfigError {
     CommandLineZero,
     #[error("--disk '{0}' names no file: write --disk PATH or --disk PATH,readonly")]
     DiskPath(String),
-    #[error("--disk '{word}': unknown option '{option}': the only option is 'readonly'")]
+    #[error("--disk '{word}': unknown option '{option}': the options are readonly, direct, serial=TEXT and queues=N")]
     DiskOption { word: String, option: String },
     #[error("--disk '{word}': option '{option}' is given twice: leave one out")]
     DiskRepeated { word: String, option: String },
+    #[error("--disk '{word}': '{value}' is not a serial number: give 1 to 20 letters, digits and signs, no spaces")]
+    DiskSerial { word: String, value: String },
+    #[error("--disk '{word}': '{value}' is not a number of queues: give 1 to {max}")]
+    DiskQueues { word: String, value: String, max: u16 },
     #[error("--disk {} is given twice: a disk can be attached once", .0.display())]
     DiskTwice(PathBuf),
     #[error("{0} disks are too many: a guest can have {MAX_DISKS}")]
@@ -65,6 +77,10 @@ pub(crate) enum ConfigError {
     MacTwice(Mac),
     #[error("{0} NICs are too many: a guest can have {MAX_NICS}")]
     NicsMany(usize),
+    #[error("--system-serial takes at most {LONGEST_SERIAL} printable ASCII characters")]
+    SystemSerial,
+    #[error("--vsock '{word}': {what}")]
+    Vsock { word: String, what: String },
     #[error("--console '{0}' is none of stdio, none or the path of a socket to create: a path contains a '/'")]
     Console(String),
 }
@@ -165,36 +181,6 @@ impl FromStr for MemorySize {
         };
         let bytes = number.checked_mul(1 << shift).ok_or(ConfigError::MemoryLarge(u64::MAX))?;
         Self::from_bytes(bytes)
-    }
-}
-
-/// One `--disk`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Disk {
-    /// The raw image or block device.
-    pub(crate) path: PathBuf,
-    /// The guest may not write.
-    pub(crate) readonly: bool,
-}
-
-impl FromStr for Disk {
-    type Err = ConfigError;
-
-    fn from_str(word: &str) -> Result<Self, ConfigError> {
-        let mut parts = word.split(',');
-        let path = parts.next().filter(|path| !path.is_empty());
-        let path = PathBuf::from(path.ok_or_else(|| ConfigError::DiskPath(word.to_owned()))?);
-        let mut readonly = false;
-        for option in parts {
-            match option {
-                "readonly" if readonly => {
-                    return Err(ConfigError::DiskRepeated { word: word.to_owned(), option: option.to_owned() });
-                }
-                "readonly" => readonly = true,
-                _ => return Err(ConfigError::DiskOption { word: word.to_owned(), option: option.to_owned() }),
-            }
-        }
-        Ok(Disk { path, readonly })
     }
 }
 
@@ -301,6 +287,9 @@ pub(crate) struct Words {
     pub(crate) disks: Vec<Disk>,
     pub(crate) networks: Vec<NicWords>,
     pub(crate) console: Console,
+    pub(crate) control: Option<PathBuf>,
+    pub(crate) vsock: Option<Vsock>,
+    pub(crate) serial: Option<String>,
 }
 
 /// One guest, checked.
@@ -324,6 +313,14 @@ pub(crate) struct VmConfig {
     pub(crate) nics: Vec<Nic>,
     /// Where COM1 goes.
     pub(crate) console: Console,
+    /// The control socket to create.
+    pub(crate) control: Option<PathBuf>,
+    /// The socket device.
+    pub(crate) vsock: Option<Vsock>,
+    /// The system's serial number; empty for none.
+    pub(crate) serial: String,
+    /// The system's UUID: always the same for a name.
+    pub(crate) uuid: [u8; 16],
 }
 
 impl VmConfig {
@@ -352,6 +349,12 @@ impl VmConfig {
         if let Some(mac) = first_repeated(nics.iter().map(|nic| nic.mac)) {
             return Err(ConfigError::MacTwice(mac));
         }
+        let serial = words.serial.unwrap_or_default();
+        if serial.len() > LONGEST_SERIAL || !serial.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            return Err(ConfigError::SystemSerial);
+        }
+        let uuid =
+            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("vmm {}", words.name).as_bytes()).into_bytes();
         Ok(VmConfig {
             name: words.name,
             memory: words.memory,
@@ -362,6 +365,10 @@ impl VmConfig {
             disks: words.disks,
             nics,
             console: words.console,
+            control: words.control,
+            vsock: words.vsock,
+            serial,
+            uuid,
         })
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 0x0000_0000  RAM          zero page, GDT, page tables, PVH start info, command line (below 640 KiB)
-//! 0x000e_0000  ACPI tables  RAM the guest is told to leave alone; RSDP first, the reset vector last
+//! 0x000e_0000  ACPI tables  RAM the guest is told to leave alone; RSDP first, SMBIOS and the reset vector last
 //! 0x0010_0000  RAM          kernel at 1 MiB (or where its ELF headers say); initrd at the top of low RAM
 //! 0xc000_0000  (hole)       32-bit PCI window
 //! 0xe800_0000  ECAM         PCI configuration space of bus 0, 1 MiB
@@ -39,6 +39,8 @@ pub(crate) const COMMAND_LINE_MAX: usize = 2048;
 
 /// ACPI tables, the RSDP first: the BIOS area, where every OS expects them.
 pub(crate) const ACPI_TABLES: u64 = 0xe_0000;
+/// SMBIOS entry point and structures: in the last 64 KiB below 1 MiB, at a multiple of 16, where they are looked for.
+pub(crate) const SMBIOS: u64 = 0xf_f000;
 /// Where a PC's CPU starts after a reset, and where an OS jumps to that knows no better way to reset: the first
 /// instruction of the BIOS. Ends the room for the ACPI tables.
 pub(crate) const RESET_VECTOR: u64 = 0xf_fff0;
@@ -104,8 +106,12 @@ pub(crate) const FIRST_DISK_SLOT: u8 = 2;
 pub(crate) const MAX_DISKS: usize = 8;
 /// PCI slot of the first NIC; the others follow, so a disk more or less never renames a NIC in the guest.
 pub(crate) const FIRST_NIC_SLOT: u8 = 10;
-/// Most NICs a guest can have: slots 10 to 31.
-pub(crate) const MAX_NICS: usize = 22;
+/// Most NICs a guest can have: slots 10 to 27.
+pub(crate) const MAX_NICS: usize = 18;
+/// PCI slot of the balloon.
+pub(crate) const BALLOON_SLOT: u8 = 28;
+/// PCI slot of the socket device.
+pub(crate) const VSOCK_SLOT: u8 = 29;
 
 /// What a range of guest-physical memory is, as firmware memory maps number it (ACPI 6.5 §15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,7 +240,8 @@ mod tests {
     #[test]
     fn slots_of_disks_and_nics_do_not_meet() {
         assert!(usize::from(FIRST_DISK_SLOT) + MAX_DISKS <= usize::from(FIRST_NIC_SLOT));
-        assert_eq!(usize::from(FIRST_NIC_SLOT) + MAX_NICS, 32);
+        assert!(usize::from(FIRST_NIC_SLOT) + MAX_NICS <= usize::from(BALLOON_SLOT));
+        const { assert!(BALLOON_SLOT < VSOCK_SLOT && VSOCK_SLOT < 32) };
     }
 
     #[test]

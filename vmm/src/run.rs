@@ -13,15 +13,18 @@ use netd_api::{ClientError, PortRequest, blocking};
 
 use crate::{
     boot::{BootError, BootFiles},
-    config::{Mac, MemorySize, Nic, VmConfig},
+    config::{Disk, Mac, MemorySize, Nic, VmConfig, Vsock},
     control::{
         End, RunError, Signals,
+        answer::Guest,
         console::{Console, ConsoleError},
+        listener::{ListenError, Listener},
+        socket::Control,
         supervise,
     },
     disk::{DiskError, RawDisk},
     kvm::{self, KvmError},
-    machine::{self, Machine, MachineError, NicPart, Parts, Shape},
+    machine::{self, DiskPart, Machine, MachineError, NicPart, Parts, Shape, VsockPart, smbios::System},
 };
 
 /// Why a guest could not be run, or did not end well.
@@ -37,6 +40,10 @@ pub(crate) enum Error {
     Machine(#[from] MachineError),
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("failed to start the control thread: {0}")]
+    Control(io::Error),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("failed to block signals: {0}")]
@@ -77,22 +84,48 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     // Before the first thread: signals wait to be read from here on.
     let signals = Signals::block().map_err(Error::Signals)?;
     let boot = BootFiles::open(&config.kernel, config.initrd.as_deref())?;
-    let disks =
-        config.disks.iter().map(|disk| RawDisk::open(&disk.path, disk.readonly)).collect::<Result<Vec<_>, _>>()?;
+    let disks = config.disks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let kvm = kvm::open()?;
-    let shape = Shape { memory: config.memory, cpus: config.cpus, command_line: config.command_line.clone() };
+    let system = System { serial: config.serial.clone(), uuid: config.uuid };
+    let shape = Shape { memory: config.memory, cpus: config.cpus, command_line: config.command_line.clone(), system };
     machine::check(&kvm, &shape)?;
     check_host_memory(config.memory)?;
     let console = Console::open(&config.console)?;
+    let control = config.control.as_deref().map(|path| Listener::bind("control", path)).transpose()?;
+    let vsock = config.vsock.as_ref().map(listen).transpose()?;
+    let vsock_part = vsock.as_ref().map(VsockPart::new).transpose().map_err(MachineError::Descriptor)?;
     let output = console.output().map_err(MachineError::Descriptor)?;
     let nics = config.nics.iter().map(|nic| plug(&config.name, nic, netd)).collect::<Result<_, _>>()?;
 
-    let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, output })?;
+    let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, vsock: vsock_part, output })?;
     let console = console.start(machine.com1())?;
-    let end = supervise(&mut machine, &signals);
+    let control = Control::start(control).map_err(Error::Control)?;
+    let guest = Guest {
+        name: config.name.clone(),
+        networks: config.nics.iter().map(|nic| nic.network.clone()).collect(),
+        disks: config.disks.iter().map(|disk| disk.path.clone()).collect(),
+    };
+    let end = supervise(&mut machine, &guest, &signals, &control);
     machine.shutdown();
+    control.finish();
     console.finish();
     Ok(end?)
+}
+
+fn open(disk: &Disk) -> Result<DiskPart, DiskError> {
+    let image = RawDisk::open_with(&disk.path, disk.readonly, disk.direct)?;
+    Ok(DiskPart { image, serial: disk.serial.clone(), queues: disk.queues })
+}
+
+/// The listening end of a socket device.
+fn listen(vsock: &Vsock) -> Result<(Vsock, Listener), ListenError> {
+    Ok((vsock.clone(), Listener::bind("vsock", &vsock.path)?))
+}
+
+impl VsockPart {
+    fn new((vsock, listener): &(Vsock, Listener)) -> io::Result<Self> {
+        Ok(VsockPart { cid: vsock.cid, listener: listener.socket.try_clone()?, path: vsock.path.clone() })
+    }
 }
 
 /// More memory than the host has would only end in the host's out-of-memory killer.

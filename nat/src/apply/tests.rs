@@ -38,7 +38,8 @@ fn without_cap_net_admin_the_error_says_so() {
         const CAP_NET_ADMIN: libc::c_ulong = 12;
         // SAFETY: PR_CAPBSET_DROP takes one integer and changes this thread's credentials only.
         assert_eq!(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) }, 0);
-        runtime().block_on(add(&isolated("virbr0"))).unwrap_err()
+        let table = crate::Table::open().unwrap();
+        runtime().block_on(table.add(&isolated("virbr0"))).unwrap_err()
     });
     let error = error.join().unwrap();
     assert!(matches!(error, Error::Permission { .. }), "{error:?}");

@@ -18,7 +18,7 @@ pub(super) struct Claim {
 }
 
 /// How long a claim lasts, as `guards/base.nft` has it.
-const LASTS: Duration = Duration::from_secs(3600);
+pub(super) const LASTS: Duration = Duration::from_secs(3600);
 
 /// The link-local address that the kernel makes of a MAC (RFC 4291, appendix A).
 pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {

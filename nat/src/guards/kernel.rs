@@ -2,25 +2,16 @@
 //!
 //! All of it happens in the caller's network namespace.
 
-use std::{
-    io,
-    net::Ipv6Addr,
-    os::fd::{AsRawFd, OwnedFd},
-};
-
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
-    sockopt,
-};
+use std::{io, net::Ipv6Addr, time::Duration};
 
 use super::{
     Change, Claim, Element, GuardedPort, Of, Sources, Violation, With, changes, claims, message, network_elements,
     network_text, own6, taken, text,
 };
-use crate::apply::{Error, check_name, run_text};
-
-/// Room for the longest of the kernel's answers: it repeats no more than a message's head.
-const ANSWER: usize = 8192;
+use crate::{
+    apply::{Error, check_name, run_text},
+    socket::Socket,
+};
 
 /// Makes the whole table anew with these ports and no others, without a gap. Their claims stay, if `elements` can still
 /// read them; counters begin at zero.
@@ -47,19 +38,13 @@ pub async fn delete() -> Result<(), Error> {
 }
 
 /// A way to the table's elements that takes no program: a netlink socket, in the network namespace it was opened in.
-///
-/// It stays open because closing it after a transaction that removed something waits for an RCU grace period: 8 ms and
-/// more, where the transaction itself takes 0.05.
 #[derive(Debug)]
-pub struct Elements(OwnedFd);
+pub struct Elements(Socket);
 
 impl Elements {
     /// Opens the socket.
     pub fn open() -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkNetFilter)?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Elements(socket))
+        Ok(Elements(Socket::open()?))
     }
 
     /// Turns the elements of the ports as they were into those of the ports as they are, in one transaction; nothing
@@ -109,89 +94,41 @@ impl Elements {
         self.change(&changes)
     }
 
+    /// Which interfaces have claimed which addresses, and how long ago they last spoke for them. Those made of a port's
+    /// MAC are its own without a claim.
+    pub fn claimed(&mut self) -> io::Result<Vec<(String, Ipv6Addr, Duration)>> {
+        let age = |claim: Claim| Some((claim.interface, claim.address, claims::LASTS.saturating_sub(claim.left?)));
+        Ok(self.claims()?.into_iter().filter_map(age).collect())
+    }
+
     /// Every claim of every port.
     fn claims(&mut self) -> io::Result<Vec<Claim>> {
-        // A dump's datagrams are as long as the reader has room for, up to 32 KiB.
-        let mut buffer = vec![0; 32 << 10];
         let mut claims = Vec::new();
-        self.send(&message::list_set("owned6"))?;
-        loop {
-            let length = self.receive(&mut buffer)?;
-            for answer in message::answers(&buffer[..length]) {
-                if let Some(errno) = answer.errno() {
-                    return Err(io::Error::from_raw_os_error(errno));
-                }
-                claims.extend(answer.claims());
-                if answer.is_last() {
-                    return Ok(claims);
-                }
-            }
-        }
+        self.0.dump(&message::list_set("owned6"), |answer| claims.extend(message::claims(answer)))?;
+        Ok(claims)
     }
 
     fn has(&mut self, element: &Element) -> io::Result<bool> {
-        let mut buffer = [0; ANSWER];
-        self.send(&message::get(element))?;
-        let length = self.receive(&mut buffer)?;
-        let errno = message::answers(&buffer[..length]).next().and_then(|answer| answer.errno());
-        match errno.map(io::Error::from_raw_os_error) {
-            None => Ok(true),
-            Some(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Some(error) => Err(error),
+        match self.0.ask(&message::get(element), |_| Some(())) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
     fn change(&mut self, changes: &[Change]) -> io::Result<()> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let (bytes, last) = message::batch(changes);
-        // A batch is sent whole, and all its answers wait for us at once.
-        setsockopt(&self.0, sockopt::SndBufForce, &(bytes.len() * 2 + ANSWER))?;
-        setsockopt(&self.0, sockopt::RcvBufForce, &(bytes.len() * 8 + ANSWER))?;
-        self.send(&bytes)?;
-        let mut buffer = [0; ANSWER];
-        loop {
-            let length = self.receive(&mut buffer)?;
-            for answer in message::answers(&buffer[..length]) {
-                match answer.errno() {
-                    Some(0) if answer.sequence == last => return Ok(()),
-                    Some(0) | None => {}
-                    Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
-                }
-            }
-        }
+        self.0.change(message::batch(changes))
     }
 
     /// How many frames of a port were dropped, and for what, since the table was made or the port added.
     pub fn counts(&mut self, interface: &str) -> io::Result<Vec<(Violation, u64)>> {
-        let mut buffer = [0; ANSWER];
         let mut counts = Vec::new();
         for violation in Violation::ALL {
             let of = Of::Interface(interface.to_owned());
             let element = Element { set: violation.set(), of, with: With::Nothing };
-            self.send(&message::get(&element))?;
-            let length = self.receive(&mut buffer)?;
-            let answer = message::answers(&buffer[..length]).next();
-            if let Some(errno) = answer.and_then(|answer| answer.errno()) {
-                return Err(io::Error::from_raw_os_error(errno));
-            }
-            let packets = answer.and_then(|answer| answer.packets()).ok_or(io::ErrorKind::InvalidData)?;
-            counts.push((violation, packets));
+            counts.push((violation, self.0.ask(&message::get(&element), message::packets)?));
         }
         Ok(counts)
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        // After an error the rest of a batch's answers may still be there.
-        while recv(self.0.as_raw_fd(), &mut [0; ANSWER], MsgFlags::empty()).is_ok() {}
-        sendto(self.0.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-        Ok(())
-    }
-
-    /// The kernel does a request while it is sent, so the answer is there: nothing is waited for.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.0.as_raw_fd(), buffer, MsgFlags::empty())?)
     }
 }
 

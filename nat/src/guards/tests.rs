@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use super::*;
+use crate::nfnetlink::answers;
 
 fn port(interface: &str, addresses: &[[u8; 4]]) -> GuardedPort {
     GuardedPort {
@@ -113,8 +114,9 @@ fn only_claims_that_are_still_allowed_are_kept() {
 
 #[test]
 fn messages_have_the_lengths_they_say() {
-    let (bytes, last) = message::batch(&changes(&[static_port("vnet0")], &[port("vnet1", &[[10, 0, 0, 1]])], &[]));
-    let sequences: Vec<u32> = message::answers(&bytes).map(|message| message.sequence).collect();
+    let changes = changes(&[static_port("vnet0")], &[port("vnet1", &[[10, 0, 0, 1]])], &[]);
+    let (bytes, last) = message::batch(&changes).finish();
+    let sequences: Vec<u32> = answers(&bytes).map(|message| message.sequence).collect();
     // From the begin, which has 0, to the end, which nobody answers.
     assert_eq!(sequences, (0..=last + 1).collect::<Vec<_>>());
     assert_eq!(bytes.len() % 4, 0);
@@ -125,6 +127,6 @@ fn nonsense_from_the_kernel_ends() {
     for bytes in
         [&[][..], &[0; 15], &[0; 64], &[0xff; 64], &[20, 0, 0, 0, 12, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
     {
-        assert_eq!(message::answers(bytes).take(100).filter_map(|answer| answer.packets()).count(), 0);
+        assert_eq!(answers(bytes).take(100).filter_map(|answer| message::packets(&answer)).count(), 0);
     }
 }

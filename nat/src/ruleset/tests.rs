@@ -12,7 +12,7 @@ fn golden() -> PathBuf {
 
 /// One command per line.
 fn lines(transaction: &Transaction<'_>) -> String {
-    let commands: Vec<String> = transaction.commands.iter().map(|c| serde_json::to_string(c).unwrap()).collect();
+    let commands: Vec<String> = transaction.all().map(|c| serde_json::to_string(c).unwrap()).collect();
     format!("{{\"nftables\":[\n{}\n]}}\n", commands.join(",\n"))
 }
 
@@ -43,7 +43,7 @@ fn one_more_network_costs_the_same_whatever_is_there() {
         dns_redirect: None,
         policy: crate::Policy::default(),
     };
-    let size = |t: &Transaction<'_>| t.commands.len();
+    let size = |t: &Transaction<'_>| t.all().count();
     let per_network = size(&replace(&[network(1), network(2)], &[])) - size(&replace(&[network(1)], &[]));
     assert_eq!(
         size(&replace(&(0..100).map(network).collect::<Vec<_>>(), &[])),

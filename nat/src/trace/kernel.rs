@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use tokio::{io::unix::AsyncFd, process::Command};
 
-use super::{Event, Watch, parse, removal, text};
+use super::{Arriving, Event, Watch, arriving, parse, removal, text};
 use crate::apply::{Error, PROGRAMS, check_name, run_text};
 
 /// `NFNLGRP_NFTRACE` (linux/netfilter/nfnetlink.h) as a bit of the bind address.
@@ -26,6 +26,12 @@ const ROOM: usize = 4 << 20;
 pub async fn install(watch: &Watch) -> Result<(), Error> {
     check_name(&watch.interface)?;
     run_text(text(watch).as_bytes()).await
+}
+
+/// The same for a flow to guests.
+pub async fn install_arriving(watch: &Arriving) -> Result<(), Error> {
+    watch.ends.iter().try_for_each(|end| check_name(&end.interface))?;
+    run_text(arriving::text(watch).as_bytes()).await
 }
 
 /// Takes the tables away. Fine if they are not there.

@@ -33,6 +33,11 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// The way to the table of the calling thread's namespace.
+pub(crate) fn table() -> nat::Table {
+    nat::Table::open().unwrap()
+}
+
 /// A network namespace that lives as long as this value (and what is open in it).
 pub(crate) struct Namespace(OwnedFd);
 
@@ -261,7 +266,7 @@ impl World {
             dns_redirect: None,
             policy: nat::Policy::default(),
         };
-        self.host.run(|| block_on(nat::add(&network)).unwrap());
+        self.host.run(|| block_on(table().add(&network)).unwrap());
         self.machines.push(Machine {
             name: bridge.to_owned(),
             namespace: guest,
@@ -316,7 +321,7 @@ impl World {
         let mut network = from.network.clone().unwrap();
         network.dns_redirect =
             high_port.map(|port| DnsRedirect { addresses: vec![from.gateway.into(), from.gateway6.into()], port });
-        self.host.run(|| block_on(nat::add(&network)).unwrap());
+        self.host.run(|| block_on(table().add(&network)).unwrap());
         let serve = |address: IpAddr, port: u16, who: &'static str| {
             let (udp, tcp) = self
                 .host

@@ -24,6 +24,8 @@ pub enum Method {
     ListLeases,
     ListPorts,
     GetPorts,
+    ListNetworkPorts,
+    CreateNetworkPort,
     AddPort,
     ListAddresses,
     OpenCapture,
@@ -43,7 +45,7 @@ pub enum Method {
 
 impl Method {
     /// All of them, in the order of the interface file.
-    pub const ALL: [Method; 29] = [
+    pub const ALL: [Method; 31] = [
         Method::ListNetworks,
         Method::GetNetwork,
         Method::DefineNetwork,
@@ -58,6 +60,8 @@ impl Method {
         Method::ListLeases,
         Method::ListPorts,
         Method::GetPorts,
+        Method::ListNetworkPorts,
+        Method::CreateNetworkPort,
         Method::AddPort,
         Method::ListAddresses,
         Method::OpenCapture,
@@ -90,6 +94,7 @@ impl Method {
             | Method::ListLeases
             | Method::ListPorts
             | Method::GetPorts
+            | Method::ListNetworkPorts
             | Method::ListAddresses
             | Method::ListForwards
             | Method::Monitor => false,
@@ -100,6 +105,7 @@ impl Method {
             | Method::UndefineNetwork
             | Method::SetAutostart
             | Method::SetMetadata
+            | Method::CreateNetworkPort
             | Method::AddPort
             // Changes nothing, but what others say is not for everyone.
             | Method::OpenCapture
@@ -122,7 +128,8 @@ impl Method {
 #[serde(deny_unknown_fields)]
 pub struct ListNetworks {}
 
-/// Parameters of the methods about one network: `GetNetwork`, `StartNetwork`, `DestroyNetwork`, `UndefineNetwork`.
+/// Parameters of the methods about one network: `GetNetwork`, `StartNetwork`, `DestroyNetwork`, `UndefineNetwork`,
+/// `ListNetworkPorts`.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 #[serde(deny_unknown_fields)]
 pub struct OneNetwork {
@@ -182,6 +189,16 @@ pub struct ListPorts {
 pub struct GetPorts {
     /// The port's interface name, or the name of the guest whose ports are wanted.
     pub port: String,
+}
+
+/// Parameters of `CreateNetworkPort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNetworkPort {
+    /// Name or UUID.
+    pub network: String,
+    /// The port's XML.
+    pub xml: String,
 }
 
 /// Parameters of `AddPort`.
@@ -330,9 +347,9 @@ pub struct ConfirmChange {
 pub struct Explain {
     /// What to follow.
     pub flow: Flow,
-    /// A packet may be sent in the guest's name.
+    /// A packet may be sent in the sender's name.
     pub probe: bool,
-    /// Without a probe: how long to wait for a packet of the guest's own, 0 to 600.
+    /// Without a probe: how long to wait, in seconds, for a packet of the flow, 0 to 600.
     pub seconds: i64,
 }
 

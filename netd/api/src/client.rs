@@ -9,8 +9,8 @@ use zlink::tokio::unix;
 
 use crate::{
     AddressSource, Addresses, AdoptedPort, Capture, ChangeReply, DEFAULT_SOCKET, Error, Explanation, Flow, Forms,
-    Forward, ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkReply, Networks,
-    Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
+    Forward, ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkPortReply,
+    NetworkPorts, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
     calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
 };
 
@@ -44,6 +44,12 @@ trait Methods {
     async fn list_leases(&mut self, network: String, mac: Option<String>) -> zlink::Result<Result<Leases, Error>>;
     async fn list_ports(&mut self, network: Option<String>) -> zlink::Result<Result<Ports, Error>>;
     async fn get_ports(&mut self, port: String) -> zlink::Result<Result<PortDetails, Error>>;
+    async fn list_network_ports(&mut self, network: String) -> zlink::Result<Result<NetworkPorts, Error>>;
+    async fn create_network_port(
+        &mut self,
+        network: String,
+        xml: String,
+    ) -> zlink::Result<Result<NetworkPortReply, Error>>;
     #[zlink(return_fds)]
     async fn add_port(
         &mut self,
@@ -203,6 +209,16 @@ impl Client {
         flatten(self.connection.get_ports(port.to_owned()).await)
     }
 
+    /// The ports of one network as libvirt has them.
+    pub async fn list_network_ports(&mut self, network: &str) -> Result<NetworkPorts, ClientError> {
+        flatten(self.connection.list_network_ports(network.to_owned()).await)
+    }
+
+    /// Makes a port that stays until it is deleted, from libvirt's XML.
+    pub async fn create_network_port(&mut self, network: &str, xml: String) -> Result<NetworkPortReply, ClientError> {
+        flatten(self.connection.create_network_port(network.to_owned(), xml).await)
+    }
+
     /// Plugs a guest into a network: a new tap on its bridge, whose life is the returned descriptors.
     ///
     /// One descriptor per queue, each opened with `IFF_VNET_HDR`, non-blocking and closed on exec. When the last copy of
@@ -283,7 +299,7 @@ impl Client {
         flatten(self.connection.adopt_network(xml, ports, leases).await)
     }
 
-    /// Follows one flow of a guest and says what stops it. Takes as long as the answer, or the wait, does.
+    /// Follows one flow of a guest, or to one, and says what stops it. Takes as long as the answer, or the wait, does.
     pub async fn explain(&mut self, request: Explain) -> Result<Explanation, ClientError> {
         let Explain { flow, probe, seconds } = request;
         flatten(self.connection.explain(flow, probe, seconds).await)

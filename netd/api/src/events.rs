@@ -13,6 +13,9 @@ pub struct Event {
     /// The network it happened on, by name; absent where it is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// The network's UUID, where it happened to the network itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
     /// The port's interface name on the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,

@@ -109,6 +109,17 @@ pub struct PortInfo {
     pub dropped: Option<Dropped>,
 }
 
+/// A port as libvirt has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkPort {
+    /// 36 characters. It follows from the network's UUID and the port's MAC.
+    pub uuid: String,
+    /// The port.
+    pub port: Port,
+    /// libvirt's XML for it, ending in a newline.
+    pub xml: String,
+}
+
 /// Frames of a port that its guards dropped, by what was wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 pub struct Dropped {
@@ -418,6 +429,20 @@ pub struct PortDetails {
     pub ports: Vec<PortInfo>,
 }
 
+/// Reply of `ListNetworkPorts`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkPorts {
+    /// Ports sorted by interface name.
+    pub ports: Vec<NetworkPort>,
+}
+
+/// Reply of `CreateNetworkPort`.
+#[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
+pub struct NetworkPortReply {
+    /// The new port.
+    pub port: NetworkPort,
+}
+
 /// Reply of `AddPort`. The file descriptors of the tap's queues, as many as [`Port::queues`], travel with it.
 #[derive(Clone, Debug, Serialize, Deserialize, introspect::Type)]
 pub struct PortReply {
@@ -467,18 +492,18 @@ pub struct Forwards {
     pub forwards: Vec<Forward>,
 }
 
-/// A flow of a guest, for `Explain`.
+/// A flow of a guest or to one, for `Explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 pub struct Flow {
-    /// The guest's name, or the interface name of its port.
-    pub guest: String,
-    /// The IP address it goes to.
-    pub address: String,
+    /// Who sends it: a guest's name, the interface name of its port, or an IP address. One of the host's is the host.
+    pub sender: String,
+    /// Where it goes: an IP address or a guest's name.
+    pub target: String,
     /// What it is; echo requests if absent.
     pub protocol: Option<Protocol>,
     /// The port it goes to, with a protocol.
     pub port: Option<i64>,
-    /// The guest's address; what is known of it if absent.
+    /// The address of the guest that sends it; what is known of it if absent.
     pub source: Option<String>,
 }
 
@@ -491,6 +516,8 @@ pub enum Traced {
     Probe,
     /// The guest's own.
     Guest,
+    /// One on its way to the guest that somebody else had sent.
+    Passing,
     /// None came.
     Nothing,
 }
@@ -526,7 +553,7 @@ pub struct Stage {
 /// Reply of `Explain`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, introspect::Type)]
 pub struct Explanation {
-    /// The guest's port that the flow leaves by.
+    /// The guest's port; of two guests that of the sender.
     pub interface: String,
     /// Whose packet was traced.
     pub traced: Traced,

@@ -80,6 +80,8 @@ fn types_of(method: Method) -> String {
         Method::SetMetadata => (calls::SetMetadata::TYPE, NetworkReply::TYPE),
         Method::ListLeases => (calls::ListLeases::TYPE, Leases::TYPE),
         Method::ListPorts => (calls::ListPorts::TYPE, Ports::TYPE),
+        Method::ListNetworkPorts => (calls::OneNetwork::TYPE, NetworkPorts::TYPE),
+        Method::CreateNetworkPort => (calls::CreateNetworkPort::TYPE, NetworkPortReply::TYPE),
         Method::GetPorts => (calls::GetPorts::TYPE, PortDetails::TYPE),
         Method::AddPort => (calls::AddPort::TYPE, PortReply::TYPE),
         Method::ListAddresses => (calls::ListAddresses::TYPE, Addresses::TYPE),

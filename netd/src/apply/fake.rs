@@ -15,7 +15,7 @@ use super::{Executor, Outcome, PortError, StepError, ports::made};
 use crate::{
     change::LiveStep,
     hooks::{HookError, How, Operation},
-    host::{HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
+    host::{Focus, HostState, Link, LinkAddress, LinkKind, Neighbour, Route},
     metrics::Traffic,
     model::{MacAddr, Ports, Protocol},
     observe::{ObserveError, listeners::Listener},
@@ -327,7 +327,9 @@ impl World {
             }
             Step::AddRoute { bridge, route } => {
                 let link = self.link(bridge)?;
-                assert!(link.up, "the kernel takes routes through links that are up");
+                if !link.up {
+                    return Err(StepError::Kernel(io::Error::from_raw_os_error(libc::ENETDOWN)));
+                }
                 let route = Route {
                     destination: route.destination,
                     gateway: Some(route.gateway),
@@ -476,6 +478,10 @@ impl Executor for Fake {
         self.call(|world| Ok(world.host.clone()))
             .await
             .map_err(|_| ObserveError::Socket(io::Error::other("told to fail")))
+    }
+
+    async fn observe_around(&self, focus: &Focus) -> Result<HostState, ObserveError> {
+        Ok(self.observe().await?.around(focus))
     }
 
     async fn run(&self, step: &Step) -> Result<Outcome, StepError> {
@@ -659,6 +665,8 @@ impl Host for Fake {
         Vec::new()
     }
 
+    async fn recall(&self, _ports: &[Port]) {}
+
     fn open_capture(&self, _interface: &str, _snaplen: u32) -> Result<OwnedFd, CaptureError> {
         unreachable!("a host made of values has no frames")
     }
@@ -687,6 +695,10 @@ impl Host for Fake {
 
     fn now(&self) -> Duration {
         self.world().elapsed
+    }
+
+    async fn follow_inward(&self, _question: &why::inward::Inward) -> Result<why::inward::InwardFacts, WhyError> {
+        unreachable!("a host made of values has no packets")
     }
 
     async fn follow(&self, _question: &why::Question) -> Result<why::Facts, WhyError> {

@@ -9,7 +9,13 @@
 //! One lock orders all changes. A DHCP reply waits for it with [`LeaseWatch`], so it is held for a change of the table
 //! and never while waiting for a server or a link.
 
-use std::{collections::BTreeMap, io, net::IpAddr, pin::Pin};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv6Addr},
+    pin::Pin,
+    time::Duration,
+};
 
 use dhcp::{LeaseChange, LeaseKind, LeaseWatch};
 use nat::guards::{self, Elements, GuardedPort, Sources, Violation};
@@ -162,6 +168,12 @@ impl Guards {
         tracing::warn!("the nftables table of the ports' guards was removed; putting it back");
         state.rewrite().await?;
         Ok(true)
+    }
+
+    /// The IPv6 addresses that ports have claimed, and how long ago they last spoke for them.
+    pub(crate) async fn claimed(&self) -> Vec<(String, Ipv6Addr, Duration)> {
+        // Without the table nobody has claimed anything.
+        self.state.lock().await.elements.claimed().unwrap_or_default()
     }
 
     /// How often the table was written anew.

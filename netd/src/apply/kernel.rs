@@ -10,7 +10,7 @@ use std::{
 use super::{Executor, Guards, Outcome, StepError, bridge_port, links, live, shape};
 use crate::{
     hooks::Hooks,
-    host::HostState,
+    host::{Focus, HostState},
     observe::{Netlink, ObserveError},
     plan::{Step, Undo},
     port::closings::Closings,
@@ -25,6 +25,7 @@ const FORWARDING_6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 #[derive(Debug)]
 pub struct Kernel {
     pub(crate) netlink: Netlink,
+    pub(crate) table: nat::Table,
     pub(crate) services: dhcp::Services,
     pub(crate) guards: Arc<Guards>,
     pub(crate) snoop: Snoop,
@@ -48,8 +49,9 @@ impl Kernel {
         hooks: Hooks,
         closings: Closings,
         nodes: PathBuf,
-    ) -> Self {
-        Kernel { netlink, services, guards, snoop, rewrites: AtomicU64::new(0), hooks, closings, nodes }
+    ) -> io::Result<Self> {
+        let table = nat::Table::open()?;
+        Ok(Kernel { netlink, table, services, guards, snoop, rewrites: AtomicU64::new(0), hooks, closings, nodes })
     }
 
     /// The time since this was first asked.
@@ -62,6 +64,10 @@ impl Kernel {
 impl Executor for Kernel {
     async fn observe(&self) -> Result<HostState, ObserveError> {
         self.netlink.observe().await
+    }
+
+    async fn observe_around(&self, focus: &Focus) -> Result<HostState, ObserveError> {
+        self.netlink.observe_around(focus).await
     }
 
     async fn run(&self, step: &Step) -> Result<Outcome, StepError> {
@@ -82,7 +88,7 @@ impl Executor for Kernel {
                 let started = self.services.start((**config).clone()).await?;
                 return Ok(Outcome { dns_port: started.dns_port });
             }
-            Step::AddFirewall(network) => nat::add(network).await?,
+            Step::AddFirewall(network) => self.table.add(network).await?,
             Step::EnableForwarding => write_sysctl(FORWARDING, "1")?,
             Step::KeepRouterAdvertisements { interface } => accept_ra(interface, "1", "2")?,
             Step::EnableForwarding6 => write_sysctl(FORWARDING_6, "1")?,
@@ -114,7 +120,7 @@ impl Executor for Kernel {
             Undo::RemoveAddress { bridge, address } => links::remove_address(netlink, bridge, *address).await?,
             Undo::RemoveRoute { bridge, route } => links::remove_route(netlink, bridge, route).await?,
             Undo::StopServices { network } => self.services.stop(network).await,
-            Undo::RemoveFirewall(network) => nat::remove(network, false).await?,
+            Undo::RemoveFirewall(network) => self.table.remove(network).await?,
             Undo::RemoveTable => nat::delete_table().await?,
             Undo::FreeBridge { bridge } => {
                 if let Some(link) = links::find(netlink, bridge).await? {

@@ -56,7 +56,7 @@ pub(super) async fn run(kernel: &Kernel, step: &LiveStep) -> Result<Outcome, Ste
             let started = kernel.services.reconfigure((**config).clone()).await?;
             return Ok(Outcome { dns_port: started.dns_port });
         }
-        LiveStep::SetFirewall { network, before, after } => nat::change(network, before, after).await?,
+        LiveStep::SetFirewall { network, before, after } => kernel.table.change(network, before, after).await?,
         LiveStep::UnpinPort { index, mac } => links::unpin(netlink, *index, *mac).await?,
         LiveStep::TakeBack(undo) => {
             if let Undo::RemoveAddress { bridge, .. } = undo {

@@ -23,7 +23,7 @@ pub use kernel::Kernel;
 pub use ports::PortError;
 
 use crate::{
-    host::HostState,
+    host::{Focus, HostState},
     observe::ObserveError,
     plan::{self, Desired, InPlace, Others, Step, Undo},
 };
@@ -32,6 +32,8 @@ use crate::{
 pub trait Executor: Send + Sync {
     /// Reads the host.
     fn observe(&self) -> impl Future<Output = Result<HostState, ObserveError>> + Send;
+    /// Reads what of it is in focus: [`HostState::around`].
+    fn observe_around(&self, focus: &Focus) -> impl Future<Output = Result<HostState, ObserveError>> + Send;
     /// Does one step. On an error nothing of it remains.
     fn run(&self, step: &Step) -> impl Future<Output = Result<Outcome, StepError>> + Send;
     /// Takes one step back, or finds it already taken back.
@@ -176,7 +178,7 @@ async fn carry_out<E: Executor>(
             Err(cause) => return Err(ApplyError::Step { step: Box::new(step), cause }),
         }
     }
-    let host = executor.observe().await?;
+    let host = executor.observe_around(&desired.focus()).await?;
     let in_place = InPlace { firewall: true, services: true, forwards: false };
     match plan::plan(desired, &host, in_place).into_iter().next() {
         None => Ok(()),

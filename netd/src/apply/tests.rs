@@ -86,6 +86,9 @@ impl Executor for Meddled {
         }
         self.0.observe().await
     }
+    async fn observe_around(&self, focus: &Focus) -> Result<HostState, ObserveError> {
+        Ok(self.observe().await?.around(focus))
+    }
     async fn run(&self, step: &Step) -> Result<Outcome, StepError> {
         self.0.run(step).await
     }

@@ -257,7 +257,7 @@ fn forwards(text: &str) -> Vec<nat::Forward> {
     let network = crate::xml::parse(text).unwrap();
     let mut registry = crate::registry::Registry::new(std::path::Path::new("/etc/resolv.conf"));
     registry.started(crate::registry::Live { network, desired: desired(text), journal: Vec::new() });
-    registry.forwards(|_| Vec::new())
+    registry.forwards(&crate::registry::forwards::Leased(Vec::new()))
 }
 
 fn desired(text: &str) -> Desired {

@@ -59,7 +59,7 @@ pub(super) enum Verb {
 Changes nothing and needs no daemon. As an ordinary user it says which checks only root may do. The exit status is 1
 if a check fails; warnings leave it 0. The directories are those of the daemon.")]
     Doctor(DaemonArgs),
-    /// Follow one flow of a guest through the host, and say what stops it.
+    /// Follow one flow of a guest, or to one, through the host, and say what stops it.
     Why(WhyArgs),
     #[command(flatten)]
     Ask(Ask),
@@ -737,13 +737,16 @@ pub(super) struct PortInfoArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The forward follows the guest: while it has no address, connections are rejected. It works from everywhere,
-127.0.0.1 included, but for ::1. A target may be an address of the network, and in IPv6 has to be; several share the
-connections.
+127.0.0.1 included, but for ::1. A target may be an address of the network; several share the connections.
 
   netd forward-add default tcp/2222 vm1:22
   netd forward-add default tcp/80 web1:8080,web2:8080
   netd forward-add default udp/5000-5010 vm1 --address 198.51.100.7
-  netd forward-add blue tcp/443 [fd00:1::10]:8443")]
+  netd forward-add blue tcp/443 [fd00:1::10]:8443
+  netd forward-add blue tcp/2222 vm1:22 --address ::
+
+A guest by name means its IPv4 address unless the host's is an IPv6 one; '--address ::' is every IPv6 address of the
+host but ::1, which the kernel forwards to nobody.")]
 pub(super) struct ForwardAddArgs {
     /// The network the guests are on.
     #[arg(value_name = "NETWORK")]
@@ -817,20 +820,26 @@ impl CaptureArgs {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A probe in the guest's name (a TCP SYN, an empty datagram, an echo request) goes in by the guest's own tap and is
-followed with nftables' trace until it leaves the host, and its answer until it is back at the guest. It does reach its
-target. It shows what the host does, not how the guest is set up; --no-probe waits for a packet of the guest's own.
-The answer says which of them was traced. The exit status is 1 if something stops the flow.
+A probe in the sender's name (a TCP SYN, an empty datagram, an echo request) is followed with nftables' trace to where it
+leaves the host, and its answer until it is back. A guest's goes in by the guest's own tap; that of another machine by
+the link it would come in by, as if it had come over the wire; that of the host, which is whoever has one of its
+addresses, is sent by the host. It does reach its target. It shows what the host does, not how the guest is set up;
+--no-probe waits for a packet that somebody else sends. The answer says which of them was traced. The exit status is 1
+if something stops the flow.
 
   netd why vm1 1.1.1.1:443
   netd why vm1 192.168.122.1:53/udp
-  netd why vm1 192.168.122.7 --from 192.168.122.50")]
+  netd why vm1 vm2:22
+  netd why vm1 192.168.122.7 --from 192.168.122.50
+  netd why 198.51.100.9 vm1:22                   from outside to a guest
+  netd why 198.51.100.9 203.0.113.2:2222         and by a port forward of the host
+  netd why 127.0.0.1 127.0.0.1:2222              the same from the host itself")]
 pub(super) struct WhyArgs {
-    /// The guest's name, or the interface of its port.
-    #[arg(value_name = "GUEST|INTERFACE")]
-    pub(super) guest: String,
+    /// Who sends it: a guest's name, the interface of its port, or an address.
+    #[arg(value_name = "GUEST|INTERFACE|ADDRESS")]
+    pub(super) sender: String,
     /// Where the flow goes: TCP to a port unless /udp is said, an echo request without a port.
-    #[arg(value_name = "ADDRESS[:PORT[/tcp|udp]]")]
+    #[arg(value_name = "ADDRESS|GUEST[:PORT[/tcp|udp]]")]
     pub(super) destination: Destination,
     /// An echo request: what an address without a port means anyway.
     #[arg(long)]
@@ -838,10 +847,10 @@ pub(super) struct WhyArgs {
     /// The guest's address [default: that of its lease].
     #[arg(long, value_name = "ADDRESS")]
     pub(super) from: Option<IpAddr>,
-    /// Send nothing: wait for the guest's own packet.
+    /// Send nothing: wait for a packet of the flow.
     #[arg(long)]
     pub(super) no_probe: bool,
-    /// How long to wait for the guest's own packet.
+    /// How long to wait for a packet of the flow.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=600))]
     pub(super) wait: u16,
     /// For programs.

@@ -83,6 +83,7 @@ mod tests {
             hostname: None,
             detail: None,
             uri: None,
+            uuid: None,
         }
     }
 

@@ -21,7 +21,8 @@ use crate::doctor::{self, Verdict};
 /// Where a flow goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Destination {
-    address: IpAddr,
+    /// An address or a guest's name.
+    target: String,
     /// Echo requests if absent.
     service: Option<(Protocol, u16)>,
 }
@@ -29,26 +30,37 @@ pub(super) struct Destination {
 impl FromStr for Destination {
     type Err = String;
 
-    /// `ADDRESS`, `ADDRESS:PORT`, `ADDRESS:PORT/udp`; an IPv6 address before a port in brackets.
+    /// `ADDRESS`, `ADDRESS:PORT`, `ADDRESS:PORT/udp`; an IPv6 address before a port in brackets; or a guest's name for
+    /// the address.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || "expected ADDRESS or ADDRESS:PORT[/tcp|/udp], an IPv6 ADDRESS before a port in [ ]".to_owned();
-        if let Ok(address) = text.parse() {
-            return Ok(Destination { address, service: None });
+        let wrong = || {
+            "expected ADDRESS|GUEST or ADDRESS|GUEST:PORT[/tcp|/udp], an IPv6 ADDRESS before a port in [ ]".to_owned()
+        };
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Destination { target: address.to_string(), service: None });
         }
-        let (place, protocol) = match text.split_once('/') {
-            None => (text, Protocol::Tcp),
-            Some((place, "tcp")) => (place, Protocol::Tcp),
-            Some((place, "udp")) => (place, Protocol::Udp),
+        let (place, protocol) = match text.rsplit_once('/') {
+            None => (text, None),
+            Some((place, "tcp")) => (place, Some(Protocol::Tcp)),
+            Some((place, "udp")) => (place, Some(Protocol::Udp)),
             Some(_) => return Err(wrong()),
         };
-        let (address, port) = place.rsplit_once(':').ok_or_else(wrong)?;
-        let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
-        let address: IpAddr = bare.unwrap_or(address).parse().map_err(|_| wrong())?;
-        if address.is_ipv6() != bare.is_some() {
-            return Err(wrong());
-        }
+        let Some((place, port)) = place.rsplit_once(':') else {
+            // A guest; without a port there is nothing that a protocol would say.
+            let guest = Destination { target: place.to_owned(), service: None };
+            return if place.is_empty() || protocol.is_some() { Err(wrong()) } else { Ok(guest) };
+        };
+        let bare = place.strip_prefix('[').and_then(|address| address.strip_suffix(']'));
+        let target = match bare.unwrap_or(place).parse::<IpAddr>() {
+            Ok(address) if address.is_ipv6() == bare.is_some() => address.to_string(),
+            // Neither is any guest called by what looks like half an address.
+            Err(_) if bare.is_none() && !place.is_empty() && !place.contains(':') => place.to_owned(),
+            _ => return Err(wrong()),
+        };
         match port.parse() {
-            Ok(port) if port > 0 => Ok(Destination { address, service: Some((protocol, port)) }),
+            Ok(port) if port > 0 => {
+                Ok(Destination { target, service: Some((protocol.unwrap_or(Protocol::Tcp), port)) })
+            }
             _ => Err(wrong()),
         }
     }
@@ -61,15 +73,15 @@ pub(super) async fn explain(socket: &Path, args: &WhyArgs) -> Result<(Output, bo
     }
     let (protocol, port) = args.destination.service.unzip();
     let flow = Flow {
-        guest: args.guest.clone(),
-        address: args.destination.address.to_string(),
+        sender: args.sender.clone(),
+        target: args.destination.target.clone(),
         protocol,
         port: port.map(i64::from),
         source: args.from.map(|address| address.to_string()),
     };
     let request = Explain { flow, probe: !args.no_probe, seconds: i64::from(args.wait) };
     let failed =
-        |e| Failure::client(format!("Failed to follow packets of {}", args.guest), About::Guest(&args.guest), &e);
+        |e| Failure::client(format!("Failed to follow packets of {}", args.sender), About::Guest(&args.sender), &e);
     let mut client = connect(socket).await.map_err(failed)?;
     let answer = client.explain(request).await.map_err(failed)?;
     let passes = answer.stages.iter().all(|stage| stage.verdict != StageVerdict::Fail);
@@ -89,8 +101,9 @@ fn text(answer: &Explanation, root: bool, coloured: bool) -> String {
         doctor::line(&stage.title, verdict, stage.says.as_deref(), mend.as_deref(), coloured)
     };
     let whose = match answer.traced {
-        Traced::Probe => "Traced: a probe in the guest's name, not a packet of its own",
+        Traced::Probe => "Traced: a probe in the sender's name, not a packet of its own",
         Traced::Guest => "Traced: the guest's own packet",
+        Traced::Passing => "Traced: a packet to the guest, sent by somebody else",
         Traced::Nothing => "Traced: nothing; no packet came",
     };
     answer.stages.iter().map(line).collect::<String>() + whose
@@ -105,7 +118,7 @@ mod tests {
     use super::*;
 
     fn destination(text: &str) -> Option<(String, Option<(Protocol, u16)>)> {
-        text.parse::<Destination>().ok().map(|found| (found.address.to_string(), found.service))
+        text.parse::<Destination>().ok().map(|found| (found.target, found.service))
     }
 
     #[test]
@@ -115,13 +128,26 @@ mod tests {
         assert_eq!(destination("1.1.1.1:53/udp"), Some(("1.1.1.1".into(), Some((Protocol::Udp, 53)))));
         assert_eq!(destination("2001:db8::1"), Some(("2001:db8::1".into(), None)));
         assert_eq!(destination("[2001:db8::1]:80/tcp"), Some(("2001:db8::1".into(), Some((Protocol::Tcp, 80)))));
+        assert_eq!(destination("vm1"), Some(("vm1".into(), None)));
+        assert_eq!(destination("vm 1:22"), Some(("vm 1".into(), Some((Protocol::Tcp, 22)))));
     }
 
     #[test]
     fn what_is_no_destination_is_refused() {
-        for text in
-            ["", "vm2", "1.1.1.1:", "1.1.1.1:0", "1.1.1.1:65536", "1.1.1.1:53/icmp", "[1.1.1.1]:1", "1.1.1.1/udp"]
-        {
+        for text in [
+            "",
+            "vm2:",
+            ":22",
+            "vm2/udp",
+            "2001:db8::1:zz",
+            "[vm2]:22",
+            "1.1.1.1:",
+            "1.1.1.1:0",
+            "1.1.1.1:65536",
+            "1.1.1.1:53/icmp",
+            "[1.1.1.1]:1",
+            "1.1.1.1/udp",
+        ] {
             assert_eq!(destination(text), None, "{text}");
         }
     }
@@ -140,7 +166,7 @@ mod tests {
             text(&answer, true, false),
             "   NET: Checking if table ip filter chain FORWARD lets it through            : FAIL (policy drop (Docker) \
              drops it; run: iptables-nft -I DOCKER-USER -i virbr0 -j ACCEPT)\n\
-             Traced: a probe in the guest's name, not a packet of its own"
+             Traced: a probe in the sender's name, not a packet of its own"
         );
     }
 }

@@ -5,6 +5,8 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -37,17 +39,31 @@ pub enum LockError {
     },
 }
 
+/// A child of a daemon that was killed has a copy of the lock until it is the program that it was made for.
+const BETWEEN_FORK_AND_EXEC: Duration = Duration::from_secs(5);
+
 /// Takes the directory for as long as the returned value lives.
 pub(super) fn lock(directory: &Path) -> Result<Flock<OwnedFd>, LockError> {
     let failed = |cause| LockError::Io { directory: directory.to_owned(), cause };
-    let file = File::open(directory).map_err(failed)?;
-    match Flock::lock(OwnedFd::from(file), FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, Errno::EWOULDBLOCK)) => {
-            Err(LockError::Held { directory: directory.to_owned(), pid: holder(directory) })
+    let begun = Instant::now();
+    let mut file = OwnedFd::from(File::open(directory).map_err(failed)?);
+    loop {
+        let held;
+        (file, held) = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) => (file, holder(directory)),
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        if !held.is_some_and(has_ended) || begun.elapsed() > BETWEEN_FORK_AND_EXEC {
+            return Err(LockError::Held { directory: directory.to_owned(), pid: held });
         }
-        Err((_, errno)) => Err(failed(errno.into())),
+        thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether the process is no more, or nothing but a status for its parent (proc(5)).
+fn has_ended(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Who holds a lock on the directory, as `/proc/locks` has it.
@@ -89,5 +105,18 @@ mod tests {
         assert!(second.contains(&directory.display().to_string()), "{second}");
         drop(first);
         lock(directory).unwrap();
+    }
+
+    #[test]
+    fn a_child_of_a_daemon_that_was_killed_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        // flock(1) takes the lock and ends; what it leaves running has a copy.
+        let left = ["sh", "-c", "sleep 0.3 >/dev/null 2>&1 &"];
+        let ended = std::process::Command::new("flock").arg(path).args(left).status().unwrap();
+        assert!(ended.success());
+        let file = OwnedFd::from(File::open(path).unwrap());
+        assert!(Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err(), "nothing holds it");
+        lock(path).unwrap();
     }
 }

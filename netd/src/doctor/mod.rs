@@ -22,7 +22,7 @@ mod tests;
 
 pub(crate) use firewall::{Place, Wanted, passage};
 pub(crate) use format::{json, line, text};
-pub(crate) use probe::{legacy_tables, look, rules};
+pub(crate) use probe::{legacy_counters, legacy_tables, look, rules};
 
 use facts::{Facts, Unseen};
 

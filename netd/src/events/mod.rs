@@ -15,7 +15,7 @@ mod front;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{fmt::Display, net::IpAddr};
 
 pub use bus::{Bus, Heard, Listener};
 pub use front::LeaseFront;
@@ -31,6 +31,7 @@ fn event(kind: EventKind, network: Option<&str>) -> Event {
         time: 0,
         kind,
         network: network.map(str::to_owned),
+        uuid: None,
         interface: None,
         guest: None,
         mac: None,
@@ -42,8 +43,8 @@ fn event(kind: EventKind, network: Option<&str>) -> Event {
 }
 
 /// A network was defined, started and so on.
-pub fn lifecycle(network: &str, kind: EventKind) -> Event {
-    event(kind, Some(network))
+pub fn lifecycle(network: &str, uuid: impl Display, kind: EventKind) -> Event {
+    Event { uuid: Some(uuid.to_string()), ..event(kind, Some(network)) }
 }
 
 /// A port came or went.
@@ -97,11 +98,11 @@ pub fn healed(network: Option<&str>, detail: String) -> Event {
 }
 
 /// A part of a network's metadata changed: `title`, `description`, or the `element` of a namespace.
-pub fn metadata_changed(network: &str, part: &str, uri: Option<&str>) -> Event {
+pub fn metadata_changed(network: &str, uuid: impl Display, part: &str, uri: Option<&str>) -> Event {
     Event {
         detail: Some(part.to_owned()),
         uri: uri.map(str::to_owned),
-        ..event(EventKind::MetadataChanged, Some(network))
+        ..lifecycle(network, uuid, EventKind::MetadataChanged)
     }
 }
 
@@ -115,7 +116,9 @@ pub fn moves_guests(kind: EventKind) -> bool {
         | EventKind::Released
         | EventKind::Expired
         | EventKind::Declined
-        | EventKind::Dropped => true,
+        | EventKind::Dropped
+        // In IPv6 that is how guests are found.
+        | EventKind::AddressSeen => true,
         EventKind::Defined
         | EventKind::Undefined
         | EventKind::Started
@@ -124,7 +127,6 @@ pub fn moves_guests(kind: EventKind) -> bool {
         | EventKind::MetadataChanged
         | EventKind::DiscoverSeen
         | EventKind::Offered
-        | EventKind::AddressSeen
         | EventKind::ForwardChanged
         | EventKind::Healed => false,
     }

@@ -126,9 +126,6 @@ pub enum ForwardError {
     /// From one family to the other.
     #[error("a port of {at} addresses cannot lead to {0}, which is of the other family", at = other_family(*.0))]
     OtherFamily(IpAddr),
-    /// A guest by name, in IPv6.
-    #[error("the IPv6 address of guest '{0}' is its own to choose: forward the port to an address")]
-    GuestByIpv6(String),
     /// A target that is on no subnet of the network.
     #[error("address {0} is on no <ip> subnet of this network")]
     Elsewhere(IpAddr),
@@ -181,7 +178,6 @@ impl PortForward {
                 return Err(ForwardError::Guest(printable(name)));
             }
             match &target.to {
-                To::Guest(name) if at.is_ipv6() => return Err(ForwardError::GuestByIpv6(printable(name))),
                 To::Address(address) if address.is_ipv6() != at.is_ipv6() => {
                     return Err(ForwardError::OtherFamily(*address));
                 }
@@ -449,11 +445,11 @@ mod tests {
         assert_eq!(new(None, &["fd00::5", "fd00::6"]).unwrap().at().address, Some(EVERY_IPV6));
         assert_eq!(new(None, &["vm1", "10.0.0.5"]).unwrap().at().address, None);
         assert!(new(Some("2001:db8::1"), &["fd00::5"]).is_ok());
+        assert!(new(Some("::"), &["vm1", "fd00::5"]).is_ok());
         let refused = [
             (new(None, &["10.0.0.5", "fd00::5"]), "a port of IPv4 addresses cannot lead to fd00::5"),
             (new(Some("::"), &["10.0.0.5"]), "a port of IPv6 addresses cannot lead to 10.0.0.5"),
             (new(Some("10.0.0.1"), &["fd00::5"]), "a port of IPv4 addresses cannot lead to fd00::5"),
-            (new(Some("::"), &["vm1"]), "the IPv6 address of guest 'vm1' is its own to choose"),
             (new(Some("::1"), &["fd00::5"]), "connections to ::1 cannot be forwarded"),
             (new(Some("fe80::1"), &["fd00::5"]), "address fe80::1 is link-local"),
             (new(Some("ff02::1"), &["fd00::5"]), "the host cannot have the address ff02::1"),

@@ -1,6 +1,6 @@
 //! What an active network is made of, derived from its model alone.
 
-use std::{fmt, net::IpAddr, path::Path};
+use std::{collections::BTreeSet, fmt, net::IpAddr, path::Path};
 
 use dhcp::config::{
     Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
@@ -16,7 +16,7 @@ use super::{
     place::{PortWish, network_shape, wish},
 };
 use crate::{
-    host::{HostState, LinkKind},
+    host::{Focus, HostState, LinkKind},
     model::{
         BridgeName, Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService,
         LeaseTime, MacAddr, Macvtap, Nat, Network, Ports, Route, Subnet,
@@ -126,6 +126,15 @@ pub fn ground(network: &Network) -> Option<Ground> {
 }
 
 impl Desired {
+    /// What of the host says whether all of it is there.
+    pub fn focus(&self) -> Focus {
+        let names = match &self.ground {
+            Ground::Own(Bridge { name, .. }) | Ground::Host(name) => BTreeSet::from([name.clone()]),
+            Ground::Interfaces(macvtap) => macvtap.interfaces.iter().cloned().collect(),
+        };
+        Focus { names, indices: self.ports.iter().map(|wish| wish.index).collect(), subnets: Vec::new() }
+    }
+
     /// The bridge its ports are on, where there is one.
     pub fn bridge(&self) -> Option<&str> {
         self.ground.bridge()

@@ -1,9 +1,15 @@
 //! Requests about port forwards: which can be added and taken away, and where each leads at the moment.
 
+mod whereabouts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
+
+#[cfg(test)]
+pub(crate) use whereabouts::Leased;
+pub(crate) use whereabouts::Whereabouts;
 
 use super::{Refusal, Registry};
 use crate::{
@@ -28,9 +34,12 @@ pub struct ForwardChange {
 }
 
 /// The addresses of one network's guests.
+#[derive(Default)]
 struct Guests {
     by_port: BTreeMap<String, Ipv4Addr>,
     by_claim: BTreeMap<String, Ipv4Addr>,
+    /// In IPv6 nobody is known by a name of their own choice.
+    ipv6: BTreeMap<String, Ipv6Addr>,
 }
 
 impl Registry {
@@ -110,12 +119,12 @@ impl Registry {
         ForwardChange { name, definition, live, forward }
     }
 
-    /// Every forward of every active network with its targets as they are: by `leases`, of a network.
-    pub fn forwards(&self, leases: impl Fn(&str) -> Vec<dhcp::Lease>) -> Vec<nat::Forward> {
+    /// Every forward of every active network with its targets as they are.
+    pub fn forwards(&self, known: &impl Whereabouts) -> Vec<nat::Forward> {
         let mut resolved = Vec::new();
         for (name, entry) in &self.networks {
             let Some(live) = entry.live.as_ref().filter(|live| !live.network.forwards.is_empty()) else { continue };
-            let guests = self.guests(name, leases(name.as_str()));
+            let guests = self.guests(name, &live.network, known);
             for forward in &live.network.forwards {
                 let (at, Some(bridge)) = (forward.at(), live.desired.bridge()) else { continue };
                 resolved.push(nat::Forward {
@@ -130,7 +139,7 @@ impl Registry {
                     targets: forward
                         .targets()
                         .iter()
-                        .filter_map(|target| Some((guests.address(&target.to)?, target.port)))
+                        .filter_map(|target| Some((guests.address(&target.to, at)?, target.port)))
                         .filter(|(address, _)| live.network.subnets.iter().any(|s| s.address.contains(address)))
                         .collect(),
                 });
@@ -143,13 +152,13 @@ impl Registry {
     pub fn view_forwards(
         &self,
         key: Option<&str>,
-        leases: impl Fn(&str) -> Vec<dhcp::Lease>,
+        known: &impl Whereabouts,
     ) -> Result<Vec<netd_api::Forward>, Refusal> {
         let only = key.map(|key| self.find(key)).transpose()?.map(|(name, _)| name);
         let mut views = Vec::new();
         for (name, entry) in self.networks.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
             let Some(network) = entry.network().filter(|network| !network.forwards.is_empty()) else { continue };
-            let guests = self.guests(name, if entry.live.is_some() { leases(name.as_str()) } else { Vec::new() });
+            let guests = entry.live.as_ref().map(|live| self.guests(name, &live.network, known)).unwrap_or_default();
             views.extend(network.forwards.iter().map(|forward| view(name, forward, &guests)));
         }
         Ok(views)
@@ -160,45 +169,54 @@ impl Registry {
         &self,
         name: &NetworkName,
         forward: &PortForward,
-        leases: impl Fn(&str) -> Vec<dhcp::Lease>,
+        known: &impl Whereabouts,
     ) -> netd_api::Forward {
-        view(name, forward, &self.guests(name, leases(name.as_str())))
+        let live = self.find_live(name.as_str()).ok();
+        let guests = live.map(|(_, live)| self.guests(name, &live.network, known)).unwrap_or_default();
+        view(name, forward, &guests)
     }
 
     /// Where each guest is: by the leases of its ports, in the order of their interfaces; who has no port of ours is
     /// known by the name it gave for its lease, as DNS knows it.
     ///
-    /// A guest whose port has a name is never known by another one, and who has just been unplugged not at all.
-    fn guests(&self, network: &NetworkName, leases: Vec<dhcp::Lease>) -> Guests {
+    /// A guest whose port has a name is never known by another one, and who has just been unplugged not at all. In IPv6
+    /// a port that has no lease is at the address it was seen to use.
+    fn guests(&self, name: &NetworkName, network: &Network, known: &impl Whereabouts) -> Guests {
+        let leases = known.leases(name.as_str());
         let of_mac: BTreeMap<MacAddr, &dhcp::Lease> =
             leases.iter().map(|lease| (MacAddr(lease.mac.0), lease)).collect();
-        let (mut by_port, mut by_claim) = (BTreeMap::new(), BTreeMap::new());
+        let (mut by_port, mut by_claim, mut ipv6) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut named = BTreeSet::new();
-        for port in self.ports(Some(network)) {
+        for port in self.ports(Some(name)) {
             let Some(guest) = &port.guest else { continue };
+            if let Some(address) = whereabouts::ipv6(port.mac, network, known) {
+                ipv6.entry(guest.clone()).or_insert(address);
+            }
             named.insert(port.mac);
             if let Some(lease) = of_mac.get(&port.mac) {
                 by_port.entry(guest.clone()).or_insert(lease.address);
             }
         }
         for (mac, lease) in &of_mac {
-            let Some(name) = &lease.hostname else { continue };
+            let Some(claimed) = &lease.hostname else { continue };
             if !named.contains(mac) && !self.unplugged.contains(mac) {
-                by_claim.entry(name.to_ascii_lowercase()).or_insert(lease.address);
+                by_claim.entry(claimed.to_ascii_lowercase()).or_insert(lease.address);
             }
         }
         // The name of a guest with a port is nobody else's, whether it has an address or not.
-        for guest in self.ports(Some(network)).iter().filter_map(|port| port.guest.as_ref()) {
+        for guest in self.ports(Some(name)).iter().filter_map(|port| port.guest.as_ref()) {
             by_claim.remove(&guest.to_ascii_lowercase());
         }
-        Guests { by_port, by_claim }
+        Guests { by_port, by_claim, ipv6 }
     }
 }
 
 impl Guests {
-    fn address(&self, to: &To) -> Option<IpAddr> {
+    /// Where it is in the family of the host's port.
+    fn address(&self, to: &To, at: HostPort) -> Option<IpAddr> {
         match to {
             To::Address(address) => Some(*address),
+            To::Guest(name) if at.is_ipv6() => self.ipv6.get(name).copied().map(IpAddr::from),
             To::Guest(name) => {
                 let known = self.by_port.get(name).or_else(|| self.by_claim.get(&name.to_ascii_lowercase()));
                 known.copied().map(IpAddr::from)
@@ -214,7 +232,7 @@ fn view(name: &NetworkName, forward: &PortForward, guests: &Guests) -> netd_api:
             To::Guest(name) => Some(name.clone()),
             To::Address(_) => None,
         },
-        address: guests.address(&target.to).map(|address| address.to_string()),
+        address: guests.address(&target.to, at).map(|address| address.to_string()),
         port: target.port.into(),
     };
     netd_api::Forward {

@@ -38,8 +38,8 @@ pub use refusal::Refusal;
 
 use crate::{
     check::{Conflict, conflicts, not_yet},
-    host::HostState,
-    model::{BridgeName, BridgeTemplate, MacAddr, Network, NetworkName},
+    host::{Focus, HostState},
+    model::{BridgeName, BridgeTemplate, Forward, MacAddr, Network, NetworkName},
     plan::{self, Desired, Ground, InPlace, Others, Step, Undo},
     port::Port,
     store::Before,
@@ -250,6 +250,26 @@ impl Registry {
             _ => None,
         }));
         Ok(Start { network: network.live(), definition, desired, steps, already: Vec::new(), notices })
+    }
+
+    /// What of the host says whether a network can be defined and started; `None` for all of it: a bridge has to be
+    /// named, or a subnet found.
+    pub fn focus(&self, network: &Network) -> Option<Focus> {
+        let names = match &network.forward {
+            Forward::Macvtap(macvtap) => macvtap.interfaces.iter().cloned().collect(),
+            _ => BTreeSet::from([network.bridge.name.as_ref()?.to_string()]),
+        };
+        let focus = Focus {
+            names,
+            indices: self.ports_of(&network.name).map(|port| port.index).collect(),
+            subnets: network.subnets.iter().map(|subnet| subnet.address).collect(),
+        };
+        (!shipped::is_unchanged(network)).then_some(focus)
+    }
+
+    /// The definition of the network `key`, if it has one.
+    pub fn definition(&self, key: &str) -> Option<&Network> {
+        self.find(key).ok()?.1.definition.as_ref()
     }
 
     /// What a network is made of, with the ports that wait for it.

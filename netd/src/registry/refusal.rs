@@ -22,6 +22,22 @@ pub enum Refusal {
     /// Neither a port nor a guest of that name.
     #[error("Port not found: no port or guest with matching name '{0}'")]
     NoPort(String),
+    /// A guest, or where a port forward leads, of which no address is known.
+    #[error("operation failed: {who} is not known to have an {family} address")]
+    NoAddress {
+        /// Who, in words.
+        who: String,
+        /// `IPv4`, `IPv6` or `IP`.
+        family: &'static str,
+    },
+    /// A flow to somebody who is no guest.
+    #[error("operation failed: {target} is no guest's address{}", not_forwarded(service.as_deref()))]
+    NotToGuest {
+        /// The address.
+        target: std::net::IpAddr,
+        /// What is asked there, as a port forward has it.
+        service: Option<String>,
+    },
     /// Started twice.
     #[error("Requested operation is not valid: network is already active")]
     AlreadyActive(String),
@@ -85,6 +101,12 @@ pub enum Refusal {
     /// A port that lives as long as its guest's program.
     #[error("Requested operation is not valid: port {0} lives as long as the program that has it open")]
     PortInUse(String),
+    /// The text is no port's XML.
+    #[error("{0}")]
+    PortXml(String),
+    /// A port's XML says what cannot be so.
+    #[error("invalid argument: {0}")]
+    PortMisfit(String),
     /// A port's MAC is another port's.
     #[error("operation failed: MAC address {mac} is already in use by port {interface} of network '{network}'")]
     MacInUse {
@@ -237,6 +259,10 @@ pub enum Refusal {
     },
 }
 
+fn not_forwarded(service: Option<&str>) -> String {
+    service.map(|service| format!(", and {service} is not forwarded there")).unwrap_or_default()
+}
+
 fn by_what(interface: Option<&str>, by: &IpNet) -> String {
     match interface {
         Some(interface) => format!("interface {interface}"),
@@ -263,6 +289,7 @@ impl Refusal {
         match self {
             Refusal::NoNetwork(_) => ErrorKind::NoNetwork,
             Refusal::NoGuest(_) | Refusal::NoPort(_) => ErrorKind::NoGuest,
+            Refusal::NoAddress { .. } | Refusal::NotToGuest { .. } => ErrorKind::OperationFailed,
             Refusal::AlreadyActive(_)
             | Refusal::AlreadyActiveAs(_)
             | Refusal::NotActive(_)
@@ -297,7 +324,7 @@ impl Refusal {
             | Refusal::MacOfBridge { .. } => ErrorKind::OperationFailed,
             Refusal::Xml(error) if error.is_unsupported() => ErrorKind::ConfigUnsupported,
             Refusal::NotYet(_) => ErrorKind::ConfigUnsupported,
-            Refusal::Xml(_) => ErrorKind::Xml,
+            Refusal::Xml(_) | Refusal::PortXml(_) => ErrorKind::Xml,
             Refusal::Edit(EditError::Invalid(_)) => ErrorKind::OperationInvalid,
             Refusal::Edit(EditError::Element { .. }) => ErrorKind::Xml,
             Refusal::Edit(EditError::Xml(error) | EditError::Consequence(error)) if error.is_unsupported() => {
@@ -307,6 +334,7 @@ impl Refusal {
             Refusal::Edit(EditError::Section(_))
             | Refusal::Argument { .. }
             | Refusal::Forward(_)
+            | Refusal::PortMisfit(_)
             | Refusal::ConfirmWhich(_) => ErrorKind::InvalidArg,
         }
     }
@@ -315,6 +343,12 @@ impl Refusal {
     pub fn hint(&self) -> Option<String> {
         match self {
             Refusal::NoNetwork(_) => Some("'netd net-list --all' shows the networks there are".into()),
+            Refusal::NoAddress { .. } => {
+                Some("'netd domifaddr GUEST --source any' shows the addresses of a guest that are known".into())
+            }
+            Refusal::NotToGuest { service: Some(service), .. } => {
+                Some(format!("'netd forward-add NETWORK {service} GUEST:PORT' has it lead to a guest"))
+            }
             Refusal::PortInUse(_) => Some("end that program, or shut its guest down".into()),
             Refusal::NoPort(_) => Some("'netd port-list' shows the ports there are".into()),
             Refusal::Edit(error) => error.hint(),

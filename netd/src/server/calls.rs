@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use netd_api::{
-    Error, ErrorKind, INTERFACE, INTERFACE_FILE, PortReply, Update, Xml,
+    Error, ErrorKind, INTERFACE, INTERFACE_FILE, NetworkPortReply, PortReply, Update, Xml,
     calls::{
-        AddForward, AddPort, AdoptNetwork, ApplyNetwork, ConfirmChange, CreatePort, DeleteForward, DeletePort, DumpXml,
-        Explain, GetPorts, ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks, ListPorts, Method,
-        Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart, UpdateNetwork,
+        AddForward, AddPort, AdoptNetwork, ApplyNetwork, ConfirmChange, CreateNetworkPort, CreatePort, DeleteForward,
+        DeletePort, DumpXml, Explain, GetPorts, ImportLeases, ListAddresses, ListForwards, ListLeases, ListNetworks,
+        ListPorts, Method, Monitor, NewNetwork, OneNetwork, OpenCapture, SetAutostart, UpdateNetwork,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -118,6 +118,11 @@ async fn ours<H: Host>(verbs: &Verbs<H>, method: Method, call: &RawCall) -> Resu
         }
         Method::ListPorts => reply(verbs.list_ports(parameters::<ListPorts>(call)?.network.as_deref())),
         Method::GetPorts => reply(verbs.port_info(&parameters::<GetPorts>(call)?.port).await),
+        Method::ListNetworkPorts => reply(verbs.network_ports(&parameters::<OneNetwork>(call)?.network)),
+        Method::CreateNetworkPort => {
+            let CreateNetworkPort { network, xml } = parameters(call)?;
+            reply(verbs.create_network_port(&network, &xml).await.map(|port| NetworkPortReply { port }))
+        }
         Method::AddPort => {
             let AddPort { network, guest, mac, queues, guards, portgroup } = parameters(call)?;
             match verbs.add_port(&PortRequest { network, guest, mac, queues, guards, portgroup }).await {

@@ -18,6 +18,9 @@ use crate::{
     store::Store,
 };
 
+mod hostile;
+mod messages;
+
 struct Served {
     directory: TempDir,
     events: Bus,
@@ -26,15 +29,21 @@ struct Served {
 
 impl Served {
     fn start(access: Access) -> Self {
+        Self::start_on(Fake::new(), access, "server")
+    }
+
+    /// The same on this host, with threads of this name.
+    fn start_on(fake: Fake, access: Access, threads: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).thread_name(threads).enable_all().build().unwrap();
         let path = directory.path().join("sock");
         let (config, run) = (directory.path().join("config"), directory.path().join("run"));
         let events = Bus::default();
         let bus = events.clone();
         runtime.block_on(async {
             let (store, first) = Store::open(&config, &run).unwrap();
-            let verbs = Verbs::new(Fake::new(), store, Registry::new(Path::new("/etc/resolv.conf")), bus);
+            let verbs = Verbs::new(fake, store, Registry::new(Path::new("/etc/resolv.conf")), bus);
             verbs.recover(first).await.unwrap();
             let listener = UnixListener::bind(&path).unwrap();
             tokio::spawn(serve(listener, access, verbs));

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -72,6 +73,14 @@ impl Snoop {
     /// The ports of a network are those with these MACs.
     pub fn set_ports(&self, network: &str, macs: &[MacAddr]) {
         lock(&self.table).set_ports(network, macs);
+    }
+
+    /// A port had this address so long ago, as the kernel remembers.
+    pub fn recall(&self, network: &str, mac: MacAddr, address: IpAddr, age: Duration) {
+        let now = Instant::now();
+        // As old as the machine, if it is older.
+        let then = now.checked_sub(age).unwrap_or(now);
+        lock(&self.table).recall(network, mac, address, then);
     }
 
     /// The addresses of the port with this MAC, the last seen first.

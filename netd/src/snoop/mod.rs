@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Only a port's own MAC speaks for the port. A bridge hears what is for it and what is for all: an answer from one
-//! guest to another passes it by, but no guest gets far without asking for its gateway. Nothing is kept over a restart of
-//! the daemon. `frame` and `table` are pure; `listen` has the sockets and the clock.
+//! guest to another passes it by, but no guest gets far without asking for its gateway. A new
+//! daemon knows of IPv6 addresses what the kernel does: the host's neighbours, and the claims of guarded ports. `frame` and `table` are pure; `listen` has the sockets and the clock.
 
 mod frame;
 mod listen;

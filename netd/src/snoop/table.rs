@@ -110,6 +110,19 @@ impl Table {
         }
     }
 
+    /// A port had an address then, which it may have been heard to have since.
+    pub(super) fn recall(&mut self, network: &str, mac: MacAddr, address: IpAddr, then: Instant) {
+        let is_known = |port: &Port| {
+            let newer = |entry: &Entry| entry.address == address && entry.last >= then;
+            port.entries.iter().any(newer) || &*port.network != network
+        };
+        // Whoever has it by now has been heard.
+        let is_anothers = self.owners.get(&(network.into(), address)).is_some_and(|owner| *owner != mac);
+        if !is_anothers && self.ports.get(&mac).is_some_and(|port| !is_known(port)) {
+            self.note(mac, address, Origin::Nd, false, then);
+        }
+    }
+
     fn is_on(&self, mac: MacAddr, network: &str) -> bool {
         self.ports.get(&mac).is_some_and(|port| &*port.network == network)
     }

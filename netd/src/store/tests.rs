@@ -60,10 +60,14 @@ fn a_write_cut_short_leaves_the_old_file_and_does_not_disturb() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = open(&directory);
     store.save_definition(&name(), TEXT).unwrap();
-    fs::write(directory.path().join("config/networks").join(INCOMPLETE), "<netw").unwrap();
+    let incomplete = directory.path().join("config/networks").join(INCOMPLETE);
+    fs::write(&incomplete, "<netw").unwrap();
     assert_eq!(store.load_definitions().unwrap().len(), 1);
     store.save_definition(&name(), TEXT).unwrap();
     assert_eq!(store.load_definitions().unwrap().len(), 1);
+    fs::write(&incomplete, "<netw").unwrap();
+    open(&directory);
+    assert!(!incomplete.exists(), "the next daemon tidies up");
 }
 
 #[test]

@@ -167,8 +167,9 @@ impl<H: Host> Verbs<H> {
             None => {
                 if let Some(definition) = definition {
                     self.save_definition(&definition)?;
+                    let event = lifecycle(name.as_str(), definition.uuid, EventKind::Defined);
                     self.registry_mut().defined(definition);
-                    self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
+                    self.events.tell(event);
                 }
             }
         }
@@ -180,7 +181,7 @@ impl<H: Host> Verbs<H> {
         let LiveChange { network, from, to, shared } = change;
         let before = self.applied().clone();
         let live = Live { network: network.clone(), desired: to.clone(), journal: Vec::new() };
-        let after = self.registry().with_live(live).forwards(|network| self.host.leases(network));
+        let after = self.registry().with_live(live).forwards(&self.host);
         let forwards = Forwards { before: &before, after: &after };
         let steps = change::plan(&from, &to, host, &shared, Some(forwards));
         Planned { network, from, to, shared, steps, before, after }
@@ -415,7 +416,7 @@ impl<H: Host> Verbs<H> {
     async fn tell_changed(&self, name: &NetworkName) {
         let network = self.registry().find_live(name.as_str()).ok().map(|(_, live)| live.network.clone());
         if let Some(network) = network {
-            self.events.tell(lifecycle(name.as_str(), EventKind::Updated));
+            self.events.tell(lifecycle(name.as_str(), network.uuid, EventKind::Updated));
             self.tell_hooks(&network, Operation::Updated).await;
         }
     }
@@ -489,7 +490,7 @@ impl<H: Host> Verbs<H> {
         self.save_live(name, Phase::Changing)?;
         let (restored, steps) = self.rewind(&live, &before, &host, true)?;
         let (from, to) = (live.desired, restored.desired.clone());
-        let after = self.registry().with_live(restored.clone()).forwards(|network| self.host.leases(network));
+        let after = self.registry().with_live(restored.clone()).forwards(&self.host);
         let whole = self.force(name, steps).await;
         {
             let mut registry = self.registry_mut();
@@ -525,7 +526,7 @@ impl<H: Host> Verbs<H> {
         let others = registry.others(&restored.network.name);
         let shared = Shared::of(&live.journal, others);
         let table = self.applied().clone();
-        let after = registry.with_live(restored.clone()).forwards(|network| self.host.leases(network));
+        let after = registry.with_live(restored.clone()).forwards(&self.host);
         let forwards = unseen.then_some(Forwards { before: &table, after: &after });
         let steps = change::plan(&from, &restored.desired, host, &shared, forwards);
         Ok((restored, steps))

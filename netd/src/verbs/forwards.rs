@@ -14,15 +14,30 @@ use netd_api::{ForwardReply, Forwards};
 use super::{Host, VerbError, Verbs};
 use crate::{
     events::forward_changed,
-    model::NetworkName,
+    model::{MacAddr, NetworkName},
     observe::listeners::Listener,
     plan::Step,
     registry::{
         Refusal,
-        forwards::{ForwardChange, ports, protocol, requested},
+        forwards::{ForwardChange, Whereabouts, ports, protocol, requested},
     },
+    snoop::Seen,
     store::Phase,
 };
+
+impl<H: Host> Whereabouts for H {
+    fn leases(&self, network: &str) -> Vec<dhcp::Lease> {
+        Host::leases(self, network)
+    }
+
+    fn leases6(&self, network: &str) -> Vec<dhcp::Lease6> {
+        Host::leases6(self, network)
+    }
+
+    fn heard(&self, mac: MacAddr) -> Vec<Seen> {
+        Host::heard(self, mac)
+    }
+}
 
 impl<H: Host> Verbs<H> {
     /// Forwards ports of the host to guests: at once where the network is active, for good where it is defined.
@@ -35,7 +50,7 @@ impl<H: Host> Verbs<H> {
         let listener = self.host.listener(forward.at().protocol, forward.at().ports);
         self.carry_out_forward(change).await?;
         tracing::info!("network {name}: port {} of the host is forwarded", forward.at());
-        let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
+        let view = self.registry().view_forward(&name, &forward, &self.host);
         let notices = self.notices(&name, &view, listener);
         Ok(ForwardReply { forward: view, notices })
     }
@@ -49,7 +64,7 @@ impl<H: Host> Verbs<H> {
         let change = self.registry().delete_forward(&request.network, protocol(request.protocol), ports, address)?;
         self.registry().refuse_unconfirmed(&change.name)?;
         let (name, forward) = (change.name.clone(), change.forward.clone());
-        let view = self.registry().view_forward(&name, &forward, |network| self.host.leases(network));
+        let view = self.registry().view_forward(&name, &forward, &self.host);
         self.carry_out_forward(change).await?;
         tracing::info!("network {name}: port {} of the host is not forwarded any more", forward.at());
         Ok(ForwardReply { forward: view, notices: Vec::new() })
@@ -57,7 +72,7 @@ impl<H: Host> Verbs<H> {
 
     /// The forwards of one network, or of all.
     pub fn list_forwards(&self, network: Option<&str>) -> Result<Forwards, VerbError> {
-        let forwards = self.registry().view_forwards(network, |network| self.host.leases(network))?;
+        let forwards = self.registry().view_forwards(network, &self.host)?;
         Ok(Forwards { forwards })
     }
 
@@ -103,8 +118,13 @@ impl<H: Host> Verbs<H> {
         } else {
             let absent = forward.targets.iter().filter(|target| target.address.is_none());
             for guest in absent.filter_map(|target| target.guest.as_deref()) {
+                let what = if forward.address.as_deref().is_some_and(|address| address.contains(':')) {
+                    "was not seen to have an IPv6 address"
+                } else {
+                    "has no address"
+                };
                 notices.push(format!(
-                    "guest '{guest}' has no address on network '{name}' yet: connections are rejected until it has one"
+                    "guest '{guest}' {what} on network '{name}' yet: connections are rejected until it has one"
                 ));
             }
         }
@@ -131,7 +151,7 @@ impl<H: Host> Verbs<H> {
     }
 
     fn wanted(&self) -> Vec<nat::Forward> {
-        self.registry().forwards(|network| self.host.leases(network))
+        self.registry().forwards(&self.host)
     }
 
     /// Makes the rules what the registry and the leases say, if they are not.

@@ -1,6 +1,8 @@
 //! What the verbs need of a host beyond single steps; the real one is [`Kernel`].
 
-use std::{collections::HashMap, future::Future, io, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::HashMap, future::Future, io, net::IpAddr, os::fd::OwnedFd, sync::atomic::Ordering, time::Duration,
+};
 
 use nat::guards::Sources;
 
@@ -20,7 +22,10 @@ use crate::{
     port::{self, Port},
     registry::{Plug, PortSpec},
     snoop::Seen,
-    why::{self, WhyError},
+    why::{
+        self, WhyError,
+        inward::{Inward, InwardFacts},
+    },
 };
 
 /// Why an interface cannot be heard.
@@ -97,6 +102,8 @@ pub trait Host: Executor {
     fn listen(&self, networks: &[(String, String)]);
     /// The addresses that the port with this MAC was heard to have, the last first.
     fn heard(&self, mac: MacAddr) -> Vec<Seen>;
+    /// Takes note of the IPv6 addresses that these ports had before this daemon: those the kernel knows.
+    fn recall(&self, ports: &[Port]) -> impl Future<Output = ()> + Send;
     /// A packet socket that hears the first bytes of every frame of an interface.
     fn open_capture(&self, interface: &str, snaplen: u32) -> Result<OwnedFd, CaptureError>;
     /// What every link has carried since it was made, by name.
@@ -120,6 +127,8 @@ pub trait Host: Executor {
     fn now(&self) -> Duration;
     /// Looks at all that a flow passes, and traces a packet of it.
     fn follow(&self, question: &why::Question) -> impl Future<Output = Result<why::Facts, WhyError>> + Send;
+    /// The same of a flow to a guest.
+    fn follow_inward(&self, question: &Inward) -> impl Future<Output = Result<InwardFacts, WhyError>> + Send;
 }
 
 impl Host for Kernel {
@@ -163,7 +172,7 @@ impl Host for Kernel {
     }
 
     async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
-        Ok(nat::change_forwards(before, after).await?)
+        Ok(self.table.change_forwards(before, after).await?)
     }
 
     fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener> {
@@ -239,6 +248,23 @@ impl Host for Kernel {
         self.snoop.seen(mac)
     }
 
+    async fn recall(&self, ports: &[Port]) {
+        let neighbours = self.netlink.neighbours().await.unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            Vec::new()
+        });
+        let claimed = self.guards.claimed().await;
+        for port in ports {
+            let claims = claimed.iter().filter(|(interface, ..)| *interface == port.interface);
+            let claims = claims.map(|(_, address, age)| (IpAddr::from(*address), *age));
+            let known = neighbours.iter().filter(|neighbour| neighbour.mac == port.mac && neighbour.address.is_ipv6());
+            let known = known.map(|neighbour| (neighbour.address, Duration::from_secs(neighbour.age)));
+            for (address, age) in claims.chain(known) {
+                self.snoop.recall(&port.network, port.mac, address, age);
+            }
+        }
+    }
+
     fn open_capture(&self, interface: &str, snaplen: u32) -> Result<OwnedFd, CaptureError> {
         packet::open(interface, Hear::Everything { snaplen, buffer: CAPTURE_BUFFER })
             .map_err(|cause| CaptureError { interface: interface.to_owned(), cause })
@@ -280,5 +306,9 @@ impl Host for Kernel {
 
     async fn follow(&self, question: &why::Question) -> Result<why::Facts, WhyError> {
         why::follow::follow(self, question).await
+    }
+
+    async fn follow_inward(&self, question: &Inward) -> Result<InwardFacts, WhyError> {
+        why::inward::follow::follow(self, question).await
     }
 }

@@ -20,12 +20,13 @@ impl<H: Host> Verbs<H> {
         let change = self.registry().set_metadata(request)?;
         let name = change.name.clone();
         self.registry().refuse_unconfirmed(&name)?;
-        let before = {
+        let (before, uuid) = {
             let registry = self.registry();
             let (_, entry) = registry.find(name.as_str())?;
             let definition = entry.definition.clone().filter(|_| change.definition.is_some());
             let live = entry.live.as_ref().map(|live| live.network.clone()).filter(|_| change.live.is_some());
-            MetadataChange { name: name.clone(), definition, live }
+            let uuid = entry.network().map(|network| network.uuid).unwrap_or_default();
+            (MetadataChange { name: name.clone(), definition, live }, uuid)
         };
         self.registry_mut().metadata_changed(change.clone());
         if let Err(error) = self.save_metadata(&change) {
@@ -40,7 +41,7 @@ impl<H: Host> Verbs<H> {
             MetadataKind::Description => "description",
             MetadataKind::Element => "element",
         };
-        self.events.tell(metadata_changed(name.as_str(), part, request.uri.as_deref()));
+        self.events.tell(metadata_changed(name.as_str(), uuid, part, request.uri.as_deref()));
         reply(&self.registry(), &name, Vec::new())
     }
 

@@ -20,6 +20,7 @@ mod host;
 mod insistence;
 mod kept_ports;
 mod metadata;
+mod network_ports;
 mod ports;
 mod recover;
 mod why;
@@ -159,13 +160,13 @@ impl<H: Host> Verbs<H> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
         self.registry().refuse_unconfirmed(&network.name)?;
-        let host = self.host.observe().await?;
+        let host = self.look_for(Some(&network)).await?;
         let defined = self.registry().define(network, &host, random_mac());
         let network = defined.map_err(|refusal| refusal.in_text(text))?;
         self.save_definition(&network)?;
-        let name = network.name.clone();
+        let (name, uuid) = (network.name.clone(), network.uuid);
         self.registry_mut().defined(network);
-        self.events.tell(lifecycle(name.as_str(), EventKind::Defined));
+        self.events.tell(lifecycle(name.as_str(), uuid, EventKind::Defined));
         reply(&self.registry(), &name, Vec::new())
     }
 
@@ -173,7 +174,7 @@ impl<H: Host> Verbs<H> {
     pub async fn create(&self, text: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
         let network = xml::parse(text)?;
-        let host = self.host.observe().await?;
+        let host = self.look_for(Some(&network)).await?;
         let start = self.registry().create(network, &host, random_mac()).map_err(|refusal| refusal.in_text(text))?;
         self.carry_out_start(start).await
     }
@@ -181,8 +182,22 @@ impl<H: Host> Verbs<H> {
     /// Starts a defined network.
     pub async fn start(&self, key: &str) -> Result<NetworkReply, VerbError> {
         let _turn = self.turn.lock().await;
-        let host = self.host.observe().await?;
+        let definition = self.registry().definition(key).cloned();
+        let host = self.look_for(definition.as_ref()).await?;
         self.start_now(key, &host).await
+    }
+
+    /// What of the host decides whether this network can be there; all of it where that is not known before.
+    async fn look_for(&self, network: Option<&Network>) -> Result<HostState, VerbError> {
+        let focus = network.and_then(|network| self.registry().focus(network));
+        if let Some(focus) = focus {
+            let host = self.host.observe_around(&focus).await?;
+            // Whoever turns IPv6 forwarding on has to know which of the host's interfaces learn routes.
+            if host.forwarding6 || focus.subnets.iter().all(|subnet| subnet.addr().is_ipv4()) {
+                return Ok(host);
+            }
+        }
+        Ok(self.host.observe().await?)
     }
 
     async fn start_now(&self, key: &str, host: &HostState) -> Result<NetworkReply, VerbError> {
@@ -192,7 +207,7 @@ impl<H: Host> Verbs<H> {
 
     async fn carry_out_start(&self, start: Start) -> Result<NetworkReply, VerbError> {
         let Start { network, definition, mut desired, steps, already, notices } = start;
-        let name = network.name.clone();
+        let (name, uuid) = (network.name.clone(), network.uuid);
         self.call_hooks(&network, Operation::Start).await?;
         if let Some(definition) = definition {
             self.save_definition(&definition)?;
@@ -251,7 +266,7 @@ impl<H: Host> Verbs<H> {
         }
         self.snoop();
         tracing::info!("network {name} started");
-        self.events.tell(lifecycle(name.as_str(), EventKind::Started));
+        self.events.tell(lifecycle(name.as_str(), uuid, EventKind::Started));
         reply(&self.registry(), &name, notices)
     }
 
@@ -304,7 +319,7 @@ impl<H: Host> Verbs<H> {
             self.forget(name).await?;
         }
         tracing::info!("network {name} stopped");
-        self.events.tell(lifecycle(name.as_str(), EventKind::Stopped));
+        self.events.tell(lifecycle(name.as_str(), network.uuid, EventKind::Stopped));
         self.tell_hooks(&network, Operation::Stopped).await;
         match left.into_iter().next() {
             None => Ok(()),
@@ -352,7 +367,7 @@ impl<H: Host> Verbs<H> {
         let mut network = self.get(name.as_str())?;
         self.store.remove_definition(&name)?;
         self.registry_mut().undefined(&name);
-        self.events.tell(lifecycle(name.as_str(), EventKind::Undefined));
+        self.events.tell(lifecycle(name.as_str(), &network.network.uuid, EventKind::Undefined));
         if !remains {
             self.forget(&name).await?;
         }

@@ -148,6 +148,14 @@ impl<H: Host> Verbs<H> {
         self.host.listen(&bridges);
     }
 
+    /// Has the IPv6 addresses that adopted ports use known before port forwards are asked for.
+    pub(super) async fn recall(&self) {
+        let ports: Vec<Port> = self.registry().ports(None).into_iter().cloned().collect();
+        if !ports.is_empty() {
+            self.host.recall(&ports).await;
+        }
+    }
+
     pub(super) async fn forget_ports(&self, indices: &[u32]) {
         let mut networks = BTreeSet::new();
         for &index in indices {

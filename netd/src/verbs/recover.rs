@@ -51,7 +51,8 @@ impl<H: Host> Verbs<H> {
                 cleaned.push(found.record.name.as_str());
             }
         }
-        self.adopt_ports(&host).await?;
+        let stopped: Vec<(&str, String)> = dead.iter().filter_map(Judged::bridge).collect();
+        self.adopt_ports(&host, &stopped).await?;
         let rewound = self.rewind_all(&changing, &host).await?;
         if rewound || !dead.is_empty() {
             host = self.host.observe().await?;
@@ -62,6 +63,7 @@ impl<H: Host> Verbs<H> {
         }
         self.yield_forwarding(&mut host);
         self.mend_all(&mut host).await;
+        self.recall().await;
         if had_records && let Err(error) = self.replace_firewall().await {
             tracing::error!("cannot restore the firewall rules: {error}");
             cleaned.clear();
@@ -188,7 +190,9 @@ impl<H: Host> Verbs<H> {
     }
 
     /// The ports of an earlier daemon that are still there, by index and name both.
-    async fn adopt_ports(&self, host: &HostState) -> Result<(), VerbError> {
+    /// `stopped` are networks that the earlier daemon was stopping or starting, or whose bridge vanished, with that bridge:
+    /// `host` is from before they were cleaned up.
+    async fn adopt_ports(&self, host: &HostState, stopped: &[(&str, String)]) -> Result<(), VerbError> {
         for port in self.store.load_ports()? {
             // The daemon ended while it was being made, and nobody has it.
             if let Some(port) = port.made(host)
@@ -197,7 +201,7 @@ impl<H: Host> Verbs<H> {
                 tracing::error!("macvtap {} of network {} stays: {error}", port.interface, port.network);
                 continue;
             }
-            if self.is_ours(&port, host) {
+            if self.is_ours(&port, host, stopped) {
                 self.events.know_port(&port);
                 self.registry_mut().port_added(port.clone());
                 // Watched before it is looked at: its owner may end in between.
@@ -216,7 +220,7 @@ impl<H: Host> Verbs<H> {
         Ok(())
     }
 
-    fn is_ours(&self, port: &Port, host: &HostState) -> bool {
+    fn is_ours(&self, port: &Port, host: &HostState, stopped: &[(&str, String)]) -> bool {
         let Some(link) = host.links.iter().find(|link| link.index == port.index && link.name == port.interface) else {
             return false;
         };
@@ -226,8 +230,9 @@ impl<H: Host> Verbs<H> {
         let registry = self.registry();
         let bridge = registry.find_live(&port.network).ok().and_then(|(_, live)| live.desired.bridge());
         let on = link.master.and_then(|master| host.link_name(master));
+        let stopped = || stopped.iter().any(|(network, bridge)| *network == port.network && on == Some(bridge));
         // A network that was being stopped may have left it on a bridge of the host.
-        link.kind == LinkKind::Tun && (on.is_none() || on == bridge || on == port.host_bridge.as_deref())
+        link.kind == LinkKind::Tun && (on.is_none() || on == bridge || on == port.host_bridge.as_deref() || stopped())
     }
 
     async fn mend_all(&self, host: &mut HostState) {
@@ -256,6 +261,15 @@ impl<H: Host> Verbs<H> {
 struct Judged {
     record: Record,
     live: Option<Live>,
+}
+
+impl Judged {
+    /// The network and the bridge that its ports are or were on.
+    fn bridge(&self) -> Option<(&str, String)> {
+        let network = xml::parse(&self.record.xml).ok()?;
+        let ground = plan::ground(&network)?;
+        Some((self.record.name.as_str(), ground.bridge()?.to_owned()))
+    }
 }
 
 /// Why a file in the directory of definitions defines nothing.

@@ -3,6 +3,8 @@
 mod events;
 mod hooks;
 mod links;
+mod model;
+mod ports;
 mod random;
 
 use std::{path::Path, sync::Arc};
@@ -15,7 +17,7 @@ use crate::{
     apply::fake::{Fake, Traces, Trouble},
     host::LinkKind,
     plan::{self, InPlace, tests::TOPOLOGIES},
-    registry::PortRequest,
+    registry::{PortRequest, forwards::Leased},
 };
 
 /// A directory that goes with the test; in memory, where syncing costs nothing.
@@ -70,7 +72,7 @@ fn assert_true(verbs: &Verbs<Fake>, fake: &Fake, directory: &TempDir, found: &Tr
     assert_eq!(world.table.as_ref().map_or(0, |table| table.len()), live, "{case}: rules");
     assert_eq!(world.services.len(), live, "{case}: servers");
     assert_eq!(world.listening.len(), live, "{case}: listeners");
-    assert_eq!(world.forwards, registry.forwards(|_| world.leases.clone()), "{case}: forwards");
+    assert_eq!(world.forwards, registry.forwards(&Leased(world.leases.clone())), "{case}: forwards");
     let bridges = host.links.iter().filter(|link| matches!(link.kind, LinkKind::Bridge { .. })).count();
     assert_eq!(bridges, live, "{case}: bridges");
     drop(world);

@@ -9,7 +9,7 @@ use std::{
 use nat::trace::{self, Event, Listener, Verdict, Walk, Watch};
 use tokio::sync::Mutex;
 
-use super::{Facts, Question, Routing, Traced, WhyError, ladder, probe, tap};
+use super::{Facts, Question, Routing, Traced, WhyError, ladder, legacy, probe, tap};
 use crate::{
     apply::Kernel,
     doctor,
@@ -21,10 +21,10 @@ use crate::{
 };
 
 /// There is one pair of tables.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub(super) static TURN: Mutex<()> = Mutex::const_new(());
 
 /// An answer from anywhere on Earth takes no longer than this after the question has left.
-const ANSWER: Duration = Duration::from_secs(2);
+pub(super) const ANSWER: Duration = Duration::from_secs(2);
 
 /// After the end of a packet is known, what the kernel still has to tell of it comes this soon.
 const REST: Duration = Duration::from_millis(100);
@@ -53,6 +53,7 @@ pub(crate) async fn follow(host: &Kernel, question: &Question) -> Result<Facts, 
         listings: BTreeMap::new(),
         rules: None,
         legacy: doctor::legacy_tables(),
+        legacy_drops: Vec::new(),
         links: links.iter().map(|link| (link.index, link.name.clone())).collect(),
         silent_hop: None,
     };
@@ -60,10 +61,22 @@ pub(crate) async fn follow(host: &Kernel, question: &Question) -> Result<Facts, 
         return Ok(facts);
     }
     let next = bridge.and_then(|bridge| next_mac(question, &facts, bridge.index, bridge.mac));
+    let before = legacy::read(&facts.legacy).await;
     let traced = trace(question, next, &mut facts).await;
     // Whatever came of it.
     trace::remove().await?;
     traced?;
+    facts.legacy_drops = legacy::drops(&before, &legacy::read(&facts.legacy).await);
+    look_up(&mut facts).await;
+    if let Some(Routing { way: Way::Via { link, gateway }, .. }) = facts.routing {
+        let hop = gateway.unwrap_or(question.target);
+        facts.silent_hop = netlink.is_silent(hop, link).await?.then_some(hop);
+    }
+    Ok(facts)
+}
+
+/// Whose tables the walks were in, and the rules of those that dropped something.
+pub(super) async fn look_up(facts: &mut Facts) {
     for walk in &mut facts.walks {
         walk.family = family(walk).await;
     }
@@ -78,11 +91,6 @@ pub(crate) async fn follow(host: &Kernel, question: &Question) -> Result<Facts, 
     if facts.walks.iter().any(|walk| walk.verdict == Verdict::Drop && walk.table != nat::TABLE) {
         facts.rules = Some(doctor::rules().await);
     }
-    if let Some(Routing { way: Way::Via { link, gateway }, .. }) = facts.routing {
-        let hop = gateway.unwrap_or(question.target);
-        facts.silent_hop = netlink.is_silent(hop, link).await?.then_some(hop);
-    }
-    Ok(facts)
 }
 
 /// The family of the table a walk was in. Of two of one name, one for both families, it is the one that has the chain.
@@ -148,7 +156,7 @@ async fn trace(question: &Question, next: Option<MacAddr>, facts: &mut Facts) ->
         target: question.target,
         protocol: question.protocol,
     };
-    let port = question.port.index;
+    let has_ended = |walks: &[Walk]| has_ended(walks, question.port.index);
     let mut events = Vec::new();
     match frame(question, next) {
         Ok((frame, source, from)) => {
@@ -159,7 +167,7 @@ async fn trace(question: &Question, next: Option<MacAddr>, facts: &mut Facts) ->
             match sent {
                 Ok(Ok(())) => {
                     facts.traced = Traced::Probe;
-                    hear(&listener, &mut events, ANSWER, port).await?;
+                    hear(&listener, &mut events, ANSWER, has_ended).await?;
                     facts.walks = trace::walks(&events);
                     return Ok(());
                 }
@@ -171,7 +179,7 @@ async fn trace(question: &Question, next: Option<MacAddr>, facts: &mut Facts) ->
     }
     watch.source_port = None;
     trace::install(&watch).await?;
-    hear(&listener, &mut events, Duration::from_secs(question.patience), port).await?;
+    hear(&listener, &mut events, Duration::from_secs(question.patience), has_ended).await?;
     facts.walks = trace::walks(&events);
     if !facts.walks.is_empty() {
         facts.traced = Traced::Guest;
@@ -186,15 +194,25 @@ fn frame(question: &Question, next: Option<MacAddr>) -> Result<(Vec<u8>, IpAddr,
     }
     let Some(source) = question.source else { return Err(Some("nobody knows the guest's address".to_owned())) };
     let Some(next) = next else { return Err(Some("no guest of the network is known to have the address".to_owned())) };
-    let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
-    let from = FIRST_PORT + u16::from_ne_bytes([a, b]) % (u16::MAX - FIRST_PORT);
+    let from = first_port();
     let frame = probe::frame((question.port.mac, next), source, question.target, from, question.protocol);
     frame.map(|frame| (frame, source, from)).ok_or_else(|| Some("the addresses are of two families".to_owned()))
 }
 
-/// Listens until an answer has gone to the guest, a packet was dropped, or the time is over: `first` until there is
-/// anything, and [`ANSWER`] from then on.
-async fn hear(listener: &Listener, events: &mut Vec<Event>, first: Duration, port: u32) -> Result<(), WhyError> {
+/// The port a probe is sent from, any of those.
+pub(super) fn first_port() -> u16 {
+    let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
+    FIRST_PORT + u16::from_ne_bytes([a, b]) % (u16::MAX - FIRST_PORT)
+}
+
+/// Listens until the packet's fate is known or the time is over: `first` until there is anything, and [`ANSWER`] from
+/// then on.
+pub(super) async fn hear(
+    listener: &Listener,
+    events: &mut Vec<Event>,
+    first: Duration,
+    has_ended: impl Fn(&[Walk]) -> bool,
+) -> Result<(), WhyError> {
     let mut deadline = Instant::now() + first;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -205,7 +223,7 @@ async fn hear(listener: &Listener, events: &mut Vec<Event>, first: Duration, por
                     deadline = Instant::now() + ANSWER;
                 }
                 events.extend(heard);
-                if has_ended(&trace::walks(events), port) {
+                if has_ended(&trace::walks(events)) {
                     deadline = deadline.min(Instant::now() + REST);
                 }
             }

@@ -80,11 +80,11 @@ pub(super) fn is_delivered(walk: &Walk, port: u32) -> bool {
     walk.place() == Some(place::DELIVERED) && walk.packet.output == Some(port)
 }
 
-fn link(facts: &Facts, index: Option<u32>) -> &str {
+pub(super) fn link(facts: &Facts, index: Option<u32>) -> &str {
     index.and_then(|index| facts.links.get(&index)).map_or("another link", String::as_str)
 }
 
-fn port(question: &Question, facts: &Facts) -> Finding {
+pub(super) fn port(question: &Question, facts: &Facts) -> Finding {
     let interface = &question.port.interface;
     let (check, network) = ("port", &question.port.network);
     let title = match &question.bridge {
@@ -157,7 +157,9 @@ fn entered(question: &Question, facts: &Facts, seen: &Seen<'_>) -> Finding {
             format!("a probe was sent by {interface} and did not get to the first rule"),
             format!("bridge -d link show dev {interface}; tc filter show dev {interface} ingress"),
         ),
-        Traced::Guest => Finding::pass(check, title).noting(format!("{unsent}the guest's own packet was traced")),
+        Traced::Guest | Traced::Passing => {
+            Finding::pass(check, title).noting(format!("{unsent}the guest's own packet was traced"))
+        }
         Traced::Nothing => Finding::warn(
             check,
             title,
@@ -167,7 +169,7 @@ fn entered(question: &Question, facts: &Facts, seen: &Seen<'_>) -> Finding {
     }
 }
 
-fn flow(protocol: Protocol) -> String {
+pub(super) fn flow(protocol: Protocol) -> String {
     match protocol {
         Protocol::Tcp(port) => format!("TCP to port {port}"),
         Protocol::Udp(port) => format!("UDP to port {port}"),
@@ -234,7 +236,7 @@ fn on_the_bridge(question: &Question, facts: &Facts, seen: &Seen<'_>) -> Vec<Fin
     ladder
 }
 
-fn guarded(question: &Question, walk: &Walk, title: String) -> Finding {
+pub(super) fn guarded(question: &Question, walk: &Walk, title: String) -> Finding {
     let said = |address: Option<IpAddr>| address.map_or_else(|| "another".to_owned(), |address| address.to_string());
     let own = match question.known {
         Some(known) => format!("; its own is {known}"),
@@ -351,7 +353,7 @@ fn rules<'a>(question: &'a Question, facts: &'a Facts, back: bool) -> impl FnMut
 }
 
 /// A rule in `nft`'s words, or the policy; and the chain, if it is not the base chain.
-fn rule(facts: &Facts, walk: &Walk) -> String {
+pub(super) fn rule(facts: &Facts, walk: &Walk) -> String {
     let chain = if walk.chain == walk.base { String::new() } else { format!(" in chain {}", walk.chain) };
     let Some(handle) = walk.rule else { return format!("policy drop{chain}") };
     let listing = facts.listings.get(&(walk.family.to_owned(), walk.table.clone()));
@@ -419,22 +421,26 @@ fn left(question: &Question, facts: &Facts, seen: &Seen<'_>, so_far: &[Finding])
         ladder.push(Finding::pass("host", "if it gets to the host itself"));
     } else if !stopped && question.peer.is_none() && seen.has(place::CHECKED) {
         let last = seen.there.last().map(|walk| format!("table {} {} chain {}", walk.family, walk.table, walk.base));
-        let legacy = match facts.legacy.as_slice() {
-            [] => String::new(),
-            tables => format!("; legacy iptables, which no trace shows, has rules in {}", tables.join(", ")),
-        };
-        ladder.push(Finding::fail(
-            "left",
-            "if it leaves the host",
-            format!("it was last seen in {}, and no rule of nftables drops it{legacy}", last.unwrap_or_default()),
-            if facts.legacy.is_empty() {
-                "nstat -az | grep -i discard".to_owned()
-            } else {
-                "sudo netd doctor".to_owned()
-            },
-        ));
+        let (says, mend) = lost(facts, &last.unwrap_or_default());
+        ladder.push(Finding::fail("left", "if it leaves the host", says, mend));
     }
     ladder
+}
+
+/// What is said of a packet that was last seen there and that no rule of nftables drops.
+pub(super) fn lost(facts: &Facts, last: &str) -> (String, String) {
+    let seen = format!("it was last seen in {last}, and no rule of nftables drops it");
+    if let [by, ..] = facts.legacy_drops.as_slice() {
+        let mend = if by.contains("ip6tables") { "sudo ip6tables-legacy-save -c" } else { "sudo netd doctor" };
+        return (format!("{seen}; {by} dropped a packet meanwhile"), mend.to_owned());
+    }
+    match facts.legacy.as_slice() {
+        [] => (seen, "nstat -az | grep -i discard".to_owned()),
+        tables => (
+            format!("{seen}; legacy iptables, which no trace shows, has rules in {}", tables.join(", ")),
+            "sudo netd doctor".to_owned(),
+        ),
+    }
 }
 
 /// What became of the answers.

@@ -1,4 +1,4 @@
-//! `netd why`: what becomes of one flow of a guest, stage by stage, and what stops it.
+//! `netd why`: what becomes of one flow of a guest, or to one (`inward`), stage by stage, and what stops it.
 //!
 //! ```text
 //! Question ──► follow (EDGE: look at links, routes, sysctls; trace a packet) ──► Facts ──► explain (pure) ──► findings
@@ -10,7 +10,9 @@
 //! next trace.
 
 pub(crate) mod follow;
+pub(crate) mod inward;
 mod ladder;
+mod legacy;
 mod probe;
 mod tap;
 
@@ -80,6 +82,8 @@ pub enum Traced {
     Probe,
     /// The guest's own.
     Guest,
+    /// One on its way to the guest that somebody else had sent.
+    Passing,
     /// None came.
     Nothing,
 }
@@ -105,6 +109,8 @@ pub struct Facts {
     pub rules: Option<Rules>,
     /// The kernel has rules that the trace does not show: these tables of legacy iptables.
     pub legacy: Vec<String>,
+    /// What of them, rules and policies, has dropped packets during the trace.
+    pub legacy_drops: Vec<String>,
     /// Names of interfaces by index.
     pub links: BTreeMap<u32, String>,
     /// The next hop does not answer.

@@ -7,6 +7,9 @@ use nat::trace::Protocol;
 
 use crate::model::MacAddr;
 
+/// The length of the Ethernet header before the IP packet.
+pub(super) const ETHERNET: usize = 14;
+
 /// Hops of the probe, as a guest's own packet has them (RFC 1700).
 const HOPS: u8 = 64;
 

@@ -5,22 +5,26 @@ use nat::trace::{Packet, TABLE, Verdict, Walk, place};
 use super::*;
 use crate::doctor::{Finding, Verdict as Told};
 
+pub(super) fn vm1() -> Port {
+    Port {
+        interface: "vnet0".into(),
+        index: 7,
+        network: "default".into(),
+        guest: Some("vm1".into()),
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        mtu: 1500,
+        queues: 1,
+        guards: true,
+        group: None,
+        host_bridge: None,
+        macvtap: None,
+        kept: false,
+    }
+}
+
 fn question() -> Question {
     Question {
-        port: Port {
-            interface: "vnet0".into(),
-            index: 7,
-            network: "default".into(),
-            guest: Some("vm1".into()),
-            mac: "52:54:00:12:34:56".parse().unwrap(),
-            mtu: 1500,
-            queues: 1,
-            guards: true,
-            group: None,
-            host_bridge: None,
-            macvtap: None,
-            kept: false,
-        },
+        port: vm1(),
         bridge: Some("virbr0".into()),
         isolated: false,
         source: Some([192, 168, 122, 45].into()),
@@ -79,6 +83,7 @@ fn healthy() -> Facts {
         listings: BTreeMap::new(),
         rules: None,
         legacy: Vec::new(),
+        legacy_drops: Vec::new(),
         links: [(2, "uplink".into()), (3, "virbr0".into()), (7, "vnet0".into())].into(),
         silent_hop: None,
     }

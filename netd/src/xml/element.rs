@@ -80,7 +80,7 @@ impl<'a> Element<'a> {
 
     /// The name that lists of known elements have for it: with the usual prefix of a name space we know, whichever the
     /// text has. `None` in any other name space.
-    fn known_name(self) -> Option<Cow<'a, str>> {
+    pub(super) fn known_name(self) -> Option<Cow<'a, str>> {
         match self.0.tag_name().namespace() {
             None => Some(Cow::Borrowed(self.name())),
             Some(super::NAMESPACE) => Some(Cow::Owned(format!("netd:{}", self.0.tag_name().name()))),
@@ -100,6 +100,8 @@ impl<'a> Element<'a> {
 
     /// Refuses every attribute that is not `known`.
     pub(super) fn attributes(self, known: &[&'static str]) -> Result<(), Error> {
+        #[cfg(test)]
+        super::tests::known::note(self, known, '@');
         for attribute in self.0.attributes() {
             if attribute.namespace().is_none() && known.contains(&attribute.name()) {
                 continue;
@@ -115,6 +117,8 @@ impl<'a> Element<'a> {
     /// The child elements, each with the one of the `known` names it has; any other is refused. Names with a prefix
     /// stand for a name space we know, whichever prefix the text has for it.
     pub(super) fn children(self, known: &[&'static str]) -> Result<Vec<(&'static str, Element<'a>)>, Error> {
+        #[cfg(test)]
+        super::tests::known::note(self, known, '/');
         let mut children = Vec::new();
         for node in self.0.children() {
             if node.is_element() {

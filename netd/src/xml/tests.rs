@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf, time::Instant};
 use super::*;
 
 mod hostile;
+pub(super) mod known;
 mod policy;
 mod random;
 mod refused;

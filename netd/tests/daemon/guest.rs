@@ -50,15 +50,25 @@ impl Guest {
     }
 
     pub(crate) fn plug_request(space: &Space, request: PortRequest) -> Self {
-        let network = request.network.clone();
-        let (port, mut fds): (Port, Vec<OwnedFd>) = space.call(async |client| client.add_port(request).await).unwrap();
-        // A bridge without a port has no carrier, and with its first the kernel takes a moment to give it one: what the
-        // host sends until then is lost.
-        if let Some(bridge) = space.call(async |client| client.get_network(&network).await).unwrap().network.bridge {
-            wait_for("the bridge's carrier", || space.run(&format!("ip link show dev {bridge}")).contains("state UP"));
-        }
+        let (port, fds) = space.call(async |client| client.add_port(request).await).unwrap();
+        let guest = Self::with(port, fds);
+        guest.wait_for_carrier(space);
+        guest
+    }
+
+    /// A guest on a port that was made for it.
+    pub(crate) fn with(port: Port, mut fds: Vec<OwnedFd>) -> Self {
         let mac = port.mac.parse::<Mac>().unwrap().0;
         Guest { port, mac, address: Ipv4Addr::UNSPECIFIED, tap: File::from(fds.pop().unwrap()) }
+    }
+
+    /// A bridge without a port has no carrier, and with its first the kernel takes a moment to give it one: what the host
+    /// sends until then is lost.
+    pub(crate) fn wait_for_carrier(&self, space: &Space) {
+        let network = space.call(async |client| client.get_network(&self.port.network).await).unwrap().network;
+        if let Some(bridge) = network.bridge {
+            wait_for("the bridge's carrier", || space.run(&format!("ip link show dev {bridge}")).contains("state UP"));
+        }
     }
 
     /// Sends a frame as it is.

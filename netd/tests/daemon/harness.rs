@@ -15,7 +15,7 @@ use netd_api::{Client, ClientError};
 use tempfile::TempDir;
 
 /// How long the daemon may take for anything before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -38,6 +38,13 @@ impl Space {
         };
         space.run("ip link set lo up");
         space
+    }
+
+    /// The machine starts anew, and nothing of its network is left. Whoever was in it is gone already.
+    pub(crate) fn reboot(&self) {
+        sh(Command::new("ip").args(["netns", "delete", &self.name]));
+        sh(Command::new("ip").args(["netns", "add", &self.name]));
+        self.run("ip link set lo up");
     }
 
     /// The namespace's name, as `ip netns` has it.

@@ -9,9 +9,11 @@ mod guards;
 mod guards6;
 mod guest;
 mod harness;
+mod hostile;
 mod link_changes;
 mod links;
 mod names;
+mod random;
 mod settings;
 mod why;
 

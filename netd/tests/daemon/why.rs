@@ -300,7 +300,8 @@ fn what_cannot_be_asked_is_refused_with_what_can() {
     for (words, said) in [
         ("nobody 1.1.1.1", "no port or guest"),
         ("vm1 1.1.1.1:70000", "expected ADDRESS"),
-        ("vm1 one.one", "expected ADDRESS"),
+        ("vm1 one.one", "no port or guest with matching name"),
+        ("vm1 one.one:", "expected ADDRESS"),
         ("vm1 1.1.1.1:80 --icmp", "--icmp is for an address without a port"),
     ] {
         let output = command(&world.host, words).output().unwrap();

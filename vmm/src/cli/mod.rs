@@ -2,6 +2,7 @@
 //!
 //! EDGE: reads the arguments and the environment, prints. Everything that is done is done elsewhere.
 
+mod verb;
 mod words;
 
 use std::{
@@ -16,7 +17,7 @@ use crate::{control::End, probe, run};
 
 /// The whole program: parse, do, print, exit code.
 ///
-/// 0: the guest powered off, or this host can run guests. 1: an error, said on standard error. 2: words that make no
+/// 0: the guest powered off or was told to quit, or this host can run guests. 1: an error, said on standard error. 2: words that make no
 /// sense. 128 + N: stopped by signal N before the guest had finished.
 pub fn main() -> ExitCode {
     let Arguments { verbose, command } = Arguments::parse();
@@ -26,6 +27,7 @@ pub fn main() -> ExitCode {
             Ok((config, netd)) => run::run(&config, &netd).map(exit_code).map_err(anyhow::Error::from),
             Err(error) => return complain(&error, ExitCode::from(WRONG_WORDS)),
         },
+        Command::Control { socket, verb } => verb::carry_out(&socket, verb),
         Command::Probe => probe::probe().map(say).map_err(anyhow::Error::from),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "vmm", &mut stdout());
@@ -49,7 +51,7 @@ fn complain(error: &dyn std::fmt::Display, code: ExitCode) -> ExitCode {
 
 fn exit_code(end: End) -> ExitCode {
     match end {
-        End::PoweredOff => ExitCode::SUCCESS,
+        End::PoweredOff | End::Quit => ExitCode::SUCCESS,
         End::Killed(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
     }
 }

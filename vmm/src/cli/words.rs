@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::verb::Verb;
 use crate::config::{ConfigError, VmConfig, Words};
 
 const EXAMPLES: &str = "\
@@ -17,6 +18,11 @@ Examples:
   Two CPUs, a second disk nobody may write, a fixed MAC, the console on a socket:
     vmm run --name db --memory 4G --cpus 2 --kernel vmlinuz --disk db.raw --disk data.raw,readonly \\
             --network lab,mac=52:54:00:12:34:56 --console /run/user/1000/db.sock
+
+  Pause it, and pull the cable of its NIC, from another terminal:
+    vmm run … --control /run/user/1000/db.ctl
+    vmm control /run/user/1000/db.ctl pause
+    vmm control /run/user/1000/db.ctl link 52:54:00:12:34:56 down
 
 Ctrl-C (or SIGTERM) presses the guest's power button; a second one stops the guest at once.
 Exit code: 0 the guest powered off, 1 an error, 2 a wrong option, 128+N stopped by signal N.";
@@ -37,6 +43,14 @@ pub(super) enum Command {
     /// Run a guest in the foreground until it powers off.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunWords>),
+    /// Ask, change and watch a running guest, on the socket given to its --control. Answers are JSON.
+    Control {
+        /// The socket.
+        #[arg(value_name = "SOCKET")]
+        socket: PathBuf,
+        #[command(subcommand)]
+        verb: Verb,
+    },
     /// Say whether this host's KVM can run stock guests (exit code 0: yes, 1: no).
     Probe,
     /// Print a shell's completion script.
@@ -73,16 +87,27 @@ pub(super) struct RunWords {
     /// The kernel's command line [default: console=ttyS0].
     #[arg(long, value_name = "STRING", help_heading = "Boot", allow_hyphen_values = true)]
     cmdline: Option<String>,
-    /// A raw disk image or block device; may be repeated: vda, vdb, …
-    #[arg(long = "disk", value_name = "PATH[,readonly]", help_heading = "Devices")]
+    /// The system's serial number (SMBIOS), which cloud-init reads: 'ds=nocloud;s=http://10.0.0.1/'.
+    #[arg(long, value_name = "TEXT", help_heading = "Machine")]
+    system_serial: Option<String>,
+    /// A raw disk image or block device; may be repeated: vda, vdb, … With direct it is read and written past the host's
+    /// page cache. The serial number, under /dev/disk/by-id, is the file's name unless one is given.
+    #[arg(long = "disk", value_name = "PATH[,readonly][,direct][,serial=TEXT][,queues=N]", help_heading = "Devices")]
     disks: Vec<String>,
     /// A NIC on a netd network; may be repeated. Without mac= it is made from the guest's name, always the same. The
     /// port group has the NIC's VLANs and how fast it may be.
     #[arg(long = "network", value_name = "NAME[,mac=MAC][,queues=N][,portgroup=NAME]", help_heading = "Devices")]
     networks: Vec<String>,
+    /// A socket device: who connects to SOCKET and writes `CONNECT PORT` gets that port of the guest; the guest's
+    /// connections to port N of the host arrive at SOCKET_N.
+    #[arg(long, value_name = "cid=N,socket=SOCKET", help_heading = "Devices")]
+    vsock: Option<String>,
     /// Where the first serial port goes; SOCKET is a path to create.
     #[arg(long, value_name = "stdio|none|SOCKET", default_value = "stdio", help_heading = "Devices")]
     console: String,
+    /// A socket to create for `vmm control`: ask, pause, reset, change and watch the guest while it runs.
+    #[arg(long, value_name = "SOCKET", help_heading = "Devices")]
+    control: Option<PathBuf>,
     /// netd's socket [default: $NETD_SOCKET, else /run/netd/netd.sock].
     #[arg(long, value_name = "PATH", help_heading = "Devices")]
     netd_socket: Option<PathBuf>,
@@ -101,6 +126,9 @@ impl RunWords {
             disks: parse_all(&self.disks)?,
             networks: parse_all(&self.networks)?,
             console: self.console.parse()?,
+            control: self.control,
+            serial: self.system_serial,
+            vsock: self.vsock.as_deref().map(str::parse).transpose()?,
         };
         Ok((VmConfig::new(words)?, netd_api::socket_path(self.netd_socket.as_deref())))
     }

@@ -12,6 +12,9 @@ fn words() -> Words {
         command_line: None,
         disks: Vec::new(),
         networks: Vec::new(),
+        control: None,
+        vsock: None,
+        serial: None,
         console: Console::Stdio,
     }
 }
@@ -54,8 +57,11 @@ fn a_name_can_be_a_host_name_and_a_directory() {
 
 #[test]
 fn a_disk_is_a_path_and_maybe_readonly() {
-    assert_eq!("a.raw".parse(), Ok(Disk { path: "a.raw".into(), readonly: false }));
-    assert_eq!("/x/a.raw,readonly".parse(), Ok(Disk { path: "/x/a.raw".into(), readonly: true }));
+    let plain = Disk { path: "a.raw".into(), readonly: false, direct: false, serial: None, queues: 1 };
+    assert_eq!("a.raw".parse(), Ok(plain.clone()));
+    assert_eq!("a.raw,readonly".parse(), Ok(Disk { readonly: true, ..plain.clone() }));
+    let full = Disk { readonly: true, direct: true, serial: Some("x-1".into()), queues: 4, ..plain };
+    assert_eq!("a.raw,queues=4,serial=x-1,direct,readonly".parse(), Ok(full));
 }
 
 #[test]

@@ -5,13 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    fs,
     io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::net::{UnixListener, UnixStream},
+        unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, channel},
@@ -22,10 +20,13 @@ use std::{
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{Mode, umask},
 };
 
-use super::{Wake, terminal::RawTerminal};
+use super::{
+    Wake,
+    listener::{ListenError, Listener},
+    terminal::RawTerminal,
+};
 use crate::{
     config::Console as Kind,
     machine::serial::{Com1, Output},
@@ -45,10 +46,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Why there is no console.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConsoleError {
-    #[error("failed to create the console socket {}: {cause}: choose another path with --console", path.display())]
-    Bind { path: PathBuf, cause: io::Error },
-    #[error("the console socket {} exists: another guest uses it, or remove the file", .0.display())]
-    Exists(PathBuf),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("failed to make the terminal raw: {0}")]
     Terminal(io::Error),
     #[error("failed to start the console thread: {0}")]
@@ -63,27 +62,13 @@ pub(crate) enum Console {
     Socket(Listener),
 }
 
-/// The socket, removed when dropped.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    socket: UnixListener,
-    path: PathBuf,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // If somebody removed it before us, all the better.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 impl Console {
     /// Opens what `kind` names; a socket is there from now on.
     pub(crate) fn open(kind: &Kind) -> Result<Self, ConsoleError> {
         match kind {
             Kind::Stdio => Ok(Console::Stdio),
             Kind::None => Ok(Console::None),
-            Kind::Socket(path) => listen(path).map(Console::Socket),
+            Kind::Socket(path) => Ok(Console::Socket(Listener::bind("console", path)?)),
         }
     }
 
@@ -114,37 +99,6 @@ impl Console {
             .map_err(ConsoleError::Start)?;
         Ok(Running { thread: Some((stop, ended)), _terminal: terminal })
     }
-}
-
-/// Creates the socket, for this user only. A file left behind by a process that is gone is taken over.
-fn listen(path: &Path) -> Result<Listener, ConsoleError> {
-    let failed = |cause| ConsoleError::Bind { path: path.to_owned(), cause };
-    let bind = || {
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
-        umask(before);
-        bound
-    };
-    let socket = match bind() {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-            match UnixStream::connect(path) {
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {}
-                _ => return Err(ConsoleError::Exists(path.to_owned())),
-            }
-            fs::remove_file(path).map_err(failed)?;
-            bind()
-        }
-        first => first,
-    };
-    let socket = socket.map_err(failed)?;
-    let listener = Listener { socket, path: path.to_owned() };
-    listener.socket.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
-fn is_socket(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// A console at work.

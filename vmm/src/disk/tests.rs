@@ -34,7 +34,7 @@ fn a_fifo_is_refused_without_waiting_for_its_other_end() {
 
 #[test]
 fn less_than_a_sector_is_refused_and_a_part_sector_is_cut_off() {
-    assert!(matches!(RawDisk::open(image(511).path(), false), Err(DiskError::Empty { bytes: 511, .. })));
+    assert!(matches!(RawDisk::open(image(511).path(), false), Err(DiskError::Empty { bytes: 511, block: 512, .. })));
     assert_eq!(RawDisk::open(image(1535).path(), false).unwrap().bytes(), 1024);
 }
 

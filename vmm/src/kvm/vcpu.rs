@@ -95,6 +95,12 @@ impl Vcpu {
         self.fd.get_regs().ok().map(|regs| regs.rip)
     }
 
+    /// Tells the guest that it was stopped for a while, so that its watchdogs don't take it for a hang. A guest that does
+    /// not use KVM's clock can't be told.
+    pub(crate) fn was_paused(&self) {
+        let _ = self.fd.kvmclock_ctrl();
+    }
+
     /// A handle that stops [`Vcpu::run`] from another thread.
     pub(crate) fn stopper(&self, vm: &Vm) -> Result<Stopper, KvmError> {
         Stopper::map(&self.fd, vm.fd().run_size()).map_err(KvmError::refused("mapping a vCPU's state"))
@@ -155,6 +161,11 @@ impl Stopper {
         // SAFETY: `page` is a live mapping of a whole `kvm_run` (its size came from KVM_GET_VCPU_MMAP_SIZE) until
         // `drop`, and a byte is always aligned. Every access from this process while the CPU runs is this atomic.
         unsafe { AtomicU8::from_ptr(&raw mut (*self.page.as_ptr()).immediate_exit) }
+    }
+
+    /// Takes the flag back: the thread may enter the guest again.
+    pub(crate) fn clear(&self) {
+        self.flag().store(0, Ordering::SeqCst);
     }
 
     /// Sets the flag; a thread already inside the guest must also get a signal.

@@ -16,14 +16,20 @@ mod cpus;
 pub(crate) mod events;
 pub(crate) mod power;
 pub(crate) mod serial;
+pub(crate) mod smbios;
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::Kvm;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use self::{buses::Buses, cpus::Cpus, events::Events, serial::Com1};
+use self::{buses::Buses, cpus::Cpus, events::Events, serial::Com1, smbios::System};
 use crate::{
     boot::{BootError, BootFiles},
     config::{Mac, MemorySize},
@@ -37,7 +43,14 @@ use crate::{
     layout::{self, Layout},
     memory::{self, GuestMemory, MemoryError},
     pci::{PciBus, PciError},
-    virtio::{VirtioDevice, VirtioError, VirtioPci, blk::Blk, net::Net, rng::Rng},
+    virtio::{
+        VirtioDevice, VirtioError, VirtioPci,
+        balloon::{Balloon, Pump},
+        blk::{Blk, Drive},
+        net::{Net, Nic},
+        rng::Rng,
+        vsock::Vsock,
+    },
 };
 
 /// Why the machine can't be built or started.
@@ -53,7 +66,7 @@ pub(crate) enum MachineError {
     Virtio(#[from] VirtioError),
     #[error(transparent)]
     Pci(#[from] PciError),
-    #[error("failed to write the ACPI tables and the reset vector: {0}")]
+    #[error("failed to write the ACPI and SMBIOS tables and the reset vector: {0}")]
     Firmware(GuestMemoryError),
     #[error("failed to make an event descriptor: {0}: raise the limit of open files (ulimit -n)")]
     Descriptor(io::Error),
@@ -72,10 +85,19 @@ pub(crate) enum MachineError {
 pub(crate) struct Parts {
     pub(crate) kvm: Kvm,
     pub(crate) boot: BootFiles,
-    pub(crate) disks: Vec<RawDisk>,
+    pub(crate) disks: Vec<DiskPart>,
     pub(crate) nics: Vec<NicPart>,
+    pub(crate) vsock: Option<VsockPart>,
     /// Where COM1's output goes.
     pub(crate) output: serial::Output,
+}
+
+/// A disk's image and what the guest is told about it.
+pub(crate) struct DiskPart {
+    pub(crate) image: RawDisk,
+    /// The image's file name if absent.
+    pub(crate) serial: Option<String>,
+    pub(crate) queues: u16,
 }
 
 /// A NIC's tap queues and what the guest is told about it.
@@ -86,12 +108,22 @@ pub(crate) struct NicPart {
     pub(crate) mtu: u16,
 }
 
+/// A socket device's address and its listening end.
+pub(crate) struct VsockPart {
+    pub(crate) cid: u32,
+    /// Non-blocking.
+    pub(crate) listener: UnixListener,
+    pub(crate) path: PathBuf,
+}
+
 /// The numbers of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) memory: MemorySize,
     pub(crate) cpus: u8,
     pub(crate) command_line: String,
+    /// What the guest is told it runs on.
+    pub(crate) system: System,
 }
 
 /// A machine, switched off or running.
@@ -109,20 +141,23 @@ pub(crate) struct Machine {
     serial_line: IrqLine,
     power_button: IrqLine,
     events: Events,
+    handles: Handles,
     cpus: Option<Cpus>,
+    paused: bool,
 }
 
 impl Machine {
     /// Builds the machine, switched off. [`check`] has said that it can be built.
     pub(crate) fn build(shape: Shape, parts: Parts) -> Result<Self, MachineError> {
-        let Parts { kvm, boot, disks, nics, output } = parts;
+        let Parts { kvm, boot, disks, nics, vsock, output } = parts;
         let layout = Layout::new(shape.memory);
         let cpuid = kvm::supported_cpuid(&kvm)?;
         let memory = memory::allocate(shape.memory, &layout)?;
         let vm = Vm::new(&kvm, &memory)?;
         let routes = Arc::new(Routes::new(&vm)?);
         let pci = PciBus::new();
-        for (slot, device) in devices(disks, nics)? {
+        let (devices, handles) = devices(disks, nics, vsock)?;
+        for (slot, device) in devices {
             let function = VirtioPci::new(device, memory.clone(), routes.clone(), routes.clone(), layout.bar(slot))?;
             pci.attach(slot, function)?;
         }
@@ -146,7 +181,9 @@ impl Machine {
             serial_line,
             power_button,
             events,
+            handles,
             cpus: None,
+            paused: false,
         };
         machine.connect()?;
         Ok(machine)
@@ -155,7 +192,12 @@ impl Machine {
     /// Loads the guest and runs its CPUs.
     pub(crate) fn start(&mut self) -> Result<(), MachineError> {
         let tables = acpi::tables(&self.layout, self.shape.cpus);
-        let firmware = [(layout::ACPI_TABLES, &tables[..]), (layout::RESET_VECTOR, &power::RESET_PROGRAM)];
+        let smbios = smbios::tables(&self.shape.system);
+        let firmware = [
+            (layout::ACPI_TABLES, &tables[..]),
+            (layout::SMBIOS, &smbios),
+            (layout::RESET_VECTOR, &power::RESET_PROGRAM),
+        ];
         for (address, bytes) in firmware {
             self.memory.write_slice(bytes, GuestAddress(address)).map_err(MachineError::Firmware)?;
         }
@@ -164,6 +206,7 @@ impl Machine {
         if let Some((first, _)) = vcpus.first() {
             first.set_registers(&entry)?;
         }
+        self.paused = false;
         self.cpus = Some(Cpus::start(vcpus, &self.buses, &self.events).map_err(MachineError::Thread)?);
         Ok(())
     }
@@ -173,6 +216,41 @@ impl Machine {
         if let Some(cpus) = self.cpus.take() {
             cpus.stop();
         }
+    }
+
+    /// Has the CPUs of a running machine stand still; false if they do already. Devices still take in what arrives.
+    pub(crate) fn pause(&mut self) -> bool {
+        let cpus = self.cpus.as_ref().filter(|_| !self.paused);
+        cpus.inspect(|cpus| cpus.pause()).inspect(|_| self.paused = true).is_some()
+    }
+
+    /// Lets them run on; false if they do.
+    pub(crate) fn resume(&mut self) -> bool {
+        let cpus = self.cpus.as_ref().filter(|_| self.paused);
+        cpus.inspect(|cpus| cpus.resume()).inspect(|_| self.paused = false).is_some()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// The NICs, in the order they were given.
+    pub(crate) fn nics(&self) -> &[Arc<Nic>] {
+        &self.handles.nics
+    }
+
+    /// The disks, in the order they were given.
+    pub(crate) fn drives(&self) -> &[Arc<Drive>] {
+        &self.handles.drives
+    }
+
+    /// The balloon.
+    pub(crate) fn balloon(&self) -> &Pump {
+        &self.handles.balloon
+    }
+
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// Brings a stopped machine back to how it was built.
@@ -248,20 +326,42 @@ pub(crate) fn check(kvm: &Kvm, shape: &Shape) -> Result<(), MachineError> {
 /// A device and its slot.
 type Slotted = (u8, Box<dyn VirtioDevice>);
 
+/// The parts of devices that can be changed and looked at while the machine runs.
+struct Handles {
+    nics: Vec<Arc<Nic>>,
+    drives: Vec<Arc<Drive>>,
+    balloon: Arc<Pump>,
+}
+
 /// Every device with the slot it always has.
-fn devices(disks: Vec<RawDisk>, nics: Vec<NicPart>) -> Result<Vec<Slotted>, MachineError> {
+fn devices(
+    disks: Vec<DiskPart>,
+    nics: Vec<NicPart>,
+    vsock: Option<VsockPart>,
+) -> Result<(Vec<Slotted>, Handles), MachineError> {
+    let mut drives = Vec::new();
     let mut devices: Vec<Slotted> = vec![(layout::RNG_SLOT, Box::new(Rng::new()))];
-    for ((slot, disk), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
-        devices.push((slot, Box::new(Blk::new(disk).numbered(number))));
+    for ((slot, DiskPart { image, serial, queues }), number) in (layout::FIRST_DISK_SLOT..).zip(disks).zip(0..) {
+        let disk = Blk::new(image).numbered(number).with_queues(queues);
+        drives.push(disk.drive());
+        devices.push((slot, Box::new(serial.iter().fold(disk, |disk, serial| disk.with_serial(serial)))));
     }
     // Threads are numbered through all NICs: a second NIC's queue pairs follow the first one's.
-    let mut pairs = 0;
+    let (mut pairs, mut handles) = (0, Vec::new());
     for (slot, NicPart { taps, mac, mtu }) in (layout::FIRST_NIC_SLOT..).zip(nics) {
         let first = pairs;
         pairs += taps.len();
-        devices.push((slot, Box::new(Net::new(taps, mac.0, mtu)?.numbered(first))));
+        let net = Net::new(taps, mac.0, mtu)?.numbered(first);
+        handles.push(net.nic());
+        devices.push((slot, Box::new(net)));
     }
-    Ok(devices)
+    let balloon = Balloon::new()?;
+    let handles = Handles { nics: handles, drives, balloon: balloon.pump() };
+    devices.push((layout::BALLOON_SLOT, Box::new(balloon)));
+    if let Some(VsockPart { cid, listener, path }) = vsock {
+        devices.push((layout::VSOCK_SLOT, Box::new(Vsock::new(cid, listener, path))));
+    }
+    Ok((devices, handles))
 }
 
 #[cfg(test)]

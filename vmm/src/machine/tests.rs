@@ -13,8 +13,12 @@ fn machine(program: &[u8], cpus: u8) -> Machine {
     let mut kernel = tempfile::NamedTempFile::new().unwrap();
     let entry_at = vec![0xf4; 0x200]; // hlt, never reached
     kernel.write_all(&fake::bzimage(&[&entry_at, program].concat(), |_| ())).unwrap();
-    let shape =
-        Shape { memory: MemorySize::from_bytes(64 << 20).unwrap(), cpus, command_line: "console=ttyS0".to_owned() };
+    let shape = Shape {
+        memory: MemorySize::from_bytes(64 << 20).unwrap(),
+        cpus,
+        command_line: "console=ttyS0".to_owned(),
+        system: System { serial: String::new(), uuid: [0; 16] },
+    };
     let kvm = kvm::open().unwrap();
     check(&kvm, &shape).unwrap();
     let parts = Parts {
@@ -22,6 +26,7 @@ fn machine(program: &[u8], cpus: u8) -> Machine {
         boot: BootFiles::open(kernel.path(), None).unwrap(),
         disks: Vec::new(),
         nics: Vec::new(),
+        vsock: None,
         output: serial::Output::new().unwrap(),
     };
     Machine::build(shape, parts).unwrap()
@@ -157,8 +162,46 @@ fn the_program_at_the_reset_vector_resets_in_real_mode() {
 fn devices_are_told_apart_by_number() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
-    let disk = || crate::disk::RawDisk::open(file.path(), true).unwrap();
+    let disk = || {
+        let image = crate::disk::RawDisk::open(file.path(), true).unwrap();
+        DiskPart { image, serial: None, queues: 1 }
+    };
     let names: Vec<String> =
-        devices(vec![disk(), disk()], Vec::new()).unwrap().iter().map(|(_, device)| device.name()).collect();
-    assert_eq!(names, ["rng0", "blk0", "blk1"]);
+        devices(vec![disk(), disk()], Vec::new(), None).unwrap().0.iter().map(|(_, device)| device.name()).collect();
+    assert_eq!(names, ["rng0", "blk0", "blk1", "balloon0"]);
+}
+
+/// Waits for output of a guest that never stops talking.
+fn speaks(machine: &Machine) {
+    while machine.com1().output().take().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn paused_cpus_stand_still_run_on_and_can_be_stopped_where_they_stand() {
+    // Both CPUs: the first talks without end, the second was never started and waits in the kernel.
+    let mut machine = machine(&[&out(0x3f8, b'.')[..], &[0xeb, 0xf7]].concat(), 2);
+    machine.start().unwrap();
+    for _ in 0..20 {
+        speaks(&machine);
+        assert!(machine.pause() && machine.is_paused());
+        assert!(!machine.pause(), "they stand still already");
+        machine.com1().output().take();
+        for _ in 0..1000 {
+            std::thread::yield_now();
+        }
+        assert_eq!(machine.com1().output().take(), b"");
+        assert!(machine.resume() && !machine.resume());
+    }
+    speaks(&machine);
+    machine.pause();
+    machine.stop();
+    machine.reset().unwrap();
+    machine.start().unwrap();
+    assert!(!machine.is_paused());
+    speaks(&machine);
+    machine.stop();
+    assert!(!machine.pause(), "there is nothing to pause");
+    machine.shutdown();
 }

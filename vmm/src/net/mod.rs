@@ -59,6 +59,8 @@ pub(crate) struct Tap {
     name: String,
     /// False for the plain socket that tests use: it carries the same frames but has no ioctls.
     is_tap: bool,
+    /// The kernel segments large UDP packets for it.
+    uso: bool,
     /// Takes part in its tap; the kernel refuses to be told so twice.
     attached: AtomicBool,
 }
@@ -88,24 +90,33 @@ impl Tap {
             return Err(TapError::Flags { name, flags });
         }
         let attached = AtomicBool::new(flags & libc::IFF_DETACH_QUEUE as u16 == 0);
-        let tap = Self { fd, name, is_tap: true, attached };
+        let mut tap = Self { fd, name, is_tap: true, uso: false, attached };
         // SAFETY: TUNSETVNETHDRSZ reads one int through the pointer, which points to a live one.
         unsafe { ioctl::set_vnet_header_size(tap.fd.as_raw_fd(), &(HEADER as libc::c_int)) }
             .map_err(|errno| tap.refused("the header size", errno))?;
         let nonblocking = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
         nix::fcntl::fcntl(&tap.fd, nonblocking).map_err(|errno| tap.refused("non-blocking mode", errno))?;
+        let everything = Offloads { checksum: true, tso4: true, tso6: true, ecn: true, uso: true };
+        // Linux 6.2 and later; only trying tells.
+        tap.uso = tap.set_offloads(everything).is_ok();
+        tap.set_offloads(Offloads::default())?;
         Ok(tap)
     }
 
     /// A datagram socket in place of a tap.
     #[cfg(test)]
     pub(crate) fn socket(fd: OwnedFd) -> Self {
-        Self { fd, name: "socket".to_owned(), is_tap: false, attached: AtomicBool::new(true) }
+        Self { fd, name: "socket".to_owned(), is_tap: false, uso: false, attached: AtomicBool::new(true) }
     }
 
     /// The interface's name when the queue was taken over.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the kernel takes and gives large UDP packets.
+    pub(crate) fn takes_uso(&self) -> bool {
+        self.uso
     }
 
     /// Says what the guest can take: partial checksums, and large packets of these kinds. For the whole tap.
@@ -178,6 +189,8 @@ pub(crate) struct Offloads {
     pub(crate) tso4: bool,
     pub(crate) tso6: bool,
     pub(crate) ecn: bool,
+    /// Large UDP packets over both.
+    pub(crate) uso: bool,
 }
 
 impl Offloads {
@@ -185,7 +198,8 @@ impl Offloads {
         let flag = |on: bool, bit: libc::c_uint| if on { bit } else { 0 };
         let large = flag(self.tso4, libc::TUN_F_TSO4)
             | flag(self.tso6, libc::TUN_F_TSO6)
-            | flag(self.ecn && (self.tso4 || self.tso6), libc::TUN_F_TSO_ECN);
+            | flag(self.ecn && (self.tso4 || self.tso6), libc::TUN_F_TSO_ECN)
+            | flag(self.uso, libc::TUN_F_USO4 | libc::TUN_F_USO6);
         (flag(self.checksum, libc::TUN_F_CSUM) | flag(self.checksum, large)) as libc::c_int
     }
 }

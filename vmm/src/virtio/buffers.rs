@@ -99,6 +99,17 @@ impl Buffers {
         self.compact();
     }
 
+    /// Drops the last `bytes` bytes.
+    pub(crate) fn drop_tail(&mut self, bytes: usize) {
+        let keep = self.bytes.saturating_sub(bytes);
+        let mut at = 0;
+        for piece in &mut self.pieces[self.front..] {
+            piece.iov_len = piece.iov_len.min(keep - at);
+            at += piece.iov_len;
+        }
+        self.bytes = keep;
+    }
+
     /// Moves the last `bytes` bytes into `to`, which must be of the same memory; false if there are not so many.
     pub(crate) fn move_tail(&mut self, bytes: usize, to: &mut Buffers) -> bool {
         let Some(keep) = self.bytes.checked_sub(bytes) else { return false };

@@ -26,6 +26,8 @@ pub(crate) struct Interrupts {
     config: AtomicU16,
     queues: Vec<AtomicU16>,
     needs_reset: AtomicBool,
+    /// The driver said it is ready (DRIVER_OK): before that it must not be interrupted (§3.1.1).
+    driver_ready: AtomicBool,
     complaints: AtomicU32,
 }
 
@@ -38,6 +40,7 @@ impl Interrupts {
             config: AtomicU16::new(NO_VECTOR),
             queues: (0..queues).map(|_| AtomicU16::new(NO_VECTOR)).collect(),
             needs_reset: AtomicBool::new(false),
+            driver_ready: AtomicBool::new(false),
             complaints: AtomicU32::new(0),
         }
     }
@@ -54,6 +57,17 @@ impl Interrupts {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
             self.raise(ISR_CONFIG, &self.config);
         }
+    }
+
+    /// The configuration changed: tells a driver that is ready to hear it. Others read it when they start.
+    pub(super) fn config_changed(&self) {
+        if self.driver_ready.load(Ordering::Acquire) {
+            self.raise(ISR_CONFIG, &self.config);
+        }
+    }
+
+    pub(super) fn set_driver_ready(&self, ready: bool) {
+        self.driver_ready.store(ready, Ordering::Release);
     }
 
     pub(super) fn is_reset_needed(&self) -> bool {

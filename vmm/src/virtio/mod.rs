@@ -5,21 +5,28 @@
 //! guest is hostile: what it writes into rings and registers is checked on a copy, and a broken ring stops its queue,
 //! never us.
 
+pub mod balloon;
 pub mod blk;
 mod buffers;
+mod config;
 mod interrupts;
+pub(crate) mod limit;
 pub mod net;
 mod queue;
 pub mod rng;
 #[cfg(test)]
 mod testing;
+pub(crate) mod throttle;
 mod transport;
 mod used;
+pub mod vsock;
 mod worker;
 
 use std::io;
+use std::sync::Arc;
 
 pub(crate) use buffers::Buffers;
+pub use config::DeviceConfig;
 pub use queue::VirtQueue;
 pub use transport::VirtioPci;
 
@@ -65,8 +72,8 @@ pub trait VirtioDevice: Send {
     }
     /// The most entries of each queue, powers of two; as many queues as there are numbers.
     fn queue_sizes(&self) -> Vec<u16>;
-    /// The device configuration; the driver can't change it, nor does it change by itself.
-    fn config(&self) -> Vec<u8>;
+    /// The device configuration: the same one each time.
+    fn config(&self) -> Arc<DeviceConfig>;
     /// The driver is ready: starts the workers. Called again only after `reset`.
     fn activate(&mut self, activation: Activation) -> io::Result<()>;
     /// Ends and joins the workers, forgets the queues; afterwards the device can be activated again. Does nothing if

@@ -8,6 +8,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::queue::{QueueError, VirtQueue};
+use super::throttle::Throttle;
 
 /// A running thread. Dropping it ends and joins it.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl Worker {
     pub(crate) fn serve(name: &str, queue: impl Served + 'static) -> io::Result<Self> {
         let waker = Waker::new()?;
         waker.watch(queue.queue().kick(), KICK)?;
+        queue.throttle().map_or(Ok(()), |throttle| waker.watch(throttle, KICK))?;
         let own_name = name.to_owned();
         Self::start(name, move |exit| {
             if let Err(error) = serve(&own_name, waker, queue, &exit) {
@@ -57,6 +59,10 @@ pub(crate) trait Served: Send {
     /// do.
     fn burst(&mut self) -> Result<bool, QueueError>;
     fn queue(&self) -> &VirtQueue;
+    /// What holds the queue back, if anything can: its timer is a reason to work.
+    fn throttle(&self) -> Option<&Throttle> {
+        None
+    }
 }
 
 /// Lets a queue work; if the guest broke it, says so and serves it no more. True if there may be more to do.
@@ -103,6 +109,12 @@ impl Waker {
     /// Watches `fd`, reported as `token`.
     pub(crate) fn watch(&self, fd: &impl AsRawFd, token: u64) -> io::Result<()> {
         let event = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, token);
+        self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
+    /// Watches `fd` for both directions, reported as `token` whichever it is: it can be read, or written, or has ended.
+    pub(crate) fn watch_both(&self, fd: &impl AsRawFd, token: u64) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED, token);
         self.epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
     }
 

@@ -19,6 +19,8 @@ pub(crate) enum Wanted {
     Back,
     /// What guests of one network send to each other.
     Peers,
+    /// Connections or datagrams to a port of guests on the bridge; an echo request where there is none.
+    In(Option<(&'static str, u16)>),
     /// Connections or datagrams to a port of the host; an echo request where there is none.
     Host(Option<(&'static str, u16)>),
 }
@@ -41,13 +43,42 @@ pub(crate) fn passage(
         Wanted::Out => (Hook::Forward, Need::Out),
         Wanted::Back => (Hook::Forward, Need::Back),
         Wanted::Peers => (Hook::Forward, Need::Peers),
+        Wanted::In(_) => (Hook::Forward, Need::Back),
         Wanted::Host(_) => (Hook::Input, Need::Dns),
     };
     let mend = (hook == Some(fitting)).then(|| match wanted {
         Wanted::Host(service) => to_host(table, place.chain, service, bridge),
+        Wanted::In(service) => to_guests(table, place.chain, service, bridge),
         _ => commands(table, place.chain, &[need], bridge, false).join(" && "),
     });
     (who(table), mend)
+}
+
+/// firewalld lets into a zone what it lets through anywhere, so its zone is what there is to change.
+fn to_guests(table: &Table, chain: &str, service: Option<(&str, u16)>, bridge: &str) -> String {
+    if table.name == "firewalld" {
+        return commands(table, chain, &[Need::Back], bridge, false).join(" && ");
+    }
+    let docker = chain == "FORWARD" && table.chains.contains_key("DOCKER-USER");
+    match (table.origin, service) {
+        (Origin::Nft, service) => {
+            let place = format!("{} {} {}", table.family, word(&table.name), word(chain));
+            let what = service.map_or_else(
+                || "meta l4proto '{ icmp, ipv6-icmp }'".to_owned(),
+                |(protocol, port)| format!("{protocol} dport {port}"),
+            );
+            format!("sudo nft insert rule {place} oifname {bridge} {what} accept")
+        }
+        (_, Some((protocol, port))) if who(table) == Some("ufw") && !docker => {
+            format!("sudo ufw route allow out on {bridge} to any port {port} proto {protocol}")
+        }
+        (_, service) => {
+            let what = service
+                .map_or_else(|| "-p icmp".to_owned(), |(protocol, port)| format!("-p {protocol} --dport {port}"));
+            let chain = if docker { "DOCKER-USER" } else { chain };
+            format!("sudo iptables-nft -I {} -o {bridge} {what} -j ACCEPT", word(chain))
+        }
+    }
 }
 
 fn to_host(table: &Table, chain: &str, service: Option<(&str, u16)>, bridge: &str) -> String {

@@ -16,7 +16,7 @@ use crate::{
     xml,
 };
 
-pub(crate) use programs::{legacy_tables, rules};
+pub(crate) use programs::{legacy_counters, legacy_tables, rules};
 
 use super::facts::{Daemon, Device, Facts, Known, Seen, Unseen, Vcpu};
 

@@ -68,13 +68,29 @@ pub(crate) async fn rules() -> Rules {
         Ok(_) => run("iptables-legacy-save", &[]).await,
         Err(unseen) => Err(unseen.clone()),
     };
-    let legacy_tables = legacy_tables();
+    let legacy_tables = names.unwrap_or_default().lines().map(str::to_owned).collect();
     Rules { nft, iptables_nft, legacy, legacy_tables }
 }
 
-/// The tables the kernel has for legacy iptables.
+/// The tables the kernel has for legacy iptables, of both families.
 pub(crate) fn legacy_tables() -> Vec<String> {
-    read("/proc/net/ip_tables_names").unwrap_or_default().lines().map(str::to_owned).collect()
+    let names = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"].map(|path| read(path).unwrap_or_default());
+    let mut names: Vec<String> = names.iter().flat_map(|text| text.lines()).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// What the rules of legacy iptables have counted, of both families, as far as there are programs to read them.
+pub(crate) async fn legacy_counters() -> Vec<(&'static str, String)> {
+    let mut read_by = Vec::new();
+    for (program, save) in [("iptables-legacy", "iptables-legacy-save"), ("ip6tables-legacy", "ip6tables-legacy-save")]
+    {
+        if let Ok(Some(text)) = run(save, &["-c"]).await {
+            read_by.push((program, text));
+        }
+    }
+    read_by
 }
 
 /// What a program prints; `None` if there is no such program.

@@ -146,11 +146,11 @@ fn what_is_deleted_is_named_exactly() {
     );
     let change = registry.delete_forward("a", tcp, port, Some("198.51.100.1".parse().unwrap())).unwrap();
     let back = registry.forward_changed(change);
-    assert_eq!(registry.forwards(|_| Vec::new()).len(), 1);
+    assert_eq!(registry.forwards(&Leased(Vec::new())).len(), 1);
     let change = registry.delete_forward("a", tcp, port, None).unwrap();
     assert_eq!(change.forward.at().address, Some("198.51.100.2".parse().unwrap()));
     registry.forward_changed(back);
-    assert_eq!(registry.forwards(|_| Vec::new()).len(), 2);
+    assert_eq!(registry.forwards(&Leased(Vec::new())).len(), 2);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_name_means_the_guest_that_has_the_port_and_nobody_who_claims_it() {
     start(&mut registry, "a");
     add(&mut registry, "a", forward(80, None, "vm1")).unwrap();
     let target = |registry: &Registry, leases: &[dhcp::Lease]| {
-        let forwards = registry.forwards(|_| leases.to_vec());
+        let forwards = registry.forwards(&Leased(leases.to_vec()));
         forwards[0].targets.first().map(|(address, _)| last_byte(*address))
     };
     let claims = [lease(7, 57, "VM1")];
@@ -196,7 +196,7 @@ fn a_port_leads_to_another_place_in_each_family() {
     }
     assert!(add(&mut registry, "a", forward(91, None, "fd00:6::5")).unwrap_err().contains("with an IPv6 <ip>"));
     let leads: Vec<String> = registry
-        .forwards(|_| Vec::new())
+        .forwards(&Leased(Vec::new()))
         .iter()
         .map(|f| format!("{:?} {} {:?}", f.address, f.ports.0, f.targets))
         .collect();

@@ -1,15 +1,19 @@
 //! Random operations beside a model that is too simple to be wrong: kernel, files, registry and model always agree, with
-//! the daemon killed, the host rebooted and single calls failing in between.
+//! the daemon killed, the host rebooted and single calls failing in between. `tests/daemon/random.rs` does the same to a real daemon.
 //!
 //! A few thousand sequences run as an ordinary test; `make soak` runs 100,000 (`NETD_SEQUENCES`). A failure names its
 //! sequence, and `NETD_SEQUENCE=N` runs that one alone.
 
-use std::{collections::BTreeMap, env, fs, sync::Arc};
+use std::{env, fs, sync::Arc};
 
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
-use super::{Trouble, assert_true, daemon, directory, now, port, start_daemon};
+use super::{
+    Trouble, assert_true, daemon, directory,
+    model::{Model, NAMES, Network, Operation, VARIANTS, text},
+    now, port, start_daemon,
+};
 use crate::{
     apply::fake::{Fake, Traces},
     verbs::{How, VerbError, Verbs},
@@ -17,167 +21,8 @@ use crate::{
 
 /// How many sequences an ordinary test run does.
 const SEQUENCES: u64 = 3_000;
-const NAMES: [&str; 3] = ["red", "green", "blue"];
-const VARIANTS: usize = 4;
 /// More calls than any verb makes.
 const CALLS: usize = 40;
-
-/// One of the forms that network `number` takes: told apart by its domain.
-fn text(number: usize, variant: usize) -> String {
-    let name = NAMES[number];
-    let forward = ["<forward mode='nat'/>", "", "<forward mode='route'/>", "<forward mode='open'/>"][variant];
-    let route = if variant == 2 {
-        format!("<route address='10.{number}.0.0' prefix='16' gateway='172.20.{number}.9'/>")
-    } else {
-        String::new()
-    };
-    format!(
-        "<network><name>{name}</name><uuid>00000000-0000-4000-8000-00000000000{number}</uuid>{forward}\
-         <bridge name='br-{name}'/><domain name='v{variant}'/>\
-         <ip address='172.20.{number}.1' prefix='24'><dhcp><range start='172.20.{number}.10' end='172.20.{number}.99'/>\
-         </dhcp></ip>{route}</network>"
-    )
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Operation {
-    Define {
-        network: usize,
-        variant: usize,
-    },
-    Create {
-        network: usize,
-        variant: usize,
-    },
-    Apply {
-        network: usize,
-        variant: usize,
-    },
-    Start(usize),
-    Destroy(usize),
-    Undefine(usize),
-    Autostart(usize, bool),
-    AddPort(usize),
-    /// A guest ends; which one is chosen by this number.
-    EndGuest(usize),
-    DeleteBridge(usize),
-    FlushRules,
-    KillDaemon,
-    Reboot,
-}
-
-impl Operation {
-    fn random(random: &mut impl Rng) -> Self {
-        let network = random.random_range(0..NAMES.len());
-        let variant = random.random_range(0..VARIANTS);
-        match random.random_range(0..27) {
-            0..=3 => Operation::Define { network, variant },
-            4 => Operation::Create { network, variant },
-            5..=8 => Operation::Start(network),
-            9..=11 => Operation::Destroy(network),
-            12 => Operation::Undefine(network),
-            13 => Operation::Autostart(network, random.random()),
-            14..=16 => Operation::AddPort(network),
-            17 => Operation::EndGuest(random.random_range(0..8)),
-            18 => Operation::DeleteBridge(network),
-            19 => Operation::FlushRules,
-            20..=22 => Operation::KillDaemon,
-            23 => Operation::Reboot,
-            _ => Operation::Apply { network, variant },
-        }
-    }
-}
-
-/// What there should be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Model {
-    networks: BTreeMap<&'static str, Network>,
-    /// Taps, and the network each was made for.
-    ports: BTreeMap<String, &'static str>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Network {
-    defined: Option<usize>,
-    live: Option<usize>,
-    autostart: bool,
-}
-
-impl Model {
-    fn network(&self, number: usize) -> Network {
-        self.networks.get(NAMES[number]).copied().unwrap_or_default()
-    }
-
-    /// A network without a form is none.
-    fn set(&mut self, number: usize, network: Network) {
-        if network.defined.is_none() && network.live.is_none() {
-            self.networks.remove(NAMES[number]);
-        } else {
-            self.networks.insert(NAMES[number], network);
-        }
-    }
-
-    /// The same with those networks inactive that are so in the other.
-    fn without_those_inactive_in(&self, other: &Self) -> Self {
-        let mut model = self.clone();
-        for (name, network) in &mut model.networks {
-            network.live = network.live.filter(|_| other.networks.get(name).is_some_and(|it| it.live.is_some()));
-        }
-        model
-    }
-
-    /// What there should be after an operation; `None` if it must be refused.
-    fn after(&self, operation: Operation) -> Option<Self> {
-        let mut model = self.clone();
-        let mut change = |number: usize, change: &dyn Fn(Network) -> Option<Network>| {
-            change(model.network(number)).map(|network| model.set(number, network))
-        };
-        match operation {
-            Operation::Define { network, variant } => {
-                change(network, &|it| Some(Network { defined: Some(variant), ..it }))?;
-            }
-            Operation::Create { network, variant } => {
-                change(network, &|it| it.live.is_none().then_some(Network { live: Some(variant), ..it }))?;
-            }
-            Operation::Apply { network, variant } => {
-                change(network, &|it| Some(Network { defined: Some(variant), live: Some(variant), ..it }))?;
-            }
-            Operation::Start(network) => {
-                change(network, &|it| {
-                    (it.live.is_none() && it.defined.is_some()).then_some(Network { live: it.defined, ..it })
-                })?;
-            }
-            Operation::Destroy(network) => {
-                change(network, &|it| it.live.map(|_| Network { live: None, ..it }))?;
-            }
-            Operation::Undefine(network) => {
-                change(network, &|it| it.defined.map(|_| Network { defined: None, autostart: false, ..it }))?;
-            }
-            Operation::Autostart(network, autostart) => {
-                change(network, &|it| it.defined.map(|_| Network { autostart, ..it }))?;
-            }
-            Operation::AddPort(network) => {
-                model.network(network).live?;
-                let interface = (0..).map(|n| format!("vnet{n}")).find(|name| !model.ports.contains_key(name))?;
-                model.ports.insert(interface, NAMES[network]);
-            }
-            Operation::EndGuest(which) => {
-                let interface = model.ports.keys().nth(which)?.clone();
-                model.ports.remove(&interface);
-            }
-            Operation::DeleteBridge(network) => drop(model.network(network).live?),
-            Operation::FlushRules | Operation::KillDaemon => {}
-            Operation::Reboot => {
-                model.ports.clear();
-                for number in 0..NAMES.len() {
-                    let it = model.network(number);
-                    model.set(number, Network { live: it.defined.filter(|_| it.autostart), ..it });
-                }
-            }
-        }
-        Some(model)
-    }
-}
 
 /// A host, its disk and the daemon on it.
 struct Real {
@@ -317,7 +162,19 @@ fn names<'a>(all: impl Iterator<Item = &'a str>, start: &str) -> Vec<&'a str> {
     names
 }
 
+/// Says which sequence it was if it does not get to the end.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("NETD_SEQUENCE={} cargo test -p netd --lib verbs::tests::random", self.0);
+        }
+    }
+}
+
 fn sequence(number: u64) {
+    let _named = Named(number);
     let mut random = StdRng::seed_from_u64(number);
     let mut real = Real::new();
     let mut model = Model::default();
@@ -345,27 +202,12 @@ fn sequence(number: u64) {
             model = expected.unwrap_or(model);
             assert_eq!(real.model(), model, "{case}");
         } else {
-            // It was done or it was not; nothing between.
-            let expected = match operation {
-                // Nobody put the bridge back, and the next daemon takes a network without one for stopped.
-                Operation::DeleteBridge(network) => model.after(Operation::Destroy(network)),
-                _ => expected,
-            }
-            .unwrap_or_else(|| model.clone());
             let handed_out =
                 matches!(result, Some(Ok(()))) || matches!(operation, Operation::EndGuest(_) | Operation::Reboot);
+            let expected = expected.unwrap_or_else(|| model.clone());
             real.restart(if handed_out { &expected } else { &model });
             let is = real.model();
-            let halfway = match operation {
-                // To have a network that is not active is to define it, and then to start it.
-                Operation::Apply { network, variant } if result.is_none() && model.network(network).live.is_none() => {
-                    model.after(Operation::Define { network, variant })
-                }
-                // What fails to start then is not tried again until the next one.
-                Operation::Reboot => Some(expected.without_those_inactive_in(&is)),
-                _ => None,
-            };
-            let fine = is == expected || is == model || Some(&is) == halfway.as_ref();
+            let fine = model.may_be_left(operation, result.is_none(), &is);
             assert!(fine, "{case}: {result:?}\nis {is:?}\nwas {model:?}\nor {expected:?}");
             model = is;
         }

@@ -1,6 +1,11 @@
 //! A real socket in a directory of its own, with a serial port at the other end.
 
-use std::{io::Read, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    io::Read,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::PathBuf,
+};
 
 use super::*;
 use crate::kvm::vm::IrqLine;
@@ -95,7 +100,10 @@ fn a_socket_in_use_is_refused_and_one_left_behind_is_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("console.sock");
     let used = UnixListener::bind(&path).unwrap();
-    assert!(matches!(Console::open(&Kind::Socket(path.clone())), Err(ConsoleError::Exists(_))));
+    assert!(matches!(
+        Console::open(&Kind::Socket(path.clone())),
+        Err(ConsoleError::Listen(ListenError::Exists { .. }))
+    ));
     drop(used);
     assert!(Console::open(&Kind::Socket(path.clone())).is_ok());
 }
@@ -104,7 +112,7 @@ fn a_socket_in_use_is_refused_and_one_left_behind_is_taken_over() {
 fn a_file_that_is_no_socket_is_left_alone() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Console::open(&Kind::Socket(file.path().to_owned())).unwrap_err();
-    assert!(matches!(error, ConsoleError::Exists(_)), "{error}");
+    assert!(matches!(error, ConsoleError::Listen(ListenError::Exists { .. })), "{error}");
     assert!(file.path().exists());
 }
 

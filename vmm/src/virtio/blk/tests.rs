@@ -235,7 +235,7 @@ fn random_chains_are_answered_or_break_the_queue_and_never_grow_the_image() {
                     0 if i == 0 => {
                         Piece { address: dice.roll(), len: dice.roll() as u32, writable: dice.below(2) == 0 }
                     }
-                    0..=3 if i == 0 => Piece::holding(&machine, &header(dice.below(13) as u32, dice.below(70))),
+                    0..=3 if i == 0 => Piece::holding(&machine, &header(dice.below(15) as u32, dice.below(70))),
                     1..=3 => Piece { writable: i > 1, ..Piece::room(&machine, dice.below(1500) as u32) },
                     _ => Piece { writable: true, ..Piece::room(&machine, [1, 512, 1024][dice.below(3) as usize]) },
                 })
@@ -258,19 +258,137 @@ fn any_header_parses_to_a_request_inside_the_disk_or_a_refusal() {
     let mut dice = Dice::new(5);
     for _ in 0..100_000 {
         let mut bytes: [u8; 16] = std::array::from_fn(|_| dice.roll() as u8);
-        bytes[..4].copy_from_slice(&(dice.below(12) as u32).to_le_bytes());
+        bytes[..4].copy_from_slice(&(dice.below(15) as u32).to_le_bytes());
         if dice.below(2) == 0 {
             bytes[8..].copy_from_slice(&dice.below(130).to_le_bytes());
         }
         let data = [dice.below(4) * 512, dice.roll(), dice.below(2000)][dice.below(3) as usize] as usize;
-        let disk = Disk { bytes: 128 * 512, readonly: dice.below(2) == 0 };
+        let disk = Disk { bytes: 128 * 512, readonly: dice.below(2) == 0, block: 512 };
         match parse(&bytes, data, data, disk) {
             Ok(Request::Read { offset } | Request::Write { offset }) => {
                 assert!(offset + data as u64 <= disk.bytes && data.is_multiple_of(512));
             }
+            Ok(Request::Ranges(_)) => assert!(!disk.readonly),
             Ok(Request::Flush | Request::GetId) => {}
             Err(Refusal::ReadOnly) => assert!(disk.readonly),
-            Err(Refusal::Range { .. } | Refusal::Unsupported(_)) => {}
+            Err(_) => {}
         }
     }
+}
+
+/// A segment of a discard or a write of zeros.
+fn segment(machine: &Machine, sector: u64, count: u32, flags: u32) -> Piece {
+    Piece::holding(machine, &[&sector.to_le_bytes()[..], &count.to_le_bytes(), &flags.to_le_bytes()].concat())
+}
+
+#[test]
+fn discarded_and_zeroed_sectors_read_as_zeros_and_the_others_stay() {
+    const DISCARD: u32 = 11;
+    const ZEROES: u32 = 13;
+    let (machine, image) = (Machine::new(), image());
+    let mut guest = Fixture::new(&machine, open(&image, false), ALL | 1 << 13 | 1 << 14);
+    let two = [segment(&machine, 8, 8, 0), segment(&machine, 32, 16, 0)];
+    assert_eq!(guest.request(DISCARD, 0, &two), (OK, 1));
+    assert_eq!(guest.request(ZEROES, 0, &[segment(&machine, 3, 1, 0)]), (OK, 1));
+    assert_eq!(guest.request(ZEROES, 0, &[segment(&machine, 50, 2, 1)]), (OK, 1));
+    let mut file = [0; 64 * 512];
+    image.as_file().read_exact_at(&mut file, 0).unwrap();
+    for (sector, bytes) in file.chunks(512).enumerate() {
+        let gone = matches!(sector, 3 | 8..16 | 32..48 | 50..52);
+        assert!(bytes.iter().all(|byte| *byte == if gone { 0 } else { sector as u8 }), "sector {sector}");
+    }
+    assert_eq!(guest.request(DISCARD, 0, &[segment(&machine, 0, 1, 0), segment(&machine, 60, 5, 0)]).0, IOERR);
+    assert_eq!(guest.request(DISCARD, 0, &[segment(&machine, 0, 1, 1)]).0, UNSUPPORTED);
+    let room = Piece::room(&machine, 512);
+    assert_eq!(guest.request(READ, 1, &[room]), (OK, 513));
+    assert_eq!(room.bytes(&machine), [1; 512], "a refused request touches nothing");
+    assert_eq!(image.as_file().metadata().unwrap().len(), 64 * 512);
+
+    let machine = Machine::new();
+    let mut guest = Fixture::new(&machine, open_again(&open(&tempfile_with(&file), true)), ALL | 1 << 5);
+    assert_eq!(guest.driver.offered() & (1 << 13 | 1 << 14), 0);
+    assert_eq!(guest.request(DISCARD, 0, &[segment(&machine, 0, 1, 0)]).0, IOERR);
+}
+
+/// An image with these bytes; it stays until the test ends.
+fn tempfile_with(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+#[test]
+fn several_queues_serve_one_disk_at_once() {
+    let (machine, image) = (Machine::new(), image());
+    let mut driver = machine.plug(1, open(&image, false).with_queues(3));
+    driver.probe();
+    assert_eq!(driver.offered() & 1 << 12, 1 << 12);
+    assert!(driver.negotiate(VERSION_1 | 1 << 12 | 1 << 9));
+    assert_eq!(driver.read(driver.device.offset + 34, 2), 3);
+    let mut rings: Vec<Ring<'_>> = (0..3).map(|index| driver.ring(index, 16, false)).collect();
+    driver.start();
+    for (queue, ring) in rings.iter_mut().enumerate() {
+        let data = Piece::holding(&machine, &[0x40 + queue as u8; 512]);
+        ring.add(&[Piece::holding(&machine, &header(WRITE, queue as u64)), data, Piece::room(&machine, 1)]);
+        driver.kick(ring);
+    }
+    rings.iter_mut().for_each(|ring| assert_eq!(ring.wait_used().1, 1));
+    let mut file = [0; 3 * 512];
+    image.as_file().read_exact_at(&mut file, 0).unwrap();
+    assert!(file.chunks(512).zip(0x40..).all(|(sector, byte)| sector.iter().all(|b| *b == byte)));
+}
+
+#[test]
+fn past_the_page_cache_unaligned_buffers_work_too() {
+    // Not every file system has direct access; the one with the build directory does where these tests run.
+    let mut image = tempfile::Builder::new()
+        .prefix("disk")
+        .tempfile_in(std::env::current_exe().unwrap().parent().unwrap())
+        .unwrap();
+    (0..64_u8).for_each(|sector| image.write_all(&[sector; 512]).unwrap());
+    let machine = Machine::new();
+    let disk = RawDisk::open_with(image.path(), false, true).unwrap();
+    let block = disk.block();
+    let mut guest = Fixture::new(&machine, Blk::new(disk), ALL);
+    assert_eq!(guest.driver.read(guest.driver.device.offset + 20, 4), block);
+    let sectors = block / 512;
+    let half = block as u32 / 2;
+    let aligned = Piece { address: machine.allocate(block, 4096), len: block as u32, writable: true };
+    let odd = Piece { address: machine.allocate(block, 4096) + 1, len: half - 1, writable: true };
+    let rest = Piece { address: machine.allocate(block, 4096), len: half + 1, writable: true };
+    for pieces in [vec![aligned], vec![odd, rest]] {
+        assert_eq!(guest.request(READ, sectors, &pieces), (OK, block as u32 + 1));
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes(&machine)).collect();
+        assert!(bytes.chunks(512).zip(sectors..).all(|(part, sector)| part.iter().all(|b| u64::from(*b) == sector)));
+    }
+    let data = vec![0xee; block as usize];
+    let (front, back) = data.split_at(7);
+    let pieces = [Piece::holding(&machine, front), Piece::holding(&machine, back)];
+    assert_eq!(guest.request(WRITE, 2 * sectors, &pieces), (OK, 1));
+    let mut file = vec![0; block as usize];
+    image.as_file().read_exact_at(&mut file, 2 * block).unwrap();
+    assert_eq!(file, data);
+}
+
+#[test]
+fn a_limit_holds_requests_back_and_the_counters_tell_what_passed() {
+    use crate::virtio::limit::Rates;
+    let (machine, image) = (Machine::new(), image());
+    let disk = open(&image, false);
+    let drive = disk.drive();
+    let mut guest = Fixture::new(&machine, disk, ALL);
+    drive.limit().set(Rates { bytes: Some(20 * 529), operations: None });
+    let begun = std::time::Instant::now();
+    let room = Piece::room(&machine, 512);
+    for sector in 0..8 {
+        assert_eq!(guest.request(READ, sector, &[room]), (OK, 513));
+    }
+    assert!(begun.elapsed() > std::time::Duration::from_millis(300), "{:?}", begun.elapsed());
+    drive.limit().set(Rates::default());
+    assert_eq!(guest.request(WRITE, 0, &[Piece::holding(&machine, &[0; 1024])]), (OK, 1));
+    image.as_file().set_len(512).unwrap();
+    assert_eq!(guest.request(READ, 9, &[room]).0, IOERR);
+    let count = drive.count();
+    assert_eq!((count.reads, count.read_bytes, count.writes, count.written_bytes), (8, 8 * 512, 1, 1024));
+    assert_eq!(count.errors, 1);
 }

@@ -1,11 +1,13 @@
-//! The control queue: how many queue pairs the driver uses (virtio 1.2 §5.1.6.5.6).
+//! The control queue (virtio 1.2 §5.1.6.5): what the driver wants to receive, its address, how many queue pairs and which
+//! offloads it uses.
 
 use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_net::{VIRTIO_NET_ERR, VIRTIO_NET_OK};
 
-use super::request::{self, Command};
-use super::{BURST, attach_pairs};
+use super::nic::Nic;
+use super::request::{self, Command, Mode};
+use super::{BURST, attach_pairs, features};
 use crate::net::Tap;
 use crate::virtio::Buffers;
 use crate::virtio::queue::{QueueError, VirtQueue};
@@ -13,33 +15,59 @@ use crate::virtio::worker::Served;
 
 pub(super) struct Control {
     queue: VirtQueue,
+    nic: Arc<Nic>,
     taps: Arc<[Arc<Tap>]>,
+    /// What was negotiated.
+    features: u64,
     command: Buffers,
     answer: Buffers,
 }
 
 impl Control {
-    pub(super) fn new(queue: VirtQueue, taps: Arc<[Arc<Tap>]>) -> Self {
-        Self { command: queue.buffers(), answer: queue.buffers(), queue, taps }
+    pub(super) fn new(queue: VirtQueue, nic: Arc<Nic>, taps: Arc<[Arc<Tap>]>, features: u64) -> Self {
+        Self { command: queue.buffers(), answer: queue.buffers(), queue, nic, taps, features }
     }
 
     fn carry_out(&self) -> bool {
         let mut bytes = [0; request::LONGEST];
-        let Some(bytes) = bytes.get_mut(..self.command.bytes()) else { return false };
+        let length = self.command.bytes();
+        let bytes = &mut bytes[..length.min(request::LONGEST)];
         if !self.command.read_at(0, bytes) {
             return false;
         }
-        match request::parse(bytes, self.taps.len()) {
-            Some(Command::Pairs(pairs)) => match attach_pairs(&self.taps, pairs) {
-                Ok(()) => true,
-                Err(error) => {
-                    tracing::warn!(pairs, %error, "cannot change the number of queue pairs");
-                    false
-                }
-            },
-            None => false,
+        let pairs = if features::multi_queue(self.features) { self.taps.len() } else { 1 };
+        let Some(command) = request::parse(bytes, length, pairs) else { return false };
+        if !features::allows(self.features, &command) {
+            return false;
         }
+        match command {
+            Command::Receive(mode, on) => self.nic.change_filter(|filter| {
+                *match mode {
+                    Mode::Promiscuous => &mut filter.promiscuous,
+                    Mode::AllMulticast => &mut filter.all_multicast,
+                    Mode::AllUnicast => &mut filter.all_unicast,
+                    Mode::NoMulticast => &mut filter.no_multicast,
+                    Mode::NoUnicast => &mut filter.no_unicast,
+                    Mode::NoBroadcast => &mut filter.no_broadcast,
+                } = on;
+            }),
+            Command::Tables(unicast, multicast) => {
+                self.nic.change_filter(|filter| filter.set_tables(unicast, multicast));
+            }
+            Command::Mac(mac) => self.nic.set_mac(mac),
+            Command::Announced => self.nic.announced(),
+            Command::Pairs(pairs) => return told("the number of queue pairs", attach_pairs(&self.taps, pairs)),
+            Command::Offloads(offloads) => {
+                return told("offloads", self.taps[0].set_offloads(features::offloads(offloads)));
+            }
+        }
+        true
     }
+}
+
+/// Whether it worked; why not is for the log.
+fn told(what: &str, result: Result<(), crate::net::TapError>) -> bool {
+    result.inspect_err(|error| tracing::warn!(%error, "cannot change {what} of a NIC")).is_ok()
 }
 
 impl Served for Control {

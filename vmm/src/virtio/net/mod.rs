@@ -1,11 +1,13 @@
 //! The network device (virtio 1.2 §5.1) over tap queues.
 //!
 //! Queues 2N and 2N+1 are the receive and transmit queue of pair N, which has tap queue N and a thread of its own;
-//! behind them, with more than one pair, the control queue, served by the first thread. Frames are moved, never looked
-//! at: who may send what is decided on the bridge.
+//! behind them the control queue, served by the first thread. Of a frame nothing is looked at but the address a received
+//! one is for: who may send what is decided on the bridge.
 
 mod control;
 mod features;
+mod filter;
+mod nic;
 mod receive;
 mod request;
 #[cfg(test)]
@@ -19,10 +21,12 @@ use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_net::VIRTIO_NET_S_LINK_UP;
 
+use self::control::Control;
 use self::worker::Pair;
 use super::worker::Worker;
-use super::{Activation, VirtioDevice, VirtioError};
+use super::{Activation, DeviceConfig, VirtioDevice, VirtioError};
 use crate::net::{Tap, TapError};
+pub(crate) use nic::{Count, Nic};
 #[cfg(test)]
 pub(super) use tests::over_a_socket;
 
@@ -38,8 +42,8 @@ pub struct Net {
     first: usize,
     /// One per queue pair.
     taps: Arc<[Arc<Tap>]>,
-    mac: [u8; 6],
-    mtu: u16,
+    config: Arc<DeviceConfig>,
+    nic: Arc<Nic>,
     workers: Vec<Worker>,
 }
 
@@ -63,7 +67,15 @@ impl Net {
         if mtu < 68 {
             return Err(VirtioError::Mtu(mtu));
         }
-        Ok(Self { first: 0, taps: taps.into_iter().map(Arc::new).collect(), mac, mtu, workers: Vec::new() })
+        let taps: Arc<[_]> = taps.into_iter().map(Arc::new).collect();
+        let config = DeviceConfig::new(config_bytes(mac, taps.len(), mtu));
+        let nic = Arc::new(Nic::new(config.clone(), mac));
+        Ok(Self { first: 0, taps, config, nic, workers: Vec::new() })
+    }
+
+    /// The part that can be changed and looked at while the NIC runs.
+    pub(crate) fn nic(&self) -> Arc<Nic> {
+        self.nic.clone()
     }
 
     fn thread_name(&self, pair: usize) -> String {
@@ -85,7 +97,7 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        features::offered(self.taps.len())
+        features::offered(self.taps.len(), self.taps[0].takes_uso())
     }
 
     fn accepts(&self, features: u64) -> bool {
@@ -94,19 +106,12 @@ impl VirtioDevice for Net {
 
     fn queue_sizes(&self) -> Vec<u16> {
         let mut sizes = vec![RING; 2 * self.taps.len()];
-        if self.taps.len() > 1 {
-            sizes.push(CONTROL_RING);
-        }
+        sizes.push(CONTROL_RING);
         sizes
     }
 
-    /// `struct virtio_net_config` (§5.1.4) as far as the features we offer reach: MAC, status, pairs, MTU.
-    fn config(&self) -> Vec<u8> {
-        let mut config = self.mac.to_vec();
-        config.extend((VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
-        config.extend((self.taps.len() as u16).to_le_bytes());
-        config.extend(self.mtu.to_le_bytes());
-        config
+    fn config(&self) -> Arc<DeviceConfig> {
+        self.config.clone()
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {
@@ -114,16 +119,18 @@ impl VirtioDevice for Net {
         self.taps[0].set_offloads(features::offloads(features)).map_err(io::Error::other)?;
         // Until the driver asks for more, one pair is in use (§5.1.5).
         attach_pairs(&self.taps, 1).map_err(io::Error::other)?;
-        let control = if features::multi_queue(features) { queues.get_mut(2 * self.taps.len()) } else { None };
-        let mut control = control.and_then(Option::take);
+        self.nic.set_announces(features::announces(features));
         let usable = if features::multi_queue(features) { self.taps.len() } else { 1 };
+        // It stands behind the pairs that were negotiated, not behind those there are (§5.1.2).
+        let control = queues.get_mut(2 * usable).filter(|_| features::control(features));
+        let mut control = control.and_then(Option::take);
         let mut queues = queues.into_iter();
         for (i, tap) in self.taps.iter().enumerate().take(usable) {
             let (receive, transmit) = (queues.next().flatten(), queues.next().flatten());
             let name = self.thread_name(i);
-            let mut pair = Pair::new(name.clone(), tap, features::mergeable(features), receive, transmit)?;
+            let mut pair = Pair::new(name.clone(), &self.nic, tap, features::mergeable(features), receive, transmit)?;
             if let Some(queue) = control.take() {
-                pair.add_control(queue, self.taps.clone())?;
+                pair.add_control(Control::new(queue, self.nic.clone(), self.taps.clone(), features))?;
             }
             self.workers.push(Worker::start(&name, move |exit| pair.run(&exit))?);
         }
@@ -132,7 +139,17 @@ impl VirtioDevice for Net {
 
     fn reset(&mut self) {
         self.workers.clear();
+        self.nic.reset();
     }
+}
+
+/// `struct virtio_net_config` (§5.1.4) as far as the features we offer reach: MAC, status, pairs, MTU.
+fn config_bytes(mac: [u8; 6], pairs: usize, mtu: u16) -> Vec<u8> {
+    let mut config = mac.to_vec();
+    config.extend((VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
+    config.extend((pairs as u16).to_le_bytes());
+    config.extend(mtu.to_le_bytes());
+    config
 }
 
 /// Lets the first `pairs` tap queues take part, and no others.

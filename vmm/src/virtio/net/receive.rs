@@ -10,9 +10,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::BURST;
+use super::filter::Filter;
+use super::nic::{Count, Nic};
 use crate::net::{HEADER, MAX_FRAME, Tap};
 use crate::virtio::Buffers;
 use crate::virtio::queue::{MAX_PIECES, QueueError, VirtQueue};
+use crate::virtio::throttle::Throttle;
 use crate::virtio::worker::Served;
 
 /// Where `num_buffers` is in the header (§5.1.6).
@@ -27,6 +30,7 @@ struct Posted {
 
 pub(super) struct Receive {
     queue: VirtQueue,
+    nic: Arc<Nic>,
     tap: Arc<Tap>,
     /// Bytes of buffers to gather before a frame is read.
     enough: usize,
@@ -39,13 +43,17 @@ pub(super) struct Receive {
     tap_ready: bool,
     /// An error of the tap was told of; it is told of again after a frame came through.
     tap_failed: bool,
-    /// Frames dropped because what the guest had posted was too small for them.
-    overruns: u64,
+    /// What the driver wants, and which version of that this is.
+    filter: (u32, Filter),
+    link_up: bool,
+    throttle: Throttle,
+    count: Count,
 }
 
 impl Receive {
-    pub(super) fn new(mut queue: VirtQueue, tap: Arc<Tap>, mergeable: bool) -> Result<Self, QueueError> {
-        queue.disable_kicks()?;
+    pub(super) fn new(mut queue: VirtQueue, nic: Arc<Nic>, tap: Arc<Tap>, mergeable: bool) -> io::Result<Self> {
+        queue.disable_kicks().map_err(io::Error::other)?;
+        let throttle = Throttle::new(nic.limits()[0].clone())?;
         Ok(Self {
             room: queue.buffers(),
             queue,
@@ -55,7 +63,11 @@ impl Receive {
             spill: vec![0; HEADER + MAX_FRAME],
             tap_ready: true,
             tap_failed: false,
-            overruns: 0,
+            filter: nic.filter(),
+            link_up: nic.is_link_up(),
+            throttle,
+            count: Count::default(),
+            nic,
         })
     }
 
@@ -94,11 +106,16 @@ impl Receive {
     fn frame(&mut self) -> Result<bool, QueueError> {
         match self.tap.receive(&mut self.room, &mut self.spill) {
             Ok(bytes) => {
+                self.throttle.passed(bytes as u64);
                 self.tap_failed = false;
-                if bytes > self.room.bytes() {
-                    self.overruns += 1;
+                if bytes > self.room.bytes() || !self.link_up {
+                    self.count.dropped += 1;
                 } else if bytes >= HEADER {
-                    self.deliver(bytes)?;
+                    if self.is_wanted() {
+                        self.deliver(bytes)?;
+                    } else {
+                        self.count.filtered += 1;
+                    }
                 }
                 Ok(true)
             }
@@ -114,8 +131,16 @@ impl Receive {
         }
     }
 
+    /// Whether the driver asked for the frame that lies in `room`.
+    fn is_wanted(&self) -> bool {
+        let mut to = [0; 6];
+        self.filter.1.is_open() || !self.room.read_at(HEADER, &mut to) || self.filter.1.accepts(to)
+    }
+
     /// Hands the guest a frame of `bytes` bytes, header included, that lies in the first buffers of `room`.
     fn deliver(&mut self, bytes: usize) -> Result<(), QueueError> {
+        self.count.frames += 1;
+        self.count.bytes += (bytes - HEADER) as u64;
         let (mut left, mut buffers, mut pieces) = (bytes, 0u16, 0);
         while left > 0 {
             let Some(posted) = self.posted.pop_front() else { break };
@@ -133,32 +158,27 @@ impl Receive {
     }
 }
 
-impl Drop for Receive {
-    fn drop(&mut self) {
-        if self.overruns > 0 {
-            tracing::debug!(
-                tap = self.tap.name(),
-                frames = self.overruns,
-                "dropped frames larger than the posted buffers"
-            );
-        }
-    }
-}
-
 impl Served for Receive {
     fn burst(&mut self) -> Result<bool, QueueError> {
+        self.nic.refresh(&mut self.filter);
+        self.link_up = self.nic.is_link_up();
         let mut more = true;
         for _ in 0..BURST {
-            more = self.tap_ready && self.has_room()? && self.frame()?;
+            more = self.tap_ready && self.throttle.may_pass() && self.has_room()? && self.frame()?;
             if !more {
                 break;
             }
         }
+        self.nic.received.add(&mut self.count);
         self.queue.interrupt()?;
         Ok(more)
     }
 
     fn queue(&self) -> &VirtQueue {
         &self.queue
+    }
+
+    fn throttle(&self) -> Option<&Throttle> {
+        Some(&self.throttle)
     }
 }

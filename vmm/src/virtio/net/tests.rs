@@ -5,10 +5,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
 
 use super::features::{consistent, offered};
+use super::nic::Nic;
 use super::*;
 use crate::net::HEADER;
 use crate::virtio::testing::{Dice, Driver, Machine, PROMPTLY, Piece, Ring};
 
+mod control;
 mod tap;
 
 const VERSION_1: u64 = 1 << 32;
@@ -263,27 +265,21 @@ fn the_configuration_holds_mac_link_pairs_and_mtu() {
 
 #[test]
 fn features_that_need_others_are_refused_alone() {
-    assert!(consistent(offered(1)) && consistent(offered(4)) && consistent(0));
-    for (alone, with) in [(7, 1), (8, 1), (11, 0), (12, 0), (9, 7), (13, 12), (22, 17)] {
+    assert!(consistent(offered(1, false)) && consistent(offered(4, true)) && consistent(0));
+    let pairs = [(7, 1), (8, 1), (54, 1), (55, 1), (11, 0), (12, 0), (56, 0), (9, 7), (13, 12)];
+    let controlled = [22, 18, 20, 23, 21].map(|alone| (alone, 17));
+    for (alone, with) in pairs.into_iter().chain(controlled) {
         assert!(!consistent(1 << alone), "feature {alone} alone");
         assert!(consistent(1 << alone | 1 << with | 0b11), "feature {alone} with {with}");
     }
-    assert_eq!(offered(1) & (MQ | CTRL_VQ), 0);
-    assert_eq!(offered(2) & (MQ | CTRL_VQ), MQ | CTRL_VQ);
+    assert_eq!(offered(1, false) & (MQ | CTRL_VQ), CTRL_VQ);
+    assert_eq!(offered(2, false) & (MQ | CTRL_VQ), MQ | CTRL_VQ);
+    assert_eq!(offered(1, true) & !offered(1, false), 7 << 54);
     let machine = Machine::new();
     let (_socket, nic) = over_a_socket();
     let mut driver = machine.plug(1, nic);
     driver.probe();
     assert!(!driver.negotiate(VERSION_1 | 1 << 11), "the transport asks the device");
-}
-
-#[test]
-fn control_commands_parse_or_are_refused() {
-    use super::request::{Command, parse};
-    assert_eq!(parse(&[4, 0, 2, 0], 2), Some(Command::Pairs(2)));
-    for bad in [&[4, 0, 0, 0][..], &[4, 0, 3, 0], &[4, 0, 2, 1], &[4, 1, 1, 0], &[0, 0, 1, 0], &[4, 0, 1], &[4], &[]] {
-        assert_eq!(parse(bad, 2), None, "{bad:?}");
-    }
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::control::Control;
+use super::nic::Nic;
 use super::receive::Receive;
 use super::transmit::Transmit;
 use crate::net::Tap;
 use crate::virtio::queue::VirtQueue;
-use crate::virtio::worker::{Waker, work};
+use crate::virtio::worker::{Served, Waker, work};
 
 const EXIT: u64 = 0;
 const TAP: u64 = 1;
@@ -34,6 +35,7 @@ impl Pair {
     /// Sets up everything that can fail.
     pub(super) fn new(
         name: String,
+        nic: &Arc<Nic>,
         tap: &Arc<Tap>,
         mergeable: bool,
         receive: Option<VirtQueue>,
@@ -45,20 +47,22 @@ impl Pair {
         if receive.is_some() {
             waker.watch(&**tap, TAP)?;
         }
-        let receive = receive.map(|queue| Receive::new(queue, tap.clone(), mergeable)).transpose();
-        Ok(Self {
-            name,
-            waker,
-            receive: receive.map_err(io::Error::other)?,
-            transmit: transmit.map(|queue| Transmit::new(queue, tap.clone())),
-            control: None,
-        })
+        let receive = receive.map(|queue| Receive::new(queue, nic.clone(), tap.clone(), mergeable)).transpose()?;
+        let transmit = transmit.map(|queue| Transmit::new(queue, nic.clone(), tap.clone())).transpose()?;
+        let throttles = [
+            (receive.as_ref().and_then(Served::throttle), RECEIVE),
+            (transmit.as_ref().and_then(Served::throttle), TRANSMIT),
+        ];
+        for (throttle, token) in throttles {
+            throttle.map_or(Ok(()), |throttle| waker.watch(throttle, token))?;
+        }
+        Ok(Self { name, waker, receive, transmit, control: None })
     }
 
     /// Serves the control queue too.
-    pub(super) fn add_control(&mut self, queue: VirtQueue, taps: Arc<[Arc<Tap>]>) -> io::Result<()> {
-        watch(&self.waker, Some(&queue), CONTROL)?;
-        self.control = Some(Control::new(queue, taps));
+    pub(super) fn add_control(&mut self, control: Control) -> io::Result<()> {
+        watch(&self.waker, Some(control.queue()), CONTROL)?;
+        self.control = Some(control);
         Ok(())
     }
 

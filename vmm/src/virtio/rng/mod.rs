@@ -7,12 +7,13 @@ mod device;
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use self::device::Device;
 use super::worker::Worker;
-use super::{Activation, VirtioDevice};
+use super::{Activation, DeviceConfig, VirtioDevice};
 
 /// Bytes given for one request, so that a guest with huge buffers does not keep the thread busy.
 const MOST: usize = 4096;
@@ -24,8 +25,9 @@ const BURST: usize = 16;
 const RING: u16 = 64;
 
 /// A source of random bytes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Rng {
+    config: Arc<DeviceConfig>,
     worker: Option<Worker>,
 }
 
@@ -58,8 +60,8 @@ impl VirtioDevice for Rng {
         vec![RING]
     }
 
-    fn config(&self) -> Vec<u8> {
-        Vec::new()
+    fn config(&self) -> Arc<DeviceConfig> {
+        self.config.clone()
     }
 
     fn activate(&mut self, activation: Activation) -> io::Result<()> {

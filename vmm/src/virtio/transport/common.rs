@@ -68,6 +68,16 @@ pub(super) enum Effect {
     QueueVector(u16, u16),
 }
 
+/// What the registers show and others keep.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Elsewhere {
+    pub(super) config_vector: u16,
+    pub(super) queue_vector: u16,
+    pub(super) needs_reset: bool,
+    /// Of the device configuration.
+    pub(super) generation: u8,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct CommonRegisters {
     offered: u64,
@@ -114,8 +124,9 @@ impl CommonRegisters {
         self.queue_select
     }
 
-    /// Reads; the three values that live elsewhere are passed in.
-    pub(super) fn read(&self, offset: u64, data: &mut [u8], config_vector: u16, queue_vector: u16, needs_reset: bool) {
+    /// Reads; the values that live elsewhere are passed in.
+    pub(super) fn read(&self, offset: u64, data: &mut [u8], elsewhere: Elsewhere) {
+        let Elsewhere { config_vector, queue_vector, needs_reset, generation } = elsewhere;
         let mut image = [0u8; reg::SIZE];
         let mut put = |at: u64, bytes: &[u8]| image[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
         put(reg::DEVICE_FEATURE_SELECT, &self.device_feature_select.to_le_bytes());
@@ -125,8 +136,7 @@ impl CommonRegisters {
         put(reg::CONFIG_VECTOR, &config_vector.to_le_bytes());
         put(reg::NUM_QUEUES, &(self.queues.len() as u16).to_le_bytes());
         put(reg::STATUS, &[self.status | if needs_reset { NEEDS_RESET } else { 0 }]);
-        // The configuration of our devices does not change while a driver is bound, so its generation doesn't either.
-        put(reg::GENERATION, &[0]);
+        put(reg::GENERATION, &[generation]);
         put(reg::QUEUE_SELECT, &self.queue_select.to_le_bytes());
         // A queue that does not exist has size 0 (§4.1.4.3); its other registers read as zero too.
         if let Some(queue) = self.queues.get(usize::from(self.queue_select)) {

@@ -26,10 +26,10 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-use self::common::{CommonRegisters, Effect};
+use self::common::{CommonRegisters, Effect, Elsewhere};
 use super::interrupts::Interrupts;
 use super::queue::VirtQueue;
-use super::{Activation, BAR_SIZE, VirtioDevice, VirtioError};
+use super::{Activation, BAR_SIZE, DeviceConfig, VirtioDevice, VirtioError};
 use crate::pci::msix::{CONTROL_ENABLE, CONTROL_FUNCTION_MASK, Doorbells, MsiRoutes};
 use crate::pci::{BarKind, COMMAND_BUS_MASTER, COMMAND_MEMORY, ConfigSpace, Identity, PciFunction, lock};
 
@@ -76,8 +76,7 @@ struct State {
     device: Box<dyn VirtioDevice>,
     /// For messages: the device's own name for itself.
     name: String,
-    /// The device's configuration; it does not change.
-    device_config: Vec<u8>,
+    device_config: Arc<DeviceConfig>,
     config: ConfigSpace,
     power_on: ConfigSpace,
     msix_cap: u16,
@@ -114,9 +113,11 @@ impl VirtioPci {
         let features = device.features() | 1 << VIRTIO_F_VERSION_1;
         let device_config = device.config();
         let (config, msix_cap, pci_cfg_cap) = config_space(&*device, sizes.len(), device_config.len(), bar);
+        let interrupts = Arc::new(Interrupts::new(sizes.len(), routes));
+        device_config.connect(&interrupts);
         Ok(Arc::new(Self {
             state: Mutex::new(State {
-                interrupts: Arc::new(Interrupts::new(sizes.len(), routes)),
+                interrupts,
                 name: device.name(),
                 device,
                 device_config,
@@ -257,7 +258,13 @@ impl State {
             region::COMMON..region::ISR => {
                 let queue_vector = self.interrupts.queue_vector(self.common.selected_queue());
                 let needs_reset = self.interrupts.is_reset_needed();
-                self.common.read(offset, data, self.interrupts.config_vector(), queue_vector, needs_reset);
+                let elsewhere = Elsewhere {
+                    config_vector: self.interrupts.config_vector(),
+                    queue_vector,
+                    needs_reset,
+                    generation: self.device_config.generation(),
+                };
+                self.common.read(offset, data, elsewhere);
             }
             region::ISR => {
                 data.fill(0);
@@ -266,9 +273,7 @@ impl State {
                 }
             }
             region::DEVICE..region::NOTIFY => {
-                for (i, byte) in data.iter_mut().enumerate() {
-                    *byte = self.device_config.get((offset - region::DEVICE) as usize + i).copied().unwrap_or(0);
-                }
+                self.device_config.read((offset - region::DEVICE) as usize, data);
             }
             region::MSIX_TABLE..region::MSIX_PENDING => {
                 self.interrupts.msix.read_table(offset - region::MSIX_TABLE, data);
@@ -288,6 +293,9 @@ impl State {
                 Effect::ConfigVector(vector) => self.interrupts.set_config_vector(vector),
                 Effect::QueueVector(queue, vector) => self.interrupts.set_queue_vector(queue, vector),
             },
+            region::DEVICE..region::NOTIFY => {
+                self.device_config.driver_writes((offset - region::DEVICE) as usize, data);
+            }
             region::NOTIFY..region::MSIX_TABLE => {
                 // Usually the kernel takes these (ioeventfd); they come here if it can't, or through PCI_CFG.
                 let queue = ((offset - region::NOTIFY) / NOTIFY_MULTIPLIER) as usize;
@@ -335,6 +343,7 @@ impl State {
         match self.try_start() {
             Ok(()) => {
                 self.running = true;
+                self.interrupts.set_driver_ready(true);
                 self.bind_doorbells();
             }
             Err(error) => {
@@ -377,6 +386,7 @@ impl State {
 
     /// Stops the workers; the registers stay as they are.
     fn stop(&mut self) {
+        self.interrupts.set_driver_ready(false);
         self.device.reset();
         self.running = false;
         self.bind_doorbells();
