@@ -134,11 +134,24 @@ fn reservations_and_prefixes_change_under_guests() -> Result<()> {
     let mac = guest.mac()?;
     let host = "<host name='vm1' ip='2001:db8:ca2:2::77'/>";
     netd.ok(&["net-update", "six", "add", "ip-dhcp-host", host, "--live", "--parent-index", "0"])?;
+    // Somebody else was first to use it; a lease ranks above that.
+    let other = Station::plug(&netd, "six", "vm2")?;
+    let stolen = "2001:db8:ca2:2::77";
+    other.space.ip(&format!("address add {stolen}/64 dev eth0 nodad"))?;
+    let works = |station: &Station| {
+        let ping = station.space.run("ping", &["-n", "-c1", "-W1", "-I", stolen, "2001:db8:ca2:2::1"])?;
+        anyhow::Ok(ping.status.success())
+    };
+    wait::until_true("the address to work for its first user", PATIENCE, || works(&other))?;
     let first = dhclient(&guest, &[])?;
     wait::until_true("its reservation", PATIENCE, || {
         Ok(leased(&netd, &mac)?.as_deref() == Some("2001:db8:ca2:2::77/64"))
     })?;
-    drop(first);
+    wait::until_true("the address to work for its owner", PATIENCE, || {
+        Ok(addresses(&guest)?.len() == 1 && works(&guest)?)
+    })?;
+    assert!(!works(&other)?, "it is not the first user's any more");
+    drop((first, other));
     netd.ok(&["net-update", "six", "delete", "ip-dhcp-host", host, "--live", "--parent-index", "0"])?;
     let range = "<range start='2001:db8:ca2:2:2::10' end='2001:db8:ca2:2:2::10'/>";
     netd.ok(&["net-update", "six", "add", "ip-dhcp-range", range, "--live", "--parent-index", "0"])?;
