@@ -245,16 +245,18 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
     let mut look_again = tokio::time::interval(SETTINGS);
     look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut drift = Vec::new();
+    let (mut touched, mut everywhere) = (BTreeSet::new(), false);
     loop {
         let wake = due.unwrap_or_else(Instant::now);
         tokio::select! {
             event = events.next() => {
-                let look = match event {
-                    Some(Event::Gone { index, name }) => verbs.link_gone(index, &name).await,
-                    Some(Event::Disturbed) => true,
+                match event {
+                    Some(Event::Touched { name }) => drop(touched.insert(name)),
+                    Some(Event::Gone { index, name }) => everywhere |= verbs.link_gone(index, &name).await,
+                    Some(Event::Disturbed) => everywhere = true,
                     None => break,
-                };
-                if look {
+                }
+                if everywhere || !touched.is_empty() {
                     due.get_or_insert_with(|| Instant::now() + SETTLING);
                 }
             }
@@ -262,13 +264,20 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
                 // What could not be put right is not tried again before something else changes.
                 let found = verbs.drift();
                 if !found.is_empty() && found != drift {
+                    everywhere = true;
                     due.get_or_insert_with(|| Instant::now() + SETTLING);
                 }
                 drift = found;
             }
             () = tokio::time::sleep_until(wake), if due.is_some() => {
                 due = None;
-                if let Err(error) = verbs.reconcile().await {
+                let names = std::mem::take(&mut touched);
+                let result = if std::mem::take(&mut everywhere) {
+                    verbs.reconcile().await
+                } else {
+                    verbs.reconcile_links(&names).await
+                };
+                if let Err(error) = result {
                     tracing::error!("{error}");
                 }
             }

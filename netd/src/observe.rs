@@ -195,8 +195,13 @@ pub enum Event {
         /// Its name.
         name: String,
     },
-    /// A tap left its bridge, a bridge or a macvtap was set down, an address, a limit of bandwidth or an nftables table was
-    /// removed, forwarding was turned off, or events were lost: something that a network is made of may be missing.
+    /// A tap left its bridge, or a bridge or a macvtap was set down, or is not up yet.
+    Touched {
+        /// The link's name.
+        name: String,
+    },
+    /// An address, a limit of bandwidth or an nftables table was removed, forwarding was turned off, or events were lost:
+    /// something that any network is made of may be missing.
     Disturbed,
 }
 
@@ -234,13 +239,13 @@ fn event(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
         }
         NetlinkPayload::InnerMessage(NewLink(now)) => {
             let link = link(now)?;
-            let disturbed = match link.kind {
+            let touched = match link.kind {
                 LinkKind::Tun => link.up && link.master.is_none(),
                 LinkKind::Bridge { .. } => !link.up,
                 LinkKind::Macvtap => !link.up,
                 LinkKind::Other => false,
             };
-            disturbed.then_some(Event::Disturbed)
+            touched.then_some(Event::Touched { name: link.name })
         }
         // Ours are static. A host that learns routes gains and loses them all the time.
         NetlinkPayload::InnerMessage(DelRoute(gone)) => {

@@ -159,6 +159,15 @@ impl Registry {
         self.networks.iter().find(|(_, entry)| is_it(entry)).map(|(name, _)| name)
     }
 
+    /// The active networks that have one of these links: as their bridge or as a port.
+    pub fn with_links(&self, links: &BTreeSet<String>) -> BTreeSet<NetworkName> {
+        let bridges = links.iter().filter_map(|link| self.on_bridge(link));
+        let ports = self.ports.values().filter(|port| links.contains(&port.interface));
+        let ports = ports.filter_map(|port| Some(self.find(&port.network).ok()?.0));
+        let live = |name: &&NetworkName| self.networks.get(*name).is_some_and(|entry| entry.live.is_some());
+        bridges.chain(ports).filter(live).cloned().collect()
+    }
+
     /// A network as clients see it.
     pub fn view(&self, name: &NetworkName) -> Option<netd_api::Network> {
         let entry = self.networks.get(name)?;

@@ -1,7 +1,7 @@
 //! What happens when something goes that a network is made of: a guest's tap is forgotten; a bridge, an address, a tap's
 //! place on the bridge, the nftables table are put back.
 
-use std::sync::PoisonError;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use super::{Host, VerbError, Verbs, insistence::Answer};
 use crate::{
@@ -50,6 +50,24 @@ impl<H: Host> Verbs<H> {
         if flushed {
             self.heals.count("firewall");
             self.events.tell(healed(None, "the firewall rules were removed and are back".into()));
+        }
+        Ok(())
+    }
+
+    /// The same for those networks alone that these links are of: a bridge that was just made is not up yet, and nobody has
+    /// to look at all others for that.
+    pub async fn reconcile_links(&self, links: &BTreeSet<String>) -> Result<(), VerbError> {
+        let _turn = self.turn.lock().await;
+        let networks = self.registry().with_links(links);
+        for name in networks {
+            let focus = {
+                let registry = self.registry();
+                registry.desired(&registry.find_live(name.as_str())?.1.network)?.focus()
+            };
+            let mut host = self.host.observe_around(&focus).await?;
+            // What is the host's and no link's is not looked at here.
+            (host.forwarding, host.forwarding6) = (true, true);
+            self.restore(&name, &host).await?;
         }
         Ok(())
     }
