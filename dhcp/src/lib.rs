@@ -24,6 +24,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tftp;
 pub mod v4;
 mod watch;
 

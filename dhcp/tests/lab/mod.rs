@@ -188,6 +188,7 @@ pub(crate) fn config() -> NetworkConfig {
             options: Vec::new(),
         }),
         dns: None,
+        tftp: Vec::new(),
     }
 }
 

@@ -21,7 +21,6 @@ const LIST: &[(&str, Test, &str)] = &[
         |n| n.subnets.iter().any(|s| s.address.addr().is_ipv6() && s.dhcp.is_some()),
         "this version of netd has no DHCPv6 server",
     ),
-    ("ip/tftp", |n| n.subnets.iter().any(|s| s.tftp_root.is_some()), "this version of netd has no TFTP server"),
     (
         "@trustGuestRxFilters",
         |n| {
@@ -58,7 +57,6 @@ mod tests {
     /// What each of the list is about, on line 2 of a network.
     const INSIDE: &[&str] = &[
         "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
-        "<ip address='10.0.0.1'><tftp root='/'/></ip>",
         "<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>",
     ];
 

@@ -119,6 +119,10 @@ fn served(out: &mut String, config: &NetworkConfig) {
         list(out, "boot", boot.as_slice());
         list(out, "option", options);
     }
+    if !config.tftp.is_empty() {
+        out.push_str("\nTFTP:\n");
+        list(out, "files", &config.tftp);
+    }
     let Some(dns) = &config.dns else { return };
     let DnsConfig { listen, subnets, reverse_upstream, domain, local_only, hosts, texts, services, .. } = dns;
     out.push_str("\nDNS:\n");
