@@ -225,6 +225,7 @@ impl Few {
 
 const LOOKUP_BY_NAME: u32 = 46;
 const CREATE: u32 = 39;
+const DEFINE_XML: u32 = 41;
 const IS_ACTIVE: u32 = 152;
 const SUPPORTS_FEATURE: u32 = 60;
 
@@ -275,6 +276,28 @@ fn more_calls_than_are_answered_at_once_are_all_answered() -> Result<()> {
     assert_eq!(answered, (few.serial + 1..=few.serial + CALLS).collect());
     written.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
     drop(few);
+    door.finish()
+}
+
+#[test]
+fn long_xml_is_taken_and_refused_like_any_other() -> Result<()> {
+    let mut door = FrontDoor::new("long")?;
+    let mut few = Few::come(&door)?;
+    let comment = format!("<!-- {} -->", "x".repeat(1 << 20));
+    let mut say = |xml: &str| {
+        let mut args = u32::try_from(xml.len())?.to_be_bytes().to_vec();
+        args.extend(xml.as_bytes());
+        args.resize(args.len().next_multiple_of(4), 0);
+        few.call(DEFINE_XML, &args)?;
+        few.reply()
+    };
+    let (_, _, status, payload) = say(&format!("<network>{comment}<name>long</name></network>"))?;
+    assert_eq!((status, &payload[..8]), (0, &b"\0\0\0\x04long"[..]));
+    let (_, _, status, payload) = say(&format!("<network>{comment}<name>other</name><nose/></network>"))?;
+    assert_eq!((status, &payload[..4]), (1, &[0, 0, 0, 27][..]));
+    assert!(String::from_utf8_lossy(&payload).contains("unknown element <nose>"));
+    drop(few);
+    assert!(virsh(door.host(), &["net-list", "--all"])?.contains(" long "));
     door.finish()
 }
 
