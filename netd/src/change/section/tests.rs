@@ -85,9 +85,9 @@ fn which_ip_is_meant_is_said_or_found() {
     );
     assert_eq!(
         edit_at(Modify, "ip", "<ip address='10.6.0.1' prefix='16'/>", Some(1)),
-        Ok("-<ip address='10.8.0.1' prefix='24'/>\n+<ip address='10.6.0.1' prefix='16'/>\n".into())
+        Ok("-<ip address='10.8.0.1' prefix='24'>\n+<ip address='10.6.0.1' prefix='16'>\n".into())
     );
-    assert_eq!(edit(Delete, "ip", "<ip address='10.8.0.1'/>"), Ok("-<ip address='10.8.0.1' prefix='24'/>\n".into()));
+    assert_eq!(edit(Delete, "ip", "<ip address='10.8.0.1'/>"), Ok("-<ip address='10.8.0.1' prefix='24'>\n".into()));
 }
 
 #[test]
