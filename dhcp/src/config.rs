@@ -9,6 +9,10 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
+mod ipv6;
+
+pub use ipv6::{Dhcp6Config, Ipv6Config, LEASE_TIME_6, Prefix6, Range6, Reservation6};
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -52,6 +56,8 @@ pub struct NetworkConfig {
     pub bridge: String,
     /// DHCPv4, where a subnet has it.
     pub dhcp4: Option<Dhcp4Config>,
+    /// Router advertisements and DHCPv6, where the network has an IPv6 address.
+    pub ipv6: Option<Ipv6Config>,
     /// DNS, unless disabled.
     pub dns: Option<DnsConfig>,
     /// TFTP, for each address that has it.

@@ -243,6 +243,11 @@ impl Engine {
         Names { records: guests.into_iter().chain(claimed).collect() }
     }
 
+    /// The client that has this name by a lease of this table.
+    pub(crate) fn name_holder(&self, name: &str, now: Moment) -> Option<Mac> {
+        self.table.name_holder(name, now.boot)
+    }
+
     /// What happened to clients and leases since the last call, as far as the disk has it.
     pub(crate) fn take_changes(&mut self, now: Moment) -> Vec<LeaseChange> {
         self.news.take(&self.table, |binding| is_lease(&self.policy, binding, now))

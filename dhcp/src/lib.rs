@@ -1,4 +1,4 @@
-//! The servers a guest meets first: DHCPv4 and DNS, and the lease table between them.
+//! The servers a guest meets first: DHCPv4, DHCPv6, router advertisements and DNS, and the leases between them.
 //!
 //! ```text
 //! bytes ──► message ──► server(state, message, now) ──► (lease changes, replies) ──► durable ──► bytes
@@ -17,6 +17,7 @@ mod moment;
 mod network;
 mod news;
 mod ports;
+mod ra;
 mod report;
 mod row;
 mod service;
@@ -26,8 +27,9 @@ mod store;
 mod testing;
 mod tftp;
 pub mod v4;
+pub mod v6;
 mod watch;
 
-pub use service::{Error, Lease, Services, Started};
+pub use service::{Error, Lease, Lease6, Services, Started};
 pub use stats::{BOUNDS, Counts, Latency};
 pub use watch::{LeaseChange, LeaseKind, LeaseWatch};

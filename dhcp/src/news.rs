@@ -53,7 +53,7 @@ impl News {
             };
             tell(LeaseKind::Discovering);
             if let Outcome::Offered(address) = outcome {
-                tell(LeaseKind::Offered(address));
+                tell(LeaseKind::Offered(address.into()));
             }
         }
     }
@@ -102,21 +102,21 @@ impl News {
             let same = matches!((&before, &after), (Some((before, _)), Some((after, _))) if before == after);
             if let Some((address, hostname)) = before.filter(|_| !same) {
                 let kind = match why {
-                    Some(Outcome::Released(released)) if released == address => LeaseKind::Released(address),
-                    Some(Outcome::Declined(declined)) if declined == address => LeaseKind::Declined(address),
+                    Some(Outcome::Released(released)) if released == address => LeaseKind::Released(address.into()),
+                    Some(Outcome::Declined(declined)) if declined == address => LeaseKind::Declined(address.into()),
                     _ if after.is_none() && binding.is_some_and(|binding| binding.address == address) => {
-                        LeaseKind::Expired(address)
+                        LeaseKind::Expired(address.into())
                     }
-                    _ => LeaseKind::Dropped(address),
+                    _ => LeaseKind::Dropped(address.into()),
                 };
                 changes.push(LeaseChange { mac, hostname, kind });
             }
             match after {
                 Some((address, hostname)) if !same => {
-                    changes.push(LeaseChange { mac, hostname, kind: LeaseKind::Leased(address) });
+                    changes.push(LeaseChange { mac, hostname, kind: LeaseKind::Leased(address.into()) });
                 }
                 Some((address, hostname)) if settled.contains(&mac) && matches!(why, Some(Outcome::Acked { .. })) => {
-                    changes.push(LeaseChange { mac, hostname, kind: LeaseKind::Renewed(address) });
+                    changes.push(LeaseChange { mac, hostname, kind: LeaseKind::Renewed(address.into()) });
                 }
                 _ => {}
             }

@@ -78,7 +78,7 @@ impl Report {
 }
 
 /// Lines that were held back, as the end of the next one.
-pub(crate) struct More(u64);
+pub(crate) struct More(pub(crate) u64);
 
 impl std::fmt::Display for More {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -6,6 +6,7 @@ use crate::{
     config::{LeaseTime, Mac},
     leases::Binding,
     moment::Moment,
+    v6::{row::Row6, table::Key},
 };
 
 /// One stored lease.
@@ -26,6 +27,8 @@ pub(crate) struct Row {
 pub(crate) enum Write {
     Put(Row),
     Delete(Mac),
+    Put6(Row6),
+    Delete6(Key),
     DeleteAll,
 }
 

@@ -7,7 +7,7 @@ mod import;
 
 use std::{
     collections::HashMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -22,9 +22,10 @@ use crate::{
     network::Network,
     row::{Row, Write},
     stats::Counts,
-    store::{Job, Store, WriteFailed},
+    store::{Job, Store, Stored, WriteFailed},
     tftp,
     v4::policy::Policy,
+    v6::{self, row::Row6},
     watch::LeaseWatch,
 };
 
@@ -39,6 +40,8 @@ pub struct Services {
 #[derive(Debug)]
 struct Inner {
     store: Arc<Store>,
+    /// Our DHCPv6 server's, the same on every network.
+    duid: Arc<[u8]>,
     sites: Mutex<HashMap<String, Arc<Site>>>,
     watch: Option<Arc<dyn LeaseWatch>>,
 }
@@ -53,13 +56,14 @@ struct Site {
 #[derive(Debug)]
 struct Running {
     dhcp: Option<io::server::Running>,
+    ipv6: Option<io::server6::Running>,
     dns: Option<dns::Running>,
     tftp: Vec<(TftpConfig, tftp::Running)>,
 }
 
 impl Site {
-    fn new(name: &str, engine: Engine, watch: Option<Arc<dyn LeaseWatch>>) -> Self {
-        Site { network: Arc::new(Network::new(name, engine, watch)), running: tokio::sync::Mutex::default() }
+    fn new(name: &str, engine: Engine, engine6: v6::engine::Engine, watch: Option<Arc<dyn LeaseWatch>>) -> Self {
+        Site { network: Arc::new(Network::new(name, engine, engine6, watch)), running: tokio::sync::Mutex::default() }
     }
 }
 
@@ -84,6 +88,25 @@ pub struct Lease {
     pub hostname: Option<String>,
     /// The client identifier (option 61), type byte included.
     pub client_id: Option<Vec<u8>>,
+    /// End of the lease in seconds since the Unix epoch; `None` for a lease without end.
+    pub expiry: Option<u64>,
+}
+
+/// One IPv6 lease of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease6 {
+    /// The client's hardware address.
+    pub mac: Mac,
+    /// The number that the client has for what the lease is for (IAID, RFC 8415 §12).
+    pub iaid: u32,
+    /// The leased address.
+    pub address: Ipv6Addr,
+    /// The prefix length of the subnet the address is on.
+    pub prefix: u8,
+    /// The name the client or its reservation gave.
+    pub hostname: Option<String>,
+    /// The client's DUID.
+    pub duid: Vec<u8>,
     /// End of the lease in seconds since the Unix epoch; `None` for a lease without end.
     pub expiry: Option<u64>,
 }
@@ -140,6 +163,16 @@ pub enum Error {
         /// What the kernel said.
         cause: std::io::Error,
     },
+    /// The sockets for router advertisements and DHCPv6 can't be opened.
+    #[error("failed to listen for IPv6 on bridge {bridge} of network '{network}': {cause}")]
+    Ipv6Socket {
+        /// Which network.
+        network: String,
+        /// The bridge's interface name.
+        bridge: String,
+        /// What the kernel said.
+        cause: std::io::Error,
+    },
     /// The DNS server can't be started.
     #[error("failed to start network '{network}': {cause}")]
     Dns {
@@ -180,41 +213,48 @@ impl Services {
     async fn open_with(lease_db: &Path, watch: Option<Arc<dyn LeaseWatch>>) -> Result<Services, Error> {
         let failed = |cause: String| Error::OpenDatabase { path: lease_db.to_owned(), cause };
         let path = lease_db.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
-        let (store, rows) =
+        let opened = tokio::task::spawn_blocking(move || Store::open(&path, &new_duid())).await;
+        let (store, stored) =
             opened.map_err(|cause| failed(cause.to_string()))?.map_err(|cause| failed(cause.to_string()))?;
 
-        let mut stored: HashMap<String, Vec<Row>> = HashMap::new();
-        for (network, row) in rows {
-            stored.entry(network).or_default().push(row);
+        let Stored { leases, leases6, duid } = stored;
+        let mut rows: HashMap<String, (Vec<Row>, Vec<Row6>)> = HashMap::new();
+        for (network, row) in leases {
+            rows.entry(network).or_default().0.push(row);
         }
-        let now = clock::now();
-        let networks = stored.into_iter().map(|(name, rows)| {
-            let site = Site::new(&name, Engine::new(rows, now), watch.clone());
+        for (network, row) in leases6 {
+            rows.entry(network).or_default().1.push(row);
+        }
+        let (now, duid) = (clock::now(), Arc::<[u8]>::from(duid));
+        let networks = rows.into_iter().map(|(name, (rows, rows6))| {
+            let engine6 = v6::engine::Engine::new(rows6, duid.clone(), now);
+            let site = Site::new(&name, Engine::new(rows, now), engine6, watch.clone());
             (name, Arc::new(site))
         });
         let sites = Mutex::new(networks.collect());
-        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), sites, watch }) })
+        Ok(Services { inner: Arc::new(Inner { store: Arc::new(store), duid, sites, watch }) })
     }
 
     /// Starts the servers of one network; their sockets are ready when this returns.
     ///
     /// The bridge must exist and carry its addresses. Leases of the network outside its subnet are dropped.
     pub async fn start(&self, config: NetworkConfig) -> Result<Started, Error> {
-        let NetworkConfig { network: name, bridge, dhcp4, dns, tftp } = config;
+        let NetworkConfig { network: name, bridge, dhcp4, ipv6, dns, tftp } = config;
         let site = self.site(&name);
         let mut running = site.running.lock().await;
         if running.is_some() {
             return Err(Error::AlreadyRunning { network: name });
         }
         let tftp = serve_files(&name, &bridge, tftp.into_iter())?;
-        let serves_dhcp = dhcp4.is_some();
+        let (serves_dhcp, serves_ipv6) = (dhcp4.is_some(), ipv6.is_some());
         let stray = site.network.engine().configure(dhcp4.map(Policy::new));
         if let Some((submission, writes)) = stray {
             let written = self.write(&site.network, writes).await;
             site.network.engine().settle(submission, written.is_ok());
             written?;
         }
+        site.network.engine6().reconfigure(ipv6, clock::now());
+        self.drop_strays6(&site.network).await?;
         site.network.publish(clock::now());
         site.network.tell(clock::now()).await;
 
@@ -240,7 +280,23 @@ impl Services {
         } else {
             None
         };
-        *running = Some(Running { dhcp, dns, tftp });
+        let ipv6 = if serves_ipv6 {
+            match io::server6::Running::start(site.network.clone(), &bridge, self.inner.store.clone()) {
+                Ok(ipv6) => Some(ipv6),
+                Err(cause) => {
+                    if let Some(dhcp) = dhcp {
+                        dhcp.stop().await;
+                    }
+                    if let Some(dns) = dns {
+                        dns.stop().await;
+                    }
+                    return Err(Error::Ipv6Socket { network: name, bridge, cause });
+                }
+            }
+        } else {
+            None
+        };
+        *running = Some(Running { dhcp, ipv6, dns, tftp });
         Ok(started)
     }
 
@@ -252,7 +308,7 @@ impl Services {
     /// old configuration, should it come back, finds it. One that has an address other than the one reserved for it now
     /// keeps it until it asks again.
     pub async fn reconfigure(&self, config: NetworkConfig) -> Result<Started, Error> {
-        let NetworkConfig { network: name, bridge, dhcp4, dns, tftp } = config;
+        let NetworkConfig { network: name, bridge, dhcp4, ipv6, dns, tftp } = config;
         let not_running = || Error::NotRunning { network: name.clone() };
         let site = self.known(&name).ok_or_else(not_running)?;
         let mut guard = site.running.lock().await;
@@ -266,6 +322,20 @@ impl Services {
                 io::server::Running::start(site.network.clone(), &bridge, self.inner.store.clone())
                     .map_err(|cause| Error::DhcpSocket { network: name.clone(), bridge: bridge.clone(), cause })?,
             ),
+            _ => None,
+        };
+        let new_ipv6 = match (&running.ipv6, &ipv6) {
+            (None, Some(_)) => {
+                match io::server6::Running::start(site.network.clone(), &bridge, self.inner.store.clone()) {
+                    Ok(ipv6) => Some(ipv6),
+                    Err(cause) => {
+                        if let Some(dhcp) = new_dhcp {
+                            dhcp.stop().await;
+                        }
+                        return Err(Error::Ipv6Socket { network: name, bridge, cause });
+                    }
+                }
+            }
             _ => None,
         };
         let serves_dns = dns.is_some();
@@ -282,12 +352,23 @@ impl Services {
                 if let Some(dhcp) = new_dhcp {
                     dhcp.stop().await;
                 }
+                if let Some(ipv6) = new_ipv6 {
+                    ipv6.stop().await;
+                }
                 return Err(Error::Dns { network: name, cause });
             }
         };
 
-        let serves_dhcp = dhcp4.is_some();
+        let (serves_dhcp, serves_ipv6) = (dhcp4.is_some(), ipv6.is_some());
         site.network.engine().reconfigure(dhcp4.map(Policy::new));
+        // One that ends says so to the guests, in the configuration it had.
+        let old_ipv6 =
+            if new_ipv6.is_some() || !serves_ipv6 { std::mem::replace(&mut running.ipv6, new_ipv6) } else { None };
+        if let Some(ipv6) = old_ipv6 {
+            ipv6.stop().await;
+        }
+        site.network.engine6().reconfigure(ipv6, clock::now());
+        site.network.wake6.notify_one();
         let old_dns =
             if new_dns.is_some() || !serves_dns { std::mem::replace(&mut running.dns, new_dns) } else { None };
         let old_dhcp =
@@ -318,20 +399,32 @@ impl Services {
             site.network.engine().settle(submission, written.is_ok());
             written?;
         }
-        Ok(())
+        self.drop_strays6(&site.network).await
     }
 
-    /// Stops the servers of one network; its sockets are closed when this returns, its leases stay on disk.
+    async fn drop_strays6(&self, network: &Network) -> Result<(), Error> {
+        let stray = network.engine6().drop_strays(clock::now());
+        let Some((submission, writes)) = stray else { return Ok(()) };
+        let written = self.write(network, writes).await;
+        network.engine6().settle(submission, written.is_ok());
+        written
+    }
+
+    /// Stops the servers of one network; its sockets are closed when this returns, its leases stay on disk. Guests are
+    /// told that we are no router any more.
     /// Stopping what doesn't run does nothing.
     pub async fn stop(&self, network: &str) {
         let Some(site) = self.known(network) else { return };
         let mut running = site.running.lock().await;
-        if let Some(Running { dhcp, dns, tftp }) = running.take() {
+        if let Some(Running { dhcp, ipv6, dns, tftp }) = running.take() {
             for (_, server) in tftp {
                 server.stop().await;
             }
             if let Some(dhcp) = dhcp {
                 dhcp.stop().await;
+            }
+            if let Some(ipv6) = ipv6 {
+                ipv6.stop().await;
             }
             if let Some(dns) = dns {
                 dns.stop().await;
@@ -343,7 +436,8 @@ impl Services {
     /// May be called before [`Services::start`].
     pub fn set_ports(&self, network: &str, ports: Vec<PortName>) {
         let site = self.site(network);
-        site.network.engine().set_ports(ports);
+        site.network.engine().set_ports(ports.clone());
+        site.network.engine6().set_ports(ports);
         site.network.publish(clock::now());
     }
 
@@ -352,6 +446,24 @@ impl Services {
         let Some(site) = self.known(network) else { return Vec::new() };
         let rows = site.network.engine().leases(clock::now());
         rows.into_iter().map(Lease::from).collect()
+    }
+
+    /// The IPv6 leases of one network that have not expired, sorted by MAC, whether its servers run or not.
+    pub fn leases6(&self, network: &str) -> Vec<Lease6> {
+        let Some(site) = self.known(network) else { return Vec::new() };
+        let rows = site.network.engine6().leases(clock::now());
+        rows.into_iter().map(Lease6::from).collect()
+    }
+
+    /// Who has which address by a lease of one network, of either family.
+    pub fn leased(&self, network: &str) -> Vec<(Mac, IpAddr)> {
+        let leases = self.leases(network).into_iter().map(|lease| (lease.mac, lease.address.into()));
+        leases.chain(self.leases6(network).into_iter().map(|lease| (lease.mac, lease.address.into()))).collect()
+    }
+
+    /// The DUID by which clients know our DHCPv6 server.
+    pub fn duid(&self) -> &[u8] {
+        &self.inner.duid
     }
 
     /// What the servers of one network have done since this process started; none if it never had any.
@@ -365,6 +477,7 @@ impl Services {
         let running = site.running.lock().await;
         self.write(&site.network, vec![Write::DeleteAll]).await?;
         site.network.engine().forget();
+        site.network.engine6().forget();
         site.network.publish(clock::now());
         site.network.tell(clock::now()).await;
         if running.is_none() {
@@ -390,7 +503,11 @@ impl Services {
     }
 
     fn site(&self, network: &str) -> Arc<Site> {
-        let new = || Arc::new(Site::new(network, Engine::new([], clock::now()), self.inner.watch.clone()));
+        let new = || {
+            let now = clock::now();
+            let engine6 = v6::engine::Engine::new([], self.inner.duid.clone(), now);
+            Arc::new(Site::new(network, Engine::new([], now), engine6, self.inner.watch.clone()))
+        };
         self.sites().entry(network.to_owned()).or_insert_with(new).clone()
     }
 
@@ -404,4 +521,21 @@ impl From<Row> for Lease {
         let Row { mac, address, prefix, hostname, client_id, granted: _, ends } = row;
         Lease { mac, address, prefix, hostname, client_id, expiry: ends }
     }
+}
+
+impl From<Row6> for Lease6 {
+    fn from(row: Row6) -> Self {
+        let Row6 { key, address, prefix, duid, hostname, granted: _, ends } = row;
+        Lease6 { mac: key.mac, iaid: key.iaid, address, prefix, hostname, duid, expiry: ends }
+    }
+}
+
+/// A DUID for a server that has none yet: of a random UUID (RFC 6355), for no interface of a host is there for good.
+fn new_duid() -> [u8; 18] {
+    let mut duid: [u8; 18] = rand::random();
+    duid[..2].copy_from_slice(&[0, 4]);
+    // Version 4, variant 1 (RFC 9562 §5.4).
+    duid[8] = duid[8] & 0x0f | 0x40;
+    duid[10] = duid[10] & 0x3f | 0x80;
+    duid
 }

@@ -16,6 +16,24 @@ const RECEIVED: [&str; 7] = ["discover", "request", "decline", "release", "infor
 /// DHCP messages of ours, by kind.
 const SENT: [&str; 3] = ["offer", "ack", "nak"];
 
+/// DHCPv6 messages of clients, by kind, and their neighbour discovery's; the last is for what holds no message that could
+/// be answered.
+const RECEIVED_6: [&str; 10] = [
+    "solicit",
+    "request",
+    "confirm",
+    "renew",
+    "rebind",
+    "release",
+    "decline",
+    "information-request",
+    "router-solicitation",
+    "unusable",
+];
+
+/// DHCPv6 messages of ours, by kind, and router advertisements.
+const SENT_6: [&str; 3] = ["advertise", "reply", "router-advertisement"];
+
 /// DNS answers by what they say (RFC 1035 §4.1.1); the last is for every other code.
 const RESULTS: [&str; 7] = ["noerror", "formerr", "servfail", "nxdomain", "notimp", "refused", "other"];
 
@@ -25,6 +43,8 @@ pub(crate) struct Stats {
     received: [AtomicU64; RECEIVED.len()],
     sent: [AtomicU64; SENT.len()],
     dhcp: Times,
+    received6: [AtomicU64; RECEIVED_6.len()],
+    sent6: [AtomicU64; SENT_6.len()],
     results: [AtomicU64; RESULTS.len()],
     dns: Times,
 }
@@ -41,6 +61,21 @@ pub(crate) enum Received {
     Unusable,
 }
 
+/// What an IPv6 client sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received6 {
+    Solicit,
+    Request,
+    Confirm,
+    Renew,
+    Rebind,
+    Release,
+    Decline,
+    Information,
+    RouterSolicitation,
+    Unusable,
+}
+
 #[derive(Debug, Default)]
 struct Times {
     classes: [AtomicU64; BOUNDS.len() + 1],
@@ -54,7 +89,11 @@ pub struct Counts {
     pub dhcp_received: Vec<(&'static str, u64)>,
     /// DHCP replies, by kind.
     pub dhcp_sent: Vec<(&'static str, u64)>,
-    /// From a client's message to our reply, which is sent only once its lease is on disk.
+    /// Messages of IPv6 clients, by kind.
+    pub dhcp6_received: Vec<(&'static str, u64)>,
+    /// DHCPv6 replies and router advertisements, by kind.
+    pub dhcp6_sent: Vec<(&'static str, u64)>,
+    /// From a client's message (of either version) to our reply, which is sent only once its lease is on disk.
     pub dhcp_latency: Latency,
     /// DNS answers, by result.
     pub dns_answers: Vec<(&'static str, u64)>,
@@ -89,6 +128,22 @@ impl Stats {
         self.dhcp.add(took);
     }
 
+    /// A frame of an IPv6 client came.
+    pub(crate) fn received6(&self, what: Received6) {
+        self.received6[what as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A DHCPv6 reply of this type is on the wire, so long after the message it answers.
+    pub(crate) fn replied6(&self, kind: u8, took: Duration) {
+        self.sent6[usize::from(kind != crate::v6::message::kind::ADVERTISE)].fetch_add(1, Relaxed);
+        self.dhcp.add(took);
+    }
+
+    /// A router advertisement is on the wire.
+    pub(crate) fn advertised(&self) {
+        self.sent6[2].fetch_add(1, Relaxed);
+    }
+
     /// This DNS message answers a query, so long after it came.
     pub(crate) fn answered(&self, message: &[u8], took: Duration) {
         let code = message.get(3).map_or(usize::MAX, |flags| usize::from(flags & 0x0f));
@@ -101,6 +156,8 @@ impl Stats {
         Counts {
             dhcp_received: named(&RECEIVED, &self.received),
             dhcp_sent: named(&SENT, &self.sent),
+            dhcp6_received: named(&RECEIVED_6, &self.received6),
+            dhcp6_sent: named(&SENT_6, &self.sent6),
             dhcp_latency: self.dhcp.read(),
             dns_answers: named(&RESULTS, &self.results),
             dns_latency: self.dns.read(),

@@ -16,14 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use database::OpenError;
 use database::{Database, WriteError};
+pub(crate) use database::{OpenError, Stored};
 use tracing::{error, info};
 
-use crate::{
-    limit::Limit,
-    row::{Row, Write},
-};
+use crate::{limit::Limit, row::Write};
 
 /// Jobs in one transaction: bounds the wait of the first for the last.
 const MAX_GROUP: usize = 1024;
@@ -49,16 +46,17 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens or makes the database, and reads every lease. Blocks on the disk.
-    pub(crate) fn open(path: &Path) -> Result<(Store, Vec<(String, Row)>), OpenError> {
-        let (database, rows) = Database::open(path)?;
+    /// Opens or makes the database, and reads every lease. `duid` becomes the server's where none is stored. Blocks on the
+    /// disk.
+    pub(crate) fn open(path: &Path, duid: &[u8]) -> Result<(Store, Stored), OpenError> {
+        let (database, stored) = Database::open(path, duid)?;
         let (jobs, queue) = mpsc::channel();
         let path = path.to_owned();
         let thread = std::thread::Builder::new()
             .name("leases".into())
             .spawn(move || run(database, &path, &queue))
             .map_err(OpenError::Thread)?;
-        Ok((Store { jobs: Some(jobs), thread: Some(thread) }, rows))
+        Ok((Store { jobs: Some(jobs), thread: Some(thread) }, stored))
     }
 
     /// Hands over a job; returns at once.

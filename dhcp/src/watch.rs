@@ -1,7 +1,7 @@
 //! Who is told what becomes of clients and their leases: values, and the trait the daemon implements. There is no other
 //! way to hear of it.
 
-use std::{fmt, future::Future, net::Ipv4Addr, pin::Pin};
+use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 
 use crate::config::Mac;
 
@@ -22,19 +22,19 @@ pub enum LeaseKind {
     /// It asks for any address. Whether it gets one is told next.
     Discovering,
     /// It was offered one.
-    Offered(Ipv4Addr),
+    Offered(IpAddr),
     /// Its lease of this address began.
-    Leased(Ipv4Addr),
+    Leased(IpAddr),
     /// Its lease goes on longer.
-    Renewed(Ipv4Addr),
+    Renewed(IpAddr),
     /// It gave its lease back.
-    Released(Ipv4Addr),
+    Released(IpAddr),
     /// The time of its lease is over.
-    Expired(Ipv4Addr),
+    Expired(IpAddr),
     /// It found another machine using its address: the lease is over and nobody gets the address for a while.
-    Declined(Ipv4Addr),
+    Declined(IpAddr),
     /// Its lease ended for another reason: it has another address now, or the network lost this one.
-    Dropped(Ipv4Addr),
+    Dropped(IpAddr),
 }
 
 impl LeaseKind {

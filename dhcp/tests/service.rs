@@ -367,12 +367,12 @@ fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
             kinds.filter(|kind| !matches!(kind, LeaseKind::Discovering | LeaseKind::Offered(_))).collect::<Vec<_>>()
         };
         let address = guest.enter(|| Wire::open().lease(mac, 1));
-        assert_eq!(heard(), [LeaseKind::Leased(address)]);
+        assert_eq!(heard(), [LeaseKind::Leased(address.into())]);
         let before = watch.0.lock().unwrap().iter().map(|change| change.kind).take(2).collect::<Vec<_>>();
-        assert_eq!(before, [LeaseKind::Discovering, LeaseKind::Offered(address)]);
+        assert_eq!(before, [LeaseKind::Discovering, LeaseKind::Offered(address.into())]);
 
         assert_eq!(guest.enter(|| Wire::open().lease(mac, 2)), address);
-        assert_eq!(heard(), [LeaseKind::Leased(address), LeaseKind::Renewed(address)]);
+        assert_eq!(heard(), [LeaseKind::Leased(address.into()), LeaseKind::Renewed(address.into())]);
 
         guest.enter(|| {
             let mut release = wire::message(7, mac, 3);
@@ -380,13 +380,13 @@ fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
             release.options.push(54, &SERVER.octets());
             Wire::open().broadcast(&release);
         });
-        until("the release is heard of", || heard().last() == Some(&LeaseKind::Released(address))).await;
+        until("the release is heard of", || heard().last() == Some(&LeaseKind::Released(address.into()))).await;
         assert_eq!(heard().len(), 3);
 
         assert_eq!(guest.enter(|| Wire::open().lease(mac, 4)), address);
         services.stop(NETWORK).await;
         services.forget(NETWORK).await.unwrap();
-        assert_eq!(heard()[3..], [LeaseKind::Leased(address), LeaseKind::Dropped(address)]);
+        assert_eq!(heard()[3..], [LeaseKind::Leased(address.into()), LeaseKind::Dropped(address.into())]);
 
         // What was on disk when the watch began is no news.
         services.start(config()).await.unwrap();
@@ -398,7 +398,7 @@ fn whoever_watches_the_leases_has_heard_of_one_before_its_client_has() {
         services.start(config()).await.unwrap();
         guest.enter(|| Wire::open().lease(mac, 6));
         let heard = watch.0.lock().unwrap().iter().map(|change| change.kind).collect::<Vec<_>>();
-        let offered = LeaseKind::Offered(address);
-        assert_eq!(heard, [LeaseKind::Discovering, offered, LeaseKind::Renewed(address)]);
+        let offered = LeaseKind::Offered(address.into());
+        assert_eq!(heard, [LeaseKind::Discovering, offered, LeaseKind::Renewed(address.into())]);
     });
 }

@@ -40,6 +40,9 @@ pub struct GuardedPort {
     pub mac: [u8; 6],
     /// The IPv4 addresses it may use.
     pub addresses: Vec<Ipv4Addr>,
+    /// The IPv6 addresses that are its own by lease, whoever has claimed them.
+    #[serde(default)]
+    pub addresses6: Vec<Ipv6Addr>,
     /// What else it may use, by its network.
     pub sources: Sources,
 }
@@ -175,7 +178,7 @@ fn elements(port: &GuardedPort) -> Vec<Element> {
     let element = |set, with| Element { set, of: Of::Interface(port.interface.clone()), with };
     let mut elements = vec![element("macs", With::Mac(port.mac)), element("lladdrs", With::Lladdr(port.mac))];
     elements.extend(port.addresses.iter().map(|address| element("addresses", With::Address(*address))));
-    for address in made_of(port.mac, &port.sources.ipv6.prefixes) {
+    for address in own6(port) {
         elements.push(claims::owned(&port.interface, address));
         elements.push(taken(&port.sources, address));
     }
@@ -183,6 +186,11 @@ fn elements(port: &GuardedPort) -> Vec<Element> {
     elements.extend(Violation::ALL.map(|violation| element(violation.set(), With::Nothing)));
     elements.push(element("guarded", With::Nothing));
     elements
+}
+
+/// The IPv6 addresses that are a port's own without a claim: by its MAC, and by lease.
+fn own6(port: &GuardedPort) -> BTreeSet<Ipv6Addr> {
+    made_of(port.mac, &port.sources.ipv6.prefixes).into_iter().chain(port.addresses6.iter().copied()).collect()
 }
 
 /// The elements of a network, there while it has a guarded port.

@@ -26,6 +26,7 @@ fn leased(number: u8) -> GuardedPort {
         interface: format!("vnet{number}"),
         mac: [0x52, 0x54, 0, 0, 0, number],
         addresses: vec![Ipv4Addr::new(192, 168, 122, number)],
+        addresses6: vec![],
         sources: Sources { bridge: "virbr0".into(), ..Sources::default() },
     }
 }
@@ -113,6 +114,7 @@ fn a_change_of_one_lease_costs_the_same_with_one_port_and_with_five_thousand() {
                     interface: format!("vnet{number}"),
                     mac: [0x52, 0x54, 0, 0, high, low],
                     addresses: vec![Ipv4Addr::new(10, 0, high, low)],
+                    addresses6: vec![],
                     sources: Sources { bridge: "virbr0".into(), ..Sources::default() },
                 }
             })

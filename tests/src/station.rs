@@ -59,9 +59,22 @@ impl Station {
         Self::plug_with(daemon, guest, request)
     }
 
+    /// The same, and the station believes no router advertisement: it has the IPv6 addresses that a test gives it, and
+    /// no others.
+    pub fn plug_deaf(daemon: &Daemon, network: &str, guest: &str) -> Result<Self> {
+        let space = Space::new(guest)?;
+        space.check("sysctl", &["-q", "-w", "net.ipv6.conf.default.accept_ra=0"])?;
+        let request =
+            PortRequest { network: network.into(), guest: Some(guest.into()), queues: 1, ..PortRequest::default() };
+        Self::plug_into(space, daemon, request)
+    }
+
     /// The same with all a port can be asked for.
     pub fn plug_with(daemon: &Daemon, name: &str, request: PortRequest) -> Result<Self> {
-        let space = Space::new(name)?;
+        Self::plug_into(Space::new(name)?, daemon, request)
+    }
+
+    fn plug_into(space: Space, daemon: &Daemon, request: PortRequest) -> Result<Self> {
         let (port, mut fds) = netd_api::blocking::add_port(&daemon.socket(), request)?;
         let outer = fds.pop().context("netd gave a port without a descriptor")?;
         let inner = space.inside(|| tap::open("eth0"))?;

@@ -25,9 +25,9 @@ fn both(name: &str, bridge: &str, forward: &str, n: u8, more: &str) -> String {
     )
 }
 
-/// A guest with a static address, as there is no router advertisement to make one of.
+/// A guest with a static address, that believes no router advertisement: then it is seen by that address alone.
 fn plug(netd: &Daemon, network: &str, name: &str, address: &str, gateway: Option<&str>) -> Result<Station> {
-    let guest = Station::plug(netd, network, name)?;
+    let guest = Station::plug_deaf(netd, network, name)?;
     guest.space.ip(&format!("address add {address}/64 dev eth0 nodad"))?;
     if let Some(gateway) = gateway {
         guest.space.ip(&format!("-6 route add default via {gateway} dev eth0"))?;
@@ -335,7 +335,7 @@ fn a_port_of_ipv6_leads_to_a_guest_by_name_wherever_it_is_seen() -> Result<()> {
     };
 
     // It has an address once it has looked whether anybody else has.
-    let guest = Station::plug(&netd, "blue", "one")?;
+    let guest = Station::plug_deaf(&netd, "blue", "one")?;
     serve_and_ask(&guest, &[])?;
     guest.space.ip("address add fd00:90::a/64 dev eth0")?;
     guest.space.ip("-6 route add default via fd00:90::1 dev eth0")?;

@@ -79,7 +79,7 @@ fn world(name: &str, forward: &str, n: u8) -> Result<(Daemon, Internet, Station)
     let internet = Internet::connect(&host)?;
     let netd = Daemon::on(host)?;
     netd.create(&network(forward, n))?;
-    let guest = Station::plug(&netd, "blue", "vm1")?;
+    let guest = Station::plug_deaf(&netd, "blue", "vm1")?;
     guest.lease()?;
     guest.space.ip(&format!("address add fd00:{n}::a/64 dev eth0 nodad"))?;
     guest.space.ip(&format!("-6 route add default via fd00:{n}::1 dev eth0"))?;
@@ -146,7 +146,7 @@ fn a_port_forward_is_followed_from_outside_and_from_the_host_in_both_families() 
 
     // The other way in IPv6, to an address and to a name.
     Ladder::of(&netd, &format!("vm1 [{WEB6}]:80"))?.passes(&["guards", "forwarding", "route", "left", "answer"])?;
-    let other = Station::plug(&netd, "blue", "vm2")?;
+    let other = Station::plug_deaf(&netd, "blue", "vm2")?;
     other.space.ip("address add fd00:91::b/64 dev eth0")?;
     // Once it has seen that nobody else has the address.
     wait::until_true("vm2 has its address", PATIENCE, || other.reaches("fd00:91::a"))?;

@@ -288,6 +288,7 @@ impl Stage {
                     }
                     Write::Delete(mac) => drop(self.disk.remove(&mac)),
                     Write::DeleteAll => self.disk.clear(),
+                    Write::Put6(_) | Write::Delete6(_) => panic!("IPv4 writes no IPv6 leases"),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
 
@@ -162,12 +162,14 @@ impl World {
             self.tellings += 1;
             match kind {
                 LeaseKind::Discovering | LeaseKind::Offered(_) => {}
-                LeaseKind::Leased(address) => assert_eq!(self.told.insert(mac, address), None, "{mac}"),
-                LeaseKind::Renewed(address) => assert_eq!(self.told.get(&mac), Some(&address), "{mac}"),
+                LeaseKind::Leased(address) => assert_eq!(self.told.insert(mac, ipv4(address)), None, "{mac}"),
+                LeaseKind::Renewed(address) => assert_eq!(self.told.get(&mac), Some(&ipv4(address)), "{mac}"),
                 LeaseKind::Released(address)
                 | LeaseKind::Expired(address)
                 | LeaseKind::Declined(address)
-                | LeaseKind::Dropped(address) => assert_eq!(self.told.remove(&mac), Some(address), "{mac}: {kind:?}"),
+                | LeaseKind::Dropped(address) => {
+                    assert_eq!(self.told.remove(&mac), Some(ipv4(address)), "{mac}: {kind:?}")
+                }
             }
         }
         if self.waiting.is_empty() {
@@ -289,6 +291,7 @@ fn write(disk: &mut BTreeMap<Mac, Row>, writes: Vec<Write>) {
             }
             Write::Delete(mac) => drop(disk.remove(&mac)),
             Write::DeleteAll => disk.clear(),
+            Write::Put6(_) | Write::Delete6(_) => panic!("IPv4 writes no IPv6 leases"),
         }
     }
 }
@@ -338,6 +341,11 @@ fn a_wall_clock_set_back_or_forward_ends_no_lease_early_or_late() {
     assert_eq!(engine.leases(back)[0].ends, Some(back.wall.as_secs() + 300));
 }
 
+fn ipv4(address: IpAddr) -> Ipv4Addr {
+    let IpAddr::V4(address) = address else { panic!("{address}") };
+    address
+}
+
 fn change(kind: LeaseKind) -> LeaseChange {
     LeaseChange { mac: mac(5), hostname: None, kind }
 }
@@ -356,13 +364,13 @@ fn a_lease_is_told_once_it_is_on_disk_and_again_when_it_ends() {
     let submission = say(&mut engine, &ask, at(1));
     assert_eq!(engine.take_changes(at(1)), []);
     engine.settle(submission, true);
-    assert_eq!(engine.take_changes(at(1)), [change(LeaseKind::Leased(address))]);
+    assert_eq!(engine.take_changes(at(1)), [change(LeaseKind::Leased(address.into()))]);
     assert_eq!(engine.take_changes(at(2)), []);
 
     // Extended; and once in vain.
     let submission = say(&mut engine, &ask, at(2));
     engine.settle(submission, true);
-    assert_eq!(engine.take_changes(at(2)), [change(LeaseKind::Renewed(address))]);
+    assert_eq!(engine.take_changes(at(2)), [change(LeaseKind::Renewed(address.into()))]);
     let submission = say(&mut engine, &ask, at(3));
     engine.settle(submission, false);
     assert_eq!(engine.take_changes(at(3)), []);
@@ -370,13 +378,13 @@ fn a_lease_is_told_once_it_is_on_disk_and_again_when_it_ends() {
     engine.tick(at(300), at(1));
     assert_eq!(engine.take_changes(at(300)), []);
     engine.tick(at(303), at(300));
-    assert_eq!(engine.take_changes(at(303)), [change(LeaseKind::Expired(address))]);
+    assert_eq!(engine.take_changes(at(303)), [change(LeaseKind::Expired(address.into()))]);
 
     // Given back, and found to be another's: each end has its name.
-    for (kind, end) in [(7, LeaseKind::Released(address)), (4, LeaseKind::Declined(address))] {
+    for (kind, end) in [(7, LeaseKind::Released(address.into())), (4, LeaseKind::Declined(address.into()))] {
         let submission = say(&mut engine, &ask, at(304));
         engine.settle(submission, true);
-        assert_eq!(engine.take_changes(at(304)), [change(LeaseKind::Leased(address))]);
+        assert_eq!(engine.take_changes(at(304)), [change(LeaseKind::Leased(address.into()))]);
         let server = (code::SERVER_ID, SERVER);
         let bytes = match kind {
             7 => frame(7, mac(5), address, &[server]),
@@ -398,7 +406,7 @@ fn who_asks_is_told_with_what_it_is_offered_and_who_lies_is_not() {
     let ask = frame(1, mac(5), Ipv4Addr::UNSPECIFIED, &[]);
     let handled = engine.handle(&ask, Checksum::Full, at(1)).unwrap();
     let Outcome::Offered(address) = handled.outcome else { panic!("{handled:?}") };
-    let told = [change(LeaseKind::Discovering), change(LeaseKind::Offered(address))];
+    let told = [change(LeaseKind::Discovering), change(LeaseKind::Offered(address.into()))];
     assert_eq!(engine.take_changes(at(1)), told);
     assert_eq!(engine.take_changes(at(1)), []);
     // Another's frame that speaks for this port.

@@ -1,4 +1,4 @@
-//! EDGE: one packet socket on a bridge: whole Ethernet frames to UDP port 67 in, whole frames out.
+//! EDGE: one packet socket on a bridge: whole Ethernet frames to a server's UDP port in, whole frames out.
 //!
 //! It hears what the host's firewall drops, for the kernel hands frames to packet sockets first; and it reaches clients
 //! that have no address yet and so answer no ARP.
@@ -16,6 +16,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use crate::{
     config::Mac,
     v4::frame::{Checksum, SERVER_PORT},
+    v6,
 };
 
 /// Bytes a DHCP frame may have: more than any link of ours carries.
@@ -23,6 +24,15 @@ pub(super) const MAX_FRAME: usize = 10_240;
 
 /// Bytes of frames the kernel keeps for us while we are busy: a burst of some thousand clients.
 const RECEIVE_BUFFER: libc::c_int = 4 << 20;
+
+/// What a socket hears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hears {
+    /// What is for a DHCPv4 server.
+    Dhcp4,
+    /// Router solicitations, and what is for a DHCPv6 server.
+    Ipv6,
+}
 
 /// A frame in the caller's buffer.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +52,7 @@ pub(super) struct PacketSocket {
 
 impl PacketSocket {
     /// Opens the socket, ready to receive on return.
-    pub(super) fn open(bridge: &str) -> io::Result<Self> {
+    pub(super) fn open(bridge: &str, hears: Hears) -> io::Result<Self> {
         let name = CString::new(bridge).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         // SAFETY: if_nametoindex reads a NUL-terminated string, which CString is and keeps alive for the call.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -57,7 +67,16 @@ impl PacketSocket {
         }
         // SAFETY: fd is a fresh descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        attach_filter(fd.as_raw_fd())?;
+        let protocol = match hears {
+            Hears::Dhcp4 => {
+                attach_filter(fd.as_raw_fd())?;
+                libc::ETH_P_IP
+            }
+            Hears::Ipv6 => {
+                attach_filter6(fd.as_raw_fd())?;
+                libc::ETH_P_IPV6
+            }
+        };
         set_option(fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
         // Best effort: it takes CAP_NET_ADMIN, which a smaller buffer doesn't need.
         let _ = set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER);
@@ -65,7 +84,7 @@ impl PacketSocket {
         // SAFETY: sockaddr_ll is plain integers, for which all zeros is a value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+        address.sll_protocol = (protocol as u16).to_be();
         address.sll_ifindex = index.cast_signed();
         // SAFETY: the pointer and length are of one live sockaddr_ll, which bind only reads.
         let failed = unsafe {
@@ -207,6 +226,32 @@ fn attach_filter(fd: RawFd) -> io::Result<()> {
         drop_unless(SERVER_PORT.into(), 1),
         op(BPF_RET | BPF_K, u32::MAX, 0, 0),
         op(BPF_RET | BPF_K, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// IPv6 with no header between it and either UDP to port 547 or a router solicitation. (What has one between is nothing
+/// that a client sends.)
+fn attach_filter6(fd: RawFd) -> io::Result<()> {
+    use libc::{BPF_ABS, BPF_B, BPF_H, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET};
+    const IP: u32 = 14;
+    const BODY: u32 = IP + 40;
+    const ROUTER_SOLICITATION: u32 = 133;
+    let load = |size: u32, at: u32| op(BPF_LD | size | BPF_ABS, at, 0, 0);
+    let is = |value: u32, then: u8, or_else: u8| op(BPF_JMP | BPF_JEQ | BPF_K, value, then, or_else);
+    let mut program = [
+        load(BPF_H, 12),
+        is(libc::ETH_P_IPV6 as u32, 0, 7),
+        load(BPF_B, IP + 6),
+        is(libc::IPPROTO_UDP as u32, 0, 2),
+        load(BPF_H, BODY + 2),
+        is(v6::frame::SERVER_PORT.into(), 4, 3),
+        is(libc::IPPROTO_ICMPV6 as u32, 0, 2),
+        load(BPF_B, BODY),
+        is(ROUTER_SOLICITATION, 1, 0),
+        op(BPF_RET | BPF_K, 0, 0, 0),
+        op(BPF_RET | BPF_K, u32::MAX, 0, 0),
     ];
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::{
     clock,
-    packet::{MAX_FRAME, PacketSocket},
+    packet::{Hears, MAX_FRAME, PacketSocket},
     reserve::ReservedPort,
 };
 use crate::{
@@ -84,7 +84,7 @@ struct Sockets {
 
 impl Sockets {
     fn open(bridge: &str) -> io::Result<Self> {
-        Ok(Sockets { packets: PacketSocket::open(bridge)?, _port: ReservedPort::open(bridge)? })
+        Ok(Sockets { packets: PacketSocket::open(bridge, Hears::Dhcp4)?, _port: ReservedPort::open(bridge)? })
     }
 }
 

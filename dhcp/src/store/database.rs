@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -14,10 +14,11 @@ use tracing::{error, warn};
 use crate::{
     config::{LeaseTime, Mac},
     row::{Row, Write},
+    v6::{row::Row6, table::Key},
 };
 
 /// The layout below. A database with a higher one is not touched.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Times are seconds since the Unix epoch; `granted` is seconds; NULL in either means a lease without end. A row replaces
 /// its MAC's and its address's older ones: a release that never got here can't come back as a second holder.
@@ -34,8 +35,38 @@ CREATE TABLE leases (
     PRIMARY KEY (network, mac),
     UNIQUE (network, address)
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 1;
 ";
+
+/// What layout 2 has more: IPv6 leases, and the one DUID that our server has on every network (RFC 8415 §11).
+const SCHEMA_6: &str = "
+CREATE TABLE leases6 (
+    network   TEXT NOT NULL,
+    mac       TEXT NOT NULL,
+    iaid      INTEGER NOT NULL,
+    address   TEXT NOT NULL,
+    prefix    INTEGER NOT NULL,
+    duid      BLOB NOT NULL,
+    hostname  TEXT,
+    granted   INTEGER,
+    ends      INTEGER,
+    PRIMARY KEY (network, mac, iaid),
+    UNIQUE (network, address)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE server (
+    duid      BLOB NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
+";
+
+/// What was on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    /// Each with its network.
+    pub(crate) leases: Vec<(String, Row)>,
+    pub(crate) leases6: Vec<(String, Row6)>,
+    /// The server's DUID.
+    pub(crate) duid: Vec<u8>,
+}
 
 /// How long another process may keep us from opening: one that is just stopping.
 const BUSY: Duration = Duration::from_secs(2);
@@ -73,13 +104,15 @@ pub(super) enum WriteError {
 pub(super) struct Database {
     path: PathBuf,
     connection: Option<Connection>,
+    duid: Vec<u8>,
 }
 
 impl Database {
-    /// Opens or makes the database and reads it. One that is corrupt is set aside.
-    pub(super) fn open(path: &Path) -> Result<(Database, Vec<(String, Row)>), OpenError> {
-        let (connection, rows) = open_or_replace(path)?;
-        Ok((Database { path: path.to_owned(), connection: Some(connection) }, rows))
+    /// Opens or makes the database and reads it. One that is corrupt is set aside. `duid` becomes the server's where none
+    /// is stored.
+    pub(super) fn open(path: &Path, duid: &[u8]) -> Result<(Database, Stored), OpenError> {
+        let (connection, stored) = open_or_replace(path, duid)?;
+        Ok((Database { path: path.to_owned(), connection: Some(connection), duid: stored.duid.clone() }, stored))
     }
 
     /// Makes the writes in one transaction; they are on disk when this returns `Ok`, and none is when it doesn't.
@@ -89,7 +122,7 @@ impl Database {
     ) -> Result<(), WriteError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => open_or_replace(&self.path)?.0,
+            None => open_or_replace(&self.path, &self.duid)?.0,
         };
         match transact(connection, writes.clone()) {
             Ok(connection) => {
@@ -99,7 +132,7 @@ impl Database {
             // The leases that were in it come back as their clients renew.
             Err(cause) if is_corrupt(&cause) => {
                 set_aside(&self.path, &cause.to_string())?;
-                self.connection = Some(transact(open_or_replace(&self.path)?.0, writes)?);
+                self.connection = Some(transact(open_or_replace(&self.path, &self.duid)?.0, writes)?);
                 Ok(())
             }
             Err(cause) => Err(cause.into()),
@@ -134,33 +167,63 @@ fn apply(transaction: &Transaction<'_>, network: &str, write: &Write) -> rusqlit
                 row.prefix,
                 row.hostname,
                 row.client_id,
-                match row.granted {
-                    LeaseTime::Seconds(seconds) => Some(seconds),
-                    LeaseTime::Infinite => None,
-                },
+                granted(row.granted),
                 row.ends.map(|ends| i64::try_from(ends).unwrap_or(i64::MAX)),
             ])?,
         Write::Delete(mac) => transaction
             .prepare_cached("DELETE FROM leases WHERE network = ? AND mac = ?")?
             .execute(params![network, mac.to_string()])?,
+        Write::Put6(row) => transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO leases6 (network, mac, iaid, address, prefix, duid, hostname, granted, ends)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                network,
+                row.key.mac.to_string(),
+                row.key.iaid,
+                row.address.to_string(),
+                row.prefix,
+                row.duid,
+                row.hostname,
+                granted(row.granted),
+                row.ends.map(|ends| i64::try_from(ends).unwrap_or(i64::MAX)),
+            ])?,
+        Write::Delete6(key) => transaction
+            .prepare_cached("DELETE FROM leases6 WHERE network = ? AND mac = ? AND iaid = ?")?
+            .execute(params![network, key.mac.to_string(), key.iaid])?,
         Write::DeleteAll => {
-            transaction.prepare_cached("DELETE FROM leases WHERE network = ?")?.execute(params![network])?
+            transaction.prepare_cached("DELETE FROM leases WHERE network = ?")?.execute(params![network])?;
+            transaction.prepare_cached("DELETE FROM leases6 WHERE network = ?")?.execute(params![network])?
         }
     };
     Ok(())
 }
 
-fn open_or_replace(path: &Path) -> Result<(Connection, Vec<(String, Row)>), OpenError> {
-    match open(path) {
+/// As it is stored.
+fn granted(time: LeaseTime) -> Option<u32> {
+    match time {
+        LeaseTime::Seconds(seconds) => Some(seconds),
+        LeaseTime::Infinite => None,
+    }
+}
+
+/// As it was stored.
+fn granted_from(seconds: Option<i64>) -> LeaseTime {
+    seconds.map_or(LeaseTime::Infinite, |seconds| LeaseTime::Seconds(seconds.clamp(0, i64::from(u32::MAX)) as u32))
+}
+
+fn open_or_replace(path: &Path, duid: &[u8]) -> Result<(Connection, Stored), OpenError> {
+    match open(path, duid) {
         Err(OpenError::Sqlite(cause)) if is_corrupt(&cause) => {
             set_aside(path, &cause.to_string())?;
-            open(path)
+            open(path, duid)
         }
         other => other,
     }
 }
 
-fn open(path: &Path) -> Result<(Connection, Vec<(String, Row)>), OpenError> {
+fn open(path: &Path, duid: &[u8]) -> Result<(Connection, Stored), OpenError> {
     let connection = Connection::open(path).map_err(name_busy)?;
     connection.busy_timeout(BUSY)?;
     // Exclusive: a second daemon fails here and not with the first lease both give away; and without shared memory
@@ -176,19 +239,62 @@ fn open(path: &Path) -> Result<(Connection, Vec<(String, Row)>), OpenError> {
             if tables != 0 {
                 return Err(OpenError::Foreign);
             }
-            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")).map_err(name_busy)?;
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {SCHEMA_6} COMMIT;")).map_err(name_busy)?;
             sync_directory(path)?;
         }
-        VERSION => {
+        1..=VERSION => {
             let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict != "ok" {
                 return Err(OpenError::Sqlite(corrupt(verdict)));
             }
+            if version < VERSION {
+                connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA_6} COMMIT;")).map_err(name_busy)?;
+            }
         }
         newer => return Err(OpenError::Newer(newer)),
     }
-    let rows = read(&connection)?;
-    Ok((connection, rows))
+    let stored =
+        Stored { leases: read(&connection)?, leases6: read6(&connection)?, duid: own_duid(&connection, duid)? };
+    Ok((connection, stored))
+}
+
+/// The server's DUID: the one that is stored, or else `new`, which is then.
+fn own_duid(connection: &Connection, new: &[u8]) -> rusqlite::Result<Vec<u8>> {
+    let stored = connection.query_row("SELECT duid FROM server", [], |row| row.get(0));
+    match stored {
+        Err(rusqlite::Error::QueryReturnedNoRows) => {
+            connection.execute("INSERT INTO server (duid) VALUES (?)", params![new])?;
+            Ok(new.to_vec())
+        }
+        other => other,
+    }
+}
+
+fn read6(connection: &Connection) -> rusqlite::Result<Vec<(String, Row6)>> {
+    let mut statement =
+        connection.prepare("SELECT network, mac, iaid, address, prefix, duid, hostname, granted, ends FROM leases6")?;
+    let mut cursor = statement.query([])?;
+    let mut rows = Vec::new();
+    while let Some(row) = cursor.next()? {
+        let (network, mac, iaid): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let address: String = row.get(3)?;
+        let parts = (mac.parse::<Mac>(), u32::try_from(iaid), address.parse::<Ipv6Addr>());
+        let (Ok(mac), Ok(iaid), Ok(address)) = parts else {
+            warn!("the lease of '{mac}' on network '{network}' with address '{address}' makes no sense; left out");
+            continue;
+        };
+        let row = Row6 {
+            key: Key { mac, iaid },
+            address,
+            prefix: row.get::<_, i64>(4)?.clamp(0, 128) as u8,
+            duid: row.get(5)?,
+            hostname: row.get(6)?,
+            granted: granted_from(row.get(7)?),
+            ends: row.get::<_, Option<i64>>(8)?.map(|ends| u64::try_from(ends).unwrap_or(0)),
+        };
+        rows.push((network, row));
+    }
+    Ok(rows)
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Vec<(String, Row)>> {
@@ -202,10 +308,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<(String, Row)>> {
             warn!("the lease of '{mac}' on network '{network}' with address '{address}' makes no sense; left out");
             continue;
         };
-        let granted: Option<i64> = row.get(6)?;
         let ends: Option<i64> = row.get(7)?;
-        let granted = granted
-            .map_or(LeaseTime::Infinite, |seconds| LeaseTime::Seconds(seconds.clamp(0, i64::from(u32::MAX)) as u32));
         rows.push((
             network,
             Row {
@@ -214,7 +317,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<(String, Row)>> {
                 prefix: row.get::<_, i64>(3)?.clamp(0, 32) as u8,
                 hostname: row.get(4)?,
                 client_id: row.get(5)?,
-                granted,
+                granted: granted_from(row.get(6)?),
                 ends: ends.map(|ends| u64::try_from(ends).unwrap_or(0)),
             },
         ));

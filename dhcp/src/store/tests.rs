@@ -1,12 +1,22 @@
 //! EDGE: the database on a real file system: what survives, what is set aside, what a full disk does.
 
-use std::{fs, net::Ipv4Addr, path::Path, sync::mpsc, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+    sync::mpsc,
+    time::Duration,
+};
 
-use super::{Job, OpenError, Store};
+use super::{Job, OpenError, Store, Stored};
 use crate::{
     config::{LeaseTime, Mac},
     row::{Row, Write},
+    v6::{row::Row6, table::Key},
 };
+
+/// What a server without one would be given.
+const DUID: [u8; 4] = [0, 4, 1, 2];
 
 fn row(client: u8, place: u8) -> Row {
     Row {
@@ -17,6 +27,18 @@ fn row(client: u8, place: u8) -> Row {
         client_id: Some(vec![1, client]),
         granted: LeaseTime::Seconds(3600),
         ends: Some(1_800_000_000),
+    }
+}
+
+fn row6(client: u8, iaid: u32, place: u16) -> Row6 {
+    Row6 {
+        key: Key { mac: Mac([0x52, 0x54, 0, 0, 0, client]), iaid },
+        address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, place),
+        prefix: 64,
+        duid: vec![0, 3, client],
+        hostname: Some(format!("h{client}")),
+        granted: LeaseTime::Infinite,
+        ends: None,
     }
 }
 
@@ -31,7 +53,7 @@ fn write(store: &Store, network: &str, writes: Vec<Write>) -> Result<(), String>
 }
 
 fn reopened(path: &Path) -> Vec<(String, Row)> {
-    Store::open(path).unwrap().1
+    Store::open(path, &DUID).unwrap().1.leases
 }
 
 #[test]
@@ -40,7 +62,7 @@ fn what_was_written_is_there_after_a_restart() {
     let path = directory.path().join("leases.db");
     let forever = Row { granted: LeaseTime::Infinite, ends: None, hostname: None, client_id: None, ..row(2, 12) };
     {
-        let (store, rows) = Store::open(&path).unwrap();
+        let (store, Stored { leases: rows, .. }) = Store::open(&path, &DUID).unwrap();
         assert_eq!(rows, []);
         write(&store, "a", vec![Write::Put(row(1, 11)), Write::Put(forever.clone())]).unwrap();
         write(&store, "b", vec![Write::Put(row(1, 11))]).unwrap();
@@ -57,7 +79,7 @@ fn an_address_has_one_row() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("leases.db");
     {
-        let (store, _) = Store::open(&path).unwrap();
+        let (store, _) = Store::open(&path, &DUID).unwrap();
         write(&store, "a", vec![Write::Put(row(1, 11))]).unwrap();
         write(&store, "a", vec![Write::Put(row(2, 11))]).unwrap();
     }
@@ -69,7 +91,7 @@ fn every_job_of_a_burst_is_answered() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("leases.db");
     {
-        let (store, _) = Store::open(&path).unwrap();
+        let (store, _) = Store::open(&path, &DUID).unwrap();
         let (answer, answers) = mpsc::channel();
         for client in 0..200 {
             let answer = answer.clone();
@@ -87,7 +109,7 @@ fn a_corrupt_database_is_set_aside_and_a_fresh_one_made() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("leases.db");
     let store_one = |client| {
-        let (store, rows) = Store::open(&path).unwrap();
+        let (store, Stored { leases: rows, .. }) = Store::open(&path, &DUID).unwrap();
         write(&store, "a", vec![Write::Put(row(client, client))]).unwrap();
         rows.len()
     };
@@ -111,7 +133,7 @@ fn a_database_that_breaks_while_it_is_used_is_replaced_without_losing_the_write(
     let path = directory.path().join("leases.db");
     {
         // More than SQLite keeps in memory (2 MB).
-        let (store, _) = Store::open(&path).unwrap();
+        let (store, _) = Store::open(&path, &DUID).unwrap();
         let many = (0..200).flat_map(|n| (0..100).map(move |place| (n, place))).map(|(n, place)| {
             let mac = Mac([0x52, 0x54, 0, 0, place, n]);
             let address = Ipv4Addr::new(10, 0, n, place);
@@ -120,7 +142,7 @@ fn a_database_that_breaks_while_it_is_used_is_replaced_without_losing_the_write(
         write(&store, "a", many.collect()).unwrap();
     }
     {
-        let (store, rows) = Store::open(&path).unwrap();
+        let (store, Stored { leases: rows, .. }) = Store::open(&path, &DUID).unwrap();
         assert_eq!(rows.len(), 20_000);
         let len = fs::metadata(&path).unwrap().len() as usize;
         fs::write(&path, vec![0x5a; len]).unwrap();
@@ -139,8 +161,8 @@ fn set_aside(directory: &Path) -> usize {
 fn a_second_process_is_told_that_the_database_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("leases.db");
-    let (_first, _) = Store::open(&path).unwrap();
-    let second = Store::open(&path);
+    let (_first, _) = Store::open(&path, &DUID).unwrap();
+    let second = Store::open(&path, &DUID);
     assert!(matches!(second, Err(OpenError::InUse)), "{second:?}");
 }
 
@@ -150,12 +172,12 @@ fn databases_that_are_not_ours_are_left_alone() {
     let path = directory.path().join("leases.db");
     let sqlite = |sql: &str| rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     sqlite("CREATE TABLE recipes (name TEXT)");
-    assert!(matches!(Store::open(&path), Err(OpenError::Foreign)));
-    sqlite("PRAGMA user_version = 2");
-    assert!(matches!(Store::open(&path), Err(OpenError::Newer(2))));
+    assert!(matches!(Store::open(&path, &DUID), Err(OpenError::Foreign)));
+    sqlite("PRAGMA user_version = 3");
+    assert!(matches!(Store::open(&path, &DUID), Err(OpenError::Newer(3))));
     assert_eq!(set_aside(directory.path()), 0);
     let nowhere = directory.path().join("missing/leases.db");
-    assert!(matches!(Store::open(&nowhere), Err(OpenError::Sqlite(_))));
+    assert!(matches!(Store::open(&nowhere, &DUID), Err(OpenError::Sqlite(_))));
 }
 
 /// Needs root for a file system of its own that is soon full.
@@ -173,7 +195,7 @@ fn a_full_disk_fails_the_write_and_nothing_else_and_mends_by_itself() {
         mount(Some("tmpfs"), directory.path(), Some("tmpfs"), MsFlags::empty(), Some("size=512k")).unwrap();
         let path = directory.path().join("leases.db");
         {
-            let (store, _) = Store::open(&path).unwrap();
+            let (store, _) = Store::open(&path, &DUID).unwrap();
             write(&store, "a", vec![Write::Put(row(1, 11))]).unwrap();
             let ballast = directory.path().join("ballast");
             let mut size = 512 * 1024;
@@ -199,4 +221,45 @@ fn a_full_disk_fails_the_write_and_nothing_else_and_mends_by_itself() {
     if let Err(panic) = test.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+#[test]
+fn ipv6_leases_are_there_after_a_restart_and_the_servers_duid_is_the_first_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leases.db");
+    let (store, stored) = Store::open(&path, &DUID).unwrap();
+    assert_eq!((stored.leases6, stored.duid), (Vec::new(), DUID.to_vec()));
+    let seconds = Row6 { granted: LeaseTime::Seconds(600), ends: Some(1_800_000_000), ..row6(1, u32::MAX, 2) };
+    let writes = [row6(1, 0, 1), seconds.clone(), row6(2, 7, 3), row6(3, 7, 4)].map(Write::Put6);
+    write(&store, "a", writes.to_vec()).unwrap();
+    // One that has another's address now, one that is gone, and another network's.
+    let gone = Key { mac: row6(2, 0, 0).key.mac, iaid: 7 };
+    write(&store, "a", vec![Write::Put6(row6(4, 1, 4)), Write::Delete6(gone)]).unwrap();
+    write(&store, "b", vec![Write::Put6(row6(1, 0, 1)), Write::Put(row(1, 1))]).unwrap();
+    drop(store);
+    let (store, stored) = Store::open(&path, &[9; 4]).unwrap();
+    assert_eq!(stored.duid, DUID);
+    let of = |network: &str, row: Row6| (network.to_owned(), row);
+    let expected = [of("a", row6(1, 0, 1)), of("a", seconds), of("a", row6(4, 1, 4)), of("b", row6(1, 0, 1))];
+    assert_eq!(stored.leases6, expected);
+    write(&store, "b", vec![Write::DeleteAll]).unwrap();
+    drop(store);
+    let (_store, stored) = Store::open(&path, &DUID).unwrap();
+    assert_eq!((stored.leases6.len(), stored.leases.len()), (3, 0));
+}
+
+#[test]
+fn a_database_from_before_ipv6_keeps_its_leases() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("leases.db");
+    let (store, _) = Store::open(&path, &DUID).unwrap();
+    write(&store, "a", vec![Write::Put(row(1, 11))]).unwrap();
+    drop(store);
+    let as_it_was = "DROP TABLE leases6; DROP TABLE server; PRAGMA user_version = 1;";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(as_it_was).unwrap();
+    let (store, stored) = Store::open(&path, &DUID).unwrap();
+    assert_eq!(stored.leases, [("a".to_owned(), row(1, 11))]);
+    write(&store, "a", vec![Write::Put6(row6(1, 0, 1))]).unwrap();
+    drop(store);
+    assert_eq!(Store::open(&path, &DUID).unwrap().1.leases6.len(), 1);
 }

@@ -136,7 +136,7 @@ impl View<'_> {
 
 /// Where in the pool a client's search begins, and other choices that should differ between clients but not between
 /// runs: FNV-1a, then a mix so that neighbouring MACs spread. Never change it: addresses would move.
-pub(super) fn hash(bytes: &[u8]) -> u64 {
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
     let folded = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));

@@ -54,8 +54,11 @@ pub enum FrameError {
     /// Not an IPv4 UDP datagram in one piece, untagged.
     #[error("not a whole IPv4 UDP datagram")]
     NotUdp,
+    /// Neither a router solicitation nor an IPv6 UDP datagram in one piece, untagged.
+    #[error("neither a router solicitation nor a whole IPv6 UDP datagram")]
+    NotIpv6,
     /// The UDP checksum is wrong.
-    #[error("the UDP checksum is {had:#06x}, not {computed:#06x}")]
+    #[error("the checksum is {had:#06x}, not {computed:#06x}")]
     Checksum {
         /// What the frame says.
         had: u16,

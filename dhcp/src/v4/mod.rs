@@ -23,6 +23,7 @@ pub(crate) mod request;
 pub(crate) mod server;
 mod writer;
 
+pub(crate) use address::hash;
 pub use message::{MIN_LEN, Message, Op, WireError};
 
 #[cfg(test)]

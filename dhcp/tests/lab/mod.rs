@@ -4,6 +4,7 @@
 //! frame of it is ever seen by the host.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod ipv6;
 pub(crate) mod wire;
 
 use std::{
@@ -121,7 +122,7 @@ impl Guest {
                 setns(&namespace, CloneFlags::CLONE_NEWNET)?;
                 unshare(CloneFlags::CLONE_NEWNS)?;
                 let none: Option<&str> = None;
-                for scratch in ["/run", "/var/lib/dhcp", "/var/lib/dhcpcd"] {
+                for scratch in ["/run", "/var/lib/dhcp", "/var/lib/dhcpcd", "/var/lib/dhcpv6"] {
                     use nix::mount::{MsFlags, mount};
                     mount(Some("tmpfs"), scratch, Some("tmpfs"), MsFlags::empty(), none)?;
                 }
@@ -165,6 +166,7 @@ case "$1$reason" in deconfig|PREINIT|CARRIER|NOCARRIER|STOPPED|STOP*) exit 0 ;; 
 { echo "event=$1$reason"; env; } > "$SEEN.new" && mv "$SEEN.new" "$SEEN"
 address=${ip:-$new_ip_address}
 [ -n "$address" ] && ip addr replace "$address/24" dev eth0
+[ -n "$new_ip6_address" ] && ip addr replace "$new_ip6_address/64" dev eth0
 exit 0
 "#;
 
@@ -187,6 +189,7 @@ pub(crate) fn config() -> NetworkConfig {
             boot: None,
             options: Vec::new(),
         }),
+        ipv6: None,
         dns: None,
         tftp: Vec::new(),
     }

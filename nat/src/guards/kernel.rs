@@ -6,7 +6,7 @@ use std::{io, net::Ipv6Addr, time::Duration};
 
 use super::{
     Change, Claim, Element, GuardedPort, Of, Sources, Violation, With, changes, claims, message, network_elements,
-    network_text, taken, text,
+    network_text, own6, taken, text,
 };
 use crate::{
     apply::{Error, check_name, run_text},
@@ -56,10 +56,11 @@ impl Elements {
         self.change(&changes(before, after, gone))
     }
 
-    /// Takes what a new port's MAC makes its own from whoever has claimed it. Returns those interfaces and addresses.
+    /// Takes what is a port's own, by its MAC or by lease, from whoever has claimed it, itself included: then it can be
+    /// its own without end. Returns the interfaces of others, and their addresses.
     pub fn evict(&mut self, port: &GuardedPort) -> io::Result<Vec<(String, Ipv6Addr)>> {
         let mut own = Vec::new();
-        for address in claims::made_of(port.mac, &port.sources.ipv6.prefixes) {
+        for address in own6(port) {
             if self.has(&taken(&port.sources, address))? {
                 own.push(address);
             }
@@ -67,7 +68,7 @@ impl Elements {
         if own.is_empty() {
             return Ok(Vec::new());
         }
-        let others = |claim: &Claim| own.contains(&claim.address) && claim.interface != port.interface;
+        let others = |claim: &Claim| own.contains(&claim.address);
         // Those of other networks, whose claims these are not, claim them again with their next packet.
         let evicted: Vec<Claim> =
             self.claims()?.into_iter().filter(others).filter(|claim| claim.left.is_some()).collect();
@@ -75,7 +76,8 @@ impl Elements {
             own.iter().map(|address| Change::Remove(taken(&port.sources, *address))).collect();
         changes.extend(evicted.iter().map(|claim| Change::Remove(claims::owned(&claim.interface, claim.address))));
         self.change(&changes)?;
-        Ok(evicted.into_iter().map(|claim| (claim.interface, claim.address)).collect())
+        let evicted = evicted.into_iter().filter(|claim| claim.interface != port.interface);
+        Ok(evicted.map(|claim| (claim.interface, claim.address)).collect())
     }
 
     /// Frees what ports have claimed: they are gone.

@@ -11,6 +11,7 @@ fn port(interface: &str, addresses: &[[u8; 4]]) -> GuardedPort {
         interface: interface.to_owned(),
         mac: [0x52, 0x54, 0, 0, 0, 1],
         addresses: addresses.iter().map(|octets| Ipv4Addr::from(*octets)).collect(),
+        addresses6: Vec::new(),
         sources: Sources { bridge: "virbr0".into(), ..Sources::default() },
     }
 }

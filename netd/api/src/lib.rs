@@ -68,8 +68,10 @@ pub struct Lease {
     pub prefix: u8,
     /// The name the client or its reservation gave.
     pub hostname: Option<String>,
-    /// The client identifier (option 61) as colon-separated hex.
+    /// The client identifier (option 61) as colon-separated hex; of an IPv6 lease the client's DUID.
     pub client_id: Option<String>,
+    /// The number that the client has for what an IPv6 lease is for (IAID).
+    pub iaid: Option<i64>,
 }
 
 /// A guest's plug in a network: one tap device on the bridge.

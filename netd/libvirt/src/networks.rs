@@ -227,7 +227,7 @@ pub(crate) async fn leases(netd: &Netd, args: &mut Reader<'_>, ret: &mut Writer)
 
 fn write_lease(lease: &Lease, bridge: &str, ret: &mut Writer) {
     ret.string(bridge).i64(lease.expiry).i32(i32::from(lease.protocol == "ipv6"));
-    ret.optional_string(Some(&lease.mac)).optional_string(None);
+    ret.optional_string(Some(&lease.mac)).optional_string(lease.iaid.map(|iaid| iaid.to_string()).as_deref());
     ret.string(&lease.address).u32(lease.prefix.into());
     ret.optional_string(lease.hostname.as_deref()).optional_string(lease.client_id.as_deref());
 }

@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) forwards: Vec<nat::Forward>,
     /// The leases of every network.
     pub(crate) leases: Vec<dhcp::Lease>,
+    /// The IPv6 leases of every network.
+    pub(crate) leases6: Vec<dhcp::Lease6>,
     /// Networks whose servers run: in the daemon's process.
     pub(crate) services: BTreeSet<String>,
     /// What they serve.
@@ -637,6 +639,14 @@ impl Host for Fake {
 
     fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
         self.world().leases.clone()
+    }
+
+    fn leases6(&self, _network: &str) -> Vec<dhcp::Lease6> {
+        self.world().leases6.clone()
+    }
+
+    fn duid(&self) -> Vec<u8> {
+        vec![0, 4, 1]
     }
 
     async fn import_leases(&self, _network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {

@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     pin::Pin,
     time::Duration,
 };
@@ -67,9 +67,9 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The leases of a network, as they are now.
-pub(crate) trait Leases: Fn(&str) -> Vec<dhcp::Lease> + Sync {}
-impl<F: Fn(&str) -> Vec<dhcp::Lease> + Sync> Leases for F {}
+/// Who has which address by a lease of a network, as it is now.
+pub(crate) trait Leases: Fn(&str) -> Vec<(dhcp::config::Mac, IpAddr)> + Sync {}
+impl<F: Fn(&str) -> Vec<(dhcp::config::Mac, IpAddr)> + Sync> Leases for F {}
 
 impl Guards {
     /// No port is guarded yet.
@@ -142,7 +142,8 @@ impl Guards {
         for entry in state.ports.values_mut().filter(|entry| entry.network == network) {
             entry.bridge = Some(bridge.to_owned());
             entry.guarded.sources = sources.clone();
-            entry.guarded.addresses = addresses(&leases, entry.guarded.mac);
+            (entry.guarded.addresses, entry.guarded.addresses6) = (Vec::new(), Vec::new());
+            own(&leases, entry.guarded.mac).for_each(|address| gain(&mut entry.guarded, address));
         }
         state.rewrite().await
     }
@@ -217,13 +218,19 @@ impl LeaseWatch for Guards {
             for entry in state.ports.values_mut().filter(|entry| entry.network == network) {
                 let old = entry.guarded.clone();
                 let own = changes.iter().filter(|change| change.mac.0 == old.mac);
-                own.for_each(|change| follow(&mut entry.guarded.addresses, change.kind));
+                own.for_each(|change| follow(&mut entry.guarded, change.kind));
                 if old == entry.guarded {
                     continue;
                 }
                 if entry.bridge.is_some() {
                     before.push(old);
                     after.push(entry.guarded.clone());
+                }
+            }
+            for (old, new) in before.iter().zip(&after).filter(|(old, new)| old.addresses6 != new.addresses6) {
+                // A lease ranks above what anybody has claimed.
+                if new.addresses6.iter().any(|address| !old.addresses6.contains(address)) {
+                    state.evict(new);
                 }
             }
             if !after.is_empty()
@@ -238,12 +245,14 @@ impl LeaseWatch for Guards {
 impl Entry {
     fn new(port: &Wanted<'_>, leases: &impl Leases) -> Self {
         let (bridge, sources) = port.on.clone().unzip();
-        let guarded = GuardedPort {
+        let mut guarded = GuardedPort {
             interface: port.interface.to_owned(),
             mac: port.mac.0,
-            addresses: addresses(&leases(port.network), port.mac.0),
+            addresses: Vec::new(),
+            addresses6: Vec::new(),
             sources: sources.unwrap_or_default(),
         };
+        own(&leases(port.network), port.mac.0).for_each(|address| gain(&mut guarded, address));
         Entry { index: port.index, network: port.network.to_owned(), bridge, guarded }
     }
 }
@@ -262,16 +271,25 @@ impl State {
             if is_first && let Err(error) = guards::add_network(&port.sources).await {
                 tracing::debug!("guards: {error}");
             }
-            match self.elements.evict(&port) {
-                Ok(evicted) => {
-                    for (interface, address) in evicted {
-                        tracing::warn!("{interface} used {address}, which is {}'s by its MAC", port.interface);
-                    }
-                }
-                Err(error) => tracing::debug!("guards: {error}"),
-            }
+            self.evict(&port);
         }
         self.change(&[], &[port], &[]).await
+    }
+
+    /// What is the port's own is nobody else's any more.
+    fn evict(&mut self, port: &GuardedPort) {
+        if !self.table {
+            return;
+        }
+        match self.elements.evict(port) {
+            Ok(evicted) => {
+                for (interface, address) in evicted {
+                    let why = if port.addresses6.contains(&address) { "lease" } else { "MAC" };
+                    tracing::warn!("{interface} used {address}, which is {}'s by its {why}", port.interface);
+                }
+            }
+            Err(error) => tracing::debug!("guards: {error}"),
+        }
     }
 
     /// The table loses the elements of ports that are no more, and what only they needed.
@@ -321,18 +339,33 @@ impl State {
     }
 }
 
-/// The addresses a port may use after its lease has changed.
-fn follow(addresses: &mut Vec<Ipv4Addr>, kind: LeaseKind) {
+/// What a port may use after its lease has changed. A client has one IPv4 lease and any number of IPv6 ones.
+fn follow(port: &mut GuardedPort, kind: LeaseKind) {
     match kind {
-        LeaseKind::Leased(address) => *addresses = vec![address],
+        LeaseKind::Leased(address) => {
+            if address.is_ipv4() {
+                port.addresses.clear();
+            }
+            gain(port, address);
+        }
         LeaseKind::Released(address)
         | LeaseKind::Expired(address)
         | LeaseKind::Declined(address)
-        | LeaseKind::Dropped(address) => addresses.retain(|known| *known != address),
+        | LeaseKind::Dropped(address) => {
+            port.addresses.retain(|known| IpAddr::V4(*known) != address);
+            port.addresses6.retain(|known| IpAddr::V6(*known) != address);
+        }
         LeaseKind::Discovering | LeaseKind::Offered(_) | LeaseKind::Renewed(_) => {}
     }
 }
 
-fn addresses(leases: &[dhcp::Lease], mac: [u8; 6]) -> Vec<Ipv4Addr> {
-    leases.iter().filter(|lease| lease.mac.0 == mac).map(|lease| lease.address).collect()
+fn gain(port: &mut GuardedPort, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => port.addresses.push(address),
+        IpAddr::V6(address) => port.addresses6.push(address),
+    }
+}
+
+fn own(leases: &[(dhcp::config::Mac, IpAddr)], mac: [u8; 6]) -> impl Iterator<Item = IpAddr> {
+    leases.iter().filter(move |(owner, _)| owner.0 == mac).map(|(_, address)| *address)
 }

@@ -93,7 +93,7 @@ impl Executor for Kernel {
             Step::KeepRouterAdvertisements { interface } => accept_ra(interface, "1", "2")?,
             Step::EnableForwarding6 => write_sysctl(FORWARDING_6, "1")?,
             Step::GuardPorts { network, bridge, sources } => {
-                self.guards.enter(network, bridge, sources, |network: &str| self.services.leases(network)).await?;
+                self.guards.enter(network, bridge, sources, |network: &str| self.services.leased(network)).await?;
             }
             Step::ShapeBridge { bridge, shape: wanted } => {
                 let index = links::index_of(netlink, bridge).await?;

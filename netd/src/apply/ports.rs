@@ -67,7 +67,7 @@ impl Kernel {
             let on = Some((bridge.to_owned(), spec.sources.clone()));
             let network = spec.network.as_str();
             let wanted = Wanted { interface: &tap.name, index, network, mac: spec.mac, on };
-            self.guards.add(&wanted, |network: &str| self.services.leases(network)).await.map_err(failed)?;
+            self.guards.add(&wanted, |network: &str| self.services.leased(network)).await.map_err(failed)?;
         }
         let plugged = async {
             let mtu = self.plug(&tap, index, spec, bridge, place).await.map_err(failed)?;

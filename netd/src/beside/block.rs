@@ -1,26 +1,33 @@
 //! The block in a file like /etc/hosts (hosts(5)): everything outside its two marks stays as it is, byte by byte. Pure.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::IpAddr};
+
+use dhcp::config::Mac;
 
 use crate::nss::Known;
 
 const BEGIN: &str = "# BEGIN netd: guests' names; what is written between these lines is lost";
 const END: &str = "# END netd";
 
-/// The lines: an address, a guest's name in the domain and without. A name that two have is the first one's.
+/// The lines: an address, a guest's name in the domain and without. A name that two machines have is the first one's.
 pub(super) fn lines(networks: &[(Known, Option<String>)]) -> String {
-    let mut names: BTreeMap<Ipv4Addr, Vec<String>> = BTreeMap::new();
-    let mut taken: Vec<String> = Vec::new();
+    let mut names: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+    let mut taken: Vec<(String, Mac)> = Vec::new();
     for (known, domain) in networks {
-        for lease in &known.leases {
-            let guest = known.ports.iter().find(|port| port.mac.0 == lease.mac.0).and_then(|port| port.guest.as_ref());
-            for name in guest.into_iter().chain(&lease.hostname).filter(|name| is_host_name(name)) {
+        let leases = known.leases.iter().map(|lease| (lease.mac, IpAddr::V4(lease.address), &lease.hostname));
+        let leases6 = known.leases6.iter().map(|lease| (lease.mac, IpAddr::V6(lease.address), &lease.hostname));
+        for (mac, address, hostname) in leases.chain(leases6) {
+            let guest = known.ports.iter().find(|port| port.mac.0 == mac.0).and_then(|port| port.guest.as_ref());
+            for name in guest.into_iter().chain(hostname).filter(|name| is_host_name(name)) {
                 let name = name.to_ascii_lowercase();
                 let full = domain.as_ref().map(|domain| format!("{name}.{domain}"));
                 for name in full.into_iter().chain([name]) {
-                    if !taken.contains(&name) {
-                        names.entry(lease.address).or_default().push(name.clone());
-                        taken.push(name);
+                    if !taken.iter().any(|(known, owner)| *known == name && *owner != mac) {
+                        let of_address = names.entry(address).or_default();
+                        if !of_address.contains(&name) {
+                            of_address.push(name.clone());
+                        }
+                        taken.push((name, mac));
                     }
                 }
             }
@@ -73,7 +80,9 @@ fn find(file: &[u8], mark: &str) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use dhcp::{Lease, config::Mac};
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use dhcp::{Lease, Lease6, config::Mac};
 
     use super::*;
 
@@ -114,7 +123,19 @@ mod tests {
         };
         let leases = ["Web", "localhost", "a b", "x\n1.2.3.4 bank", "-a", "web"];
         let leases = leases.into_iter().zip(2..).map(|(name, last)| lease(last, name)).collect();
-        let known = Known { bridge: "br".into(), leases, ports: Vec::new() };
-        assert_eq!(lines(&[(known, Some("lab".into()))]), "10.0.0.2\tweb.lab web\n");
+        let lease6 = |mac, last: u16| Lease6 {
+            mac: Mac([0x52, 0x54, 0, 0, 0, mac]),
+            iaid: 1,
+            address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last),
+            prefix: 64,
+            hostname: Some("web".to_owned()),
+            duid: vec![0, 3, 0],
+            expiry: None,
+        };
+        // The same machine's, and another's that says it has the name.
+        let leases6 = vec![lease6(2, 5), lease6(9, 6)];
+        let known = Known { bridge: "br".into(), leases, leases6, duid: Vec::new(), ports: Vec::new() };
+        let expected = "10.0.0.2\tweb.lab web\nfd00::5\tweb.lab web\n";
+        assert_eq!(lines(&[(known, Some("lab".into()))]), expected);
     }
 }

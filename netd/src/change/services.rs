@@ -3,19 +3,25 @@
 use std::fmt::{Debug, Display};
 
 use dhcp::config::{
-    Boot4, Dhcp4Config, DnsConfig, DnsForwarder, DnsService, LeaseTime, NetworkConfig, Option4, Range4, Reservation4,
-    TftpConfig,
+    Boot4, Dhcp4Config, Dhcp6Config, DnsConfig, DnsForwarder, DnsService, Ipv6Config, LeaseTime, NetworkConfig,
+    Option4, Prefix6, Range4, Range6, Reservation4, Reservation6, TftpConfig,
 };
 
 /// One phrase per difference.
 pub(super) fn differences(from: &NetworkConfig, to: &NetworkConfig) -> Vec<String> {
     // Every field, so that a new one is not forgotten.
-    let NetworkConfig { network: _, bridge: _, dhcp4, dns, tftp } = to;
+    let NetworkConfig { network: _, bridge: _, dhcp4, ipv6, dns, tftp } = to;
     let mut said = Vec::new();
     match (&from.dhcp4, dhcp4) {
         (None, Some(_)) => said.push("start DHCP".to_owned()),
         (Some(_), None) => said.push("stop DHCP".to_owned()),
         (Some(from), Some(to)) => dhcp4_differences(from, to, &mut said),
+        (None, None) => {}
+    }
+    match (&from.ipv6, ipv6) {
+        (None, Some(_)) => said.push("start router advertisements".to_owned()),
+        (Some(_), None) => said.push("stop router advertisements".to_owned()),
+        (Some(from), Some(to)) => ipv6_differences(from, to, &mut said),
         (None, None) => {}
     }
     match (&from.dns, dns) {
@@ -56,6 +62,38 @@ fn dhcp4_differences(from: &Dhcp4Config, to: &Dhcp4Config, said: &mut Vec<String
         let asked = if *force { ", asked for or not" } else { "" };
         format!("{verb} the DHCP option {code} of '{}'{asked}", bytes.join(" "))
     });
+}
+
+fn ipv6_differences(from: &Ipv6Config, to: &Ipv6Config, said: &mut Vec<String>) {
+    let Ipv6Config { prefixes, router, routes, dns, domain, mtu, dhcp } = to;
+    lists("prefixes", &from.prefixes, prefixes, said, |verb, Prefix6 { server, autonomous }| {
+        let how = if *autonomous { "" } else { ", of which guests make no addresses" };
+        format!("{verb} advertising the prefix {}{how}", server.trunc())
+    });
+    if from.router != *router {
+        let role = if *router { "a" } else { "no" };
+        said.push(format!("advertise the host as {role} default router"));
+    }
+    lists("advertised routes", &from.routes, routes, said, |verb, to| format!("{verb} advertising the route {to}"));
+    lists("IPv6 resolvers", &from.dns, dns, said, |verb, address| format!("{verb} the IPv6 resolver {address}"));
+    value("IPv6 domain for guests", from.domain.as_ref(), domain.as_ref(), said);
+    value("advertised MTU", from.mtu.as_ref(), mtu.as_ref(), said);
+    match (&from.dhcp, dhcp) {
+        (None, Some(_)) => said.push("start DHCPv6".to_owned()),
+        (Some(_), None) => said.push("stop DHCPv6".to_owned()),
+        (Some(from), Some(Dhcp6Config { server, ranges, hosts })) => {
+            if from.server != *server {
+                said.push(format!("DHCPv6 server and subnet {server}"));
+            }
+            lists("pools", &from.ranges, ranges, said, |verb, Range6 { start, end, lease }| {
+                format!("{verb} the pool {start}-{end}, leases of {}", time(*lease))
+            });
+            lists("reservations", &from.hosts, hosts, said, |verb, host| {
+                format!("{verb} the reservation {}", reservation6(host))
+            });
+        }
+        (None, None) => {}
+    }
 }
 
 fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
@@ -147,6 +185,15 @@ fn pool(range: &Range4) -> String {
 fn reservation(host: &Reservation4) -> String {
     let Reservation4 { mac, name, address, lease } = host;
     let whom: Vec<String> = mac.iter().map(ToString::to_string).chain(name.clone()).collect();
+    let address = address.map_or_else(|| "a name".to_owned(), |address| address.to_string());
+    let lease = lease.map(|lease| format!(", leases of {}", time(lease))).unwrap_or_default();
+    format!("of {address} for {}{lease}", whom.join(" "))
+}
+
+fn reservation6(host: &Reservation6) -> String {
+    let Reservation6 { duid, name, address, lease } = host;
+    let duid = duid.iter().map(|duid| duid.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"));
+    let whom: Vec<String> = duid.chain(name.clone()).collect();
     let address = address.map_or_else(|| "a name".to_owned(), |address| address.to_string());
     let lease = lease.map(|lease| format!(", leases of {}", time(lease))).unwrap_or_default();
     format!("of {address} for {}{lease}", whom.join(" "))

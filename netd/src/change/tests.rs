@@ -201,7 +201,7 @@ fn cases() -> Vec<(&'static str, String, String, &'static str)> {
                 &format!("{IP}{IP6}<route family='ipv6' address='fd00:7::' prefix='64' gateway='fd00:5::2'/>"),
             ),
             "enable IPv6 on br-a\nadd address fd00:5::1/64 to br-a\nadd route fd00:7::/64 via fd00:5::2 dev br-a\n\
-             reconfigure the servers on br-a: add DNS at fd00:5::1; add DNS for the addresses of fd00:5::/64\n\
+             reconfigure the servers on br-a: start router advertisements; add DNS at fd00:5::1; add DNS for the addresses of fd00:5::/64\n\
              replace the firewall rules of br-a\nguard the ports of a\n\
              accept router advertisements on eth0 also when forwarding\nenable IPv6 forwarding\n",
         ),
@@ -209,7 +209,7 @@ fn cases() -> Vec<(&'static str, String, String, &'static str)> {
             "IPv6 no more",
             network("<forward mode='route'/>", &format!("{IP}{IP6}")),
             network("<forward mode='route'/>", IP),
-            "reconfigure the servers on br-a: remove DNS at fd00:5::1; remove DNS for the addresses of fd00:5::/64\n\
+            "reconfigure the servers on br-a: stop router advertisements; remove DNS at fd00:5::1; remove DNS for the addresses of fd00:5::/64\n\
              replace the firewall rules of br-a\nguard the ports of a\nremove address fd00:5::1/64 from br-a\n\
              disable IPv6 on br-a\ndisable IPv6 forwarding\naccept router advertisements on eth0 only when not forwarding\n",
         ),

@@ -7,7 +7,7 @@ use crate::model::{Forward, Network};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
 pub struct NotYet {
-    /// The element, as `xml::place` finds it: `dns/forwarder`, `bridge@zone`, `ip@family=ipv6/dhcp`.
+    /// The element, as `xml::place` finds it: `ip/tftp`, or `@trustGuestRxFilters`.
     pub place: &'static str,
     /// What the user is told.
     pub sentence: &'static str,
@@ -16,11 +16,6 @@ pub struct NotYet {
 type Test = fn(&Network) -> bool;
 
 const LIST: &[(&str, Test, &str)] = &[
-    (
-        "ip@family=ipv6/dhcp",
-        |n| n.subnets.iter().any(|s| s.address.addr().is_ipv6() && s.dhcp.is_some()),
-        "this version of netd has no DHCPv6 server",
-    ),
     (
         "@trustGuestRxFilters",
         |n| {
@@ -55,10 +50,7 @@ mod tests {
     use crate::xml;
 
     /// What each of the list is about, on line 2 of a network.
-    const INSIDE: &[&str] = &[
-        "<ip family='ipv6' address='fd00::1'><dhcp/></ip>",
-        "<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>",
-    ];
+    const INSIDE: &[&str] = &["<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>"];
 
     #[test]
     fn what_is_not_carried_out_is_refused_by_name_and_line() {

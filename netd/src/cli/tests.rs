@@ -109,6 +109,7 @@ fn net_dhcp_leases_is_virshs_table() {
         prefix: 24,
         hostname: Some("guest1".to_owned()),
         client_id: None,
+        iaid: None,
     };
     let endless = Lease { expiry: 0, hostname: None, client_id: Some("01:02".to_owned()), ..lease.clone() };
     let clock = |seconds| format!("2026-11-20 08:45:4{seconds}");

@@ -72,12 +72,12 @@ fn an_event_about_a_mac_names_its_port_and_guest_for_as_long_as_they_are_there()
         assert!(event.time > 1_700_000_000_000, "{event:?}");
         (event.interface.clone(), event.guest.clone())
     };
-    bus.tell(lease("default", &change(LeaseKind::Leased(address))));
+    bus.tell(lease("default", &change(LeaseKind::Leased(address.into()))));
     assert_eq!(whose(&mut listener), (None, None));
     bus.port_up(&vnet0());
     let named = (Some("vnet0".to_owned()), Some("vm1".to_owned()));
     assert_eq!(whose(&mut listener), named);
-    bus.tell(lease("default", &change(LeaseKind::Renewed(address))));
+    bus.tell(lease("default", &change(LeaseKind::Renewed(address.into()))));
     assert_eq!(whose(&mut listener), named);
     bus.port_down(&vnet0());
     assert_eq!(whose(&mut listener), named);
@@ -111,7 +111,7 @@ fn who_must_know_first_has_answered_before_anyone_else_hears() {
     let mut listener = bus.listen();
     let first = Arc::new(First { listener: Mutex::new(bus.listen()), knew: Mutex::default() });
     let front = LeaseFront::new(first.clone(), bus);
-    let changes = [change(LeaseKind::Discovering), change(LeaseKind::Leased(Ipv4Addr::new(10, 0, 0, 2)))];
+    let changes = [change(LeaseKind::Discovering), change(LeaseKind::Leased(Ipv4Addr::new(10, 0, 0, 2).into()))];
     let mut telling = front.changed("default", &changes);
     assert!((&mut telling).now_or_never().is_none());
     assert_eq!(heard(&mut listener), []);

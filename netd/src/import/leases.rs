@@ -103,6 +103,7 @@ pub(crate) fn fit(raw: Vec<Raw>, network: &Network, taken: &mut Vec<Lease>) -> V
             prefix: subnet.address.prefix_len(),
             hostname,
             client_id: client_id.filter(is_hex),
+            iaid: None,
         });
     }
     if of_ipv6 > 0 {

@@ -133,6 +133,10 @@ impl Facts {
             .counters(to, by("type", |counts| &counts.dhcp_received))?;
         Family::new("dhcp_messages_sent", "DHCP replies, by type.")
             .counters(to, by("type", |counts| &counts.dhcp_sent))?;
+        Family::new("dhcp6_messages_received", "DHCPv6 messages and router solicitations of guests, by type.")
+            .counters(to, by("type", |counts| &counts.dhcp6_received))?;
+        Family::new("dhcp6_messages_sent", "DHCPv6 replies and router advertisements, by type.")
+            .counters(to, by("type", |counts| &counts.dhcp6_sent))?;
         Family::new("dhcp_reply_latency", "From a DHCP message to its reply; a lease is on disk by then.")
             .latencies(to, served.iter().map(|(labels, counts)| (labels.clone(), &counts.dhcp_latency)))?;
         Family::new("dns_queries", "DNS queries that were answered, by result.")
@@ -207,6 +211,8 @@ mod tests {
         let mut servers = dhcp::Counts {
             dhcp_received: vec![("discover", 3)],
             dhcp_sent: vec![("offer", 2)],
+            dhcp6_received: vec![("solicit", 5)],
+            dhcp6_sent: vec![("router-advertisement", 6)],
             dns_answers: vec![("nxdomain", 1)],
             ..dhcp::Counts::default()
         };
@@ -251,6 +257,8 @@ mod tests {
             r#"netd_network_packets_total{network="default",direction="to_guest"} 2"#,
             r#"netd_dhcp_messages_received_total{network="default",type="discover"} 3"#,
             r#"netd_dhcp_messages_sent_total{network="default",type="offer"} 2"#,
+            r#"netd_dhcp6_messages_received_total{network="default",type="solicit"} 5"#,
+            r#"netd_dhcp6_messages_sent_total{network="default",type="router-advertisement"} 6"#,
             "# TYPE netd_dhcp_reply_latency_seconds histogram",
             r#"netd_dhcp_reply_latency_seconds_sum{network="default"} 6.5"#,
             r#"netd_dhcp_reply_latency_seconds_bucket{le="5.0",network="default"} 1"#,

@@ -134,12 +134,13 @@ impl Written {
             }
             self.bridges.remove(network);
         }
-        let Some(Known { bridge, leases, ports }) = known else { return Ok(()) };
+        let Some(known) = known else { return Ok(()) };
         fs::create_dir_all(&self.directory).map_err(|cause| (self.directory.clone(), cause))?;
+        let bridge = known.bridge.clone();
         self.bridges.insert(network.to_owned(), bridge.clone());
         // Whose MAC it is before where it is: a guest that has an address can be found by its name.
-        self.write(&bridge, "macs", &macs(&ports))?;
-        self.write(&bridge, "status", &status(&leases))
+        self.write(&bridge, "macs", &macs(&known.ports))?;
+        self.write(&bridge, "status", &status(&known))
     }
 
     fn path(&self, bridge: &str, ending: &str) -> PathBuf {

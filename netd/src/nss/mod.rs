@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 pub use files::{Files, keep};
 
-use dhcp::Lease;
+use dhcp::{Lease, Lease6};
 use serde_json::{Value, json};
 
 use crate::port::Port;
@@ -25,13 +25,17 @@ pub struct Known {
     pub bridge: String,
     /// Its leases.
     pub leases: Vec<Lease>,
+    /// Its IPv6 leases.
+    pub leases6: Vec<Lease6>,
+    /// The DUID of our DHCPv6 server.
+    pub duid: Vec<u8>,
     /// Its ports.
     pub ports: Vec<Port>,
 }
 
 /// `BRIDGE.status`: an array of leases, as libvirt's helper for dnsmasq writes them.
-fn status(leases: &[Lease]) -> String {
-    let entries = leases.iter().map(|lease| {
+fn status(known: &Known) -> String {
+    let entries = known.leases.iter().map(|lease| {
         let mut entry = json!({
             "ip-address": lease.address.to_string(),
             "mac-address": lease.mac.to_string(),
@@ -41,12 +45,25 @@ fn status(leases: &[Lease]) -> String {
             entry["hostname"] = json!(hostname);
         }
         if let Some(id) = &lease.client_id {
-            let bytes: Vec<String> = id.iter().map(|byte| format!("{byte:02x}")).collect();
-            entry["client-id"] = json!(bytes.join(":"));
+            entry["client-id"] = json!(hex(id));
         }
         entry
     });
-    text(entries.collect())
+    let entries6 = known.leases6.iter().map(|lease| {
+        let mut entry = json!({
+            "iaid": lease.iaid.to_string(),
+            "ip-address": lease.address.to_string(),
+            "mac-address": lease.mac.to_string(),
+            "client-id": hex(&lease.duid),
+            "server-duid": hex(&known.duid),
+            "expiry-time": lease.expiry.unwrap_or(NEVER),
+        });
+        if let Some(hostname) = &lease.hostname {
+            entry["hostname"] = json!(hostname);
+        }
+        entry
+    });
+    text(entries.chain(entries6).collect())
 }
 
 /// `BRIDGE.macs`: an array of guests and their MACs.
@@ -58,6 +75,10 @@ fn macs(ports: &[Port]) -> String {
         }
     }
     text(guests.into_iter().map(|(domain, macs)| json!({ "domain": domain, "macs": macs })).collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
 fn text(entries: Vec<Value>) -> String {
@@ -81,7 +102,16 @@ mod tests {
             client_id,
             expiry,
         };
-        let leases = [lease(7, Some("web"), Some(vec![1, 0x52]), Some(1_800_000_000)), lease(8, None, None, None)];
+        let leases = vec![lease(7, Some("web"), Some(vec![1, 0x52]), Some(1_800_000_000)), lease(8, None, None, None)];
+        let lease6 = Lease6 {
+            mac: Mac([0x52, 0x54, 0, 0, 0, 7]),
+            iaid: 4_000_000_000,
+            address: "fd00::7".parse().unwrap(),
+            prefix: 64,
+            hostname: Some("web".into()),
+            duid: vec![0, 3, 0, 1],
+            expiry: Some(1_800_000_000),
+        };
         let expected = r#"[
   {
     "client-id": "01:52",
@@ -94,11 +124,22 @@ mod tests {
     "expiry-time": 253402300799,
     "ip-address": "192.168.122.8",
     "mac-address": "52:54:00:00:00:08"
+  },
+  {
+    "client-id": "00:03:00:01",
+    "expiry-time": 1800000000,
+    "hostname": "web",
+    "iaid": "4000000000",
+    "ip-address": "fd00::7",
+    "mac-address": "52:54:00:00:00:07",
+    "server-duid": "00:04:01"
   }
 ]
 "#;
-        assert_eq!(status(&leases), expected);
-        assert_eq!(status(&[]), "[]\n");
+        let known =
+            Known { bridge: "virbr0".into(), leases, leases6: vec![lease6], duid: vec![0, 4, 1], ports: vec![] };
+        assert_eq!(status(&known), expected);
+        assert_eq!(status(&Known { leases: vec![], leases6: vec![], ..known }), "[]\n");
 
         let port = |last: u8, guest: Option<&str>| Port {
             interface: format!("vnet{last}"),

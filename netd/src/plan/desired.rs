@@ -16,7 +16,10 @@ use nat::guards::{Sources, Sources4, Sources6, link_local};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
-use super::place::{PortWish, network_shape, wish};
+use super::{
+    ipv6::ipv6,
+    place::{PortWish, network_shape, wish},
+};
 use crate::{
     host::{Focus, HostState, LinkKind},
     model::{
@@ -313,7 +316,8 @@ fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfi
         resolv_conf: resolv_conf.to_owned(),
     });
     let tftp = network.subnets.iter().filter_map(|subnet| tftp(network, subnet)).collect();
-    NetworkConfig { network: network.name.as_str().to_owned(), bridge: bridge.to_owned(), dhcp4, dns, tftp }
+    let (name, bridge) = (network.name.as_str().to_owned(), bridge.to_owned());
+    NetworkConfig { network: name, bridge, dhcp4, ipv6: ipv6(network), dns, tftp }
 }
 
 fn tftp(network: &Network, subnet: &Subnet) -> Option<TftpConfig> {
@@ -387,7 +391,7 @@ fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-fn lease_time(time: LeaseTime) -> ServedLeaseTime {
+pub(super) fn lease_time(time: LeaseTime) -> ServedLeaseTime {
     match time.seconds() {
         Some(seconds) => ServedLeaseTime::Seconds(seconds.max(SHORTEST_LEASE)),
         None => ServedLeaseTime::Infinite,

@@ -8,6 +8,7 @@
 //! Planning again after the steps were done yields no step: that is how `apply` verifies its work.
 
 mod desired;
+mod ipv6;
 mod place;
 mod sysctls;
 
@@ -480,7 +481,9 @@ impl fmt::Display for Step {
             Step::StartServices(config) => {
                 let name = |on, name| if on { name } else { "" };
                 let dhcp = name(config.dhcp4.is_some(), " DHCP");
-                write!(f, "serve{dhcp}{} on {}", name(config.dns.is_some(), " DNS"), config.bridge)
+                let dhcp6 = config.ipv6.as_ref().is_some_and(|ipv6| ipv6.dhcp.is_some());
+                let ipv6 = [name(config.ipv6.is_some(), " RA"), name(dhcp6, " DHCPv6")].concat();
+                write!(f, "serve{dhcp}{ipv6}{} on {}", name(config.dns.is_some(), " DNS"), config.bridge)
             }
             Step::AddFirewall(network) => write!(f, "add the firewall rules of {}", network.bridge),
             Step::EnableForwarding => f.write_str("enable IPv4 forwarding"),

@@ -115,7 +115,7 @@ fn a_network_of_both_families_takes_these_steps() {
          add address fd00:5::1/64 to br-a\n\
          set br-a up\n\
          add route fd00:6::/48 via fd00:5::2 dev br-a\n\
-         serve DNS on br-a\n\
+         serve RA DNS on br-a\n\
          add the firewall rules of br-a\n\
          enable IPv4 forwarding\n\
          accept router advertisements on eth0 also when forwarding\n\

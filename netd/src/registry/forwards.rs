@@ -195,7 +195,7 @@ impl Registry {
     /// known by the name it gave for its lease, as DNS knows it.
     ///
     /// A guest whose port has a name is never known by another one, and who has just been unplugged not at all. In IPv6
-    /// there are no leases: a port's address is what it was seen to use.
+    /// a port that has no lease is at the address it was seen to use.
     fn guests(&self, name: &NetworkName, network: &Network, known: &impl Whereabouts) -> Guests {
         let leases = known.leases(name.as_str());
         let of_mac: BTreeMap<MacAddr, &dhcp::Lease> =

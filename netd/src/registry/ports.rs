@@ -346,12 +346,16 @@ impl Registry {
 }
 
 /// The addresses that leases say these ports have.
-pub(crate) fn leased(ports: &[Port], leases: impl Fn(&str) -> Vec<dhcp::Lease>) -> Vec<netd_api::Address> {
+pub(crate) fn leased(
+    ports: &[Port],
+    leases: impl Fn(&str) -> Vec<dhcp::Lease>,
+    leases6: impl Fn(&str) -> Vec<dhcp::Lease6>,
+) -> Vec<netd_api::Address> {
     let of = |port: &Port| {
-        let leases = leases(&port.network).into_iter().filter(|lease| lease.mac.0 == port.mac.0);
-        let of_port =
-            |lease: dhcp::Lease| address(port, lease.address.into(), lease.prefix, AddressOrigin::Lease, None);
-        leases.map(of_port).collect::<Vec<_>>()
+        let leases = leases(&port.network).into_iter().map(|lease| (lease.mac, lease.address.into(), lease.prefix));
+        let leases6 = leases6(&port.network).into_iter().map(|lease| (lease.mac, lease.address.into(), lease.prefix));
+        let of_port = leases.chain(leases6).filter(|(mac, ..)| mac.0 == port.mac.0);
+        of_port.map(|(_, ip, prefix)| address(port, ip, prefix, AddressOrigin::Lease, None)).collect::<Vec<_>>()
     };
     ports.iter().flat_map(of).collect()
 }

@@ -113,6 +113,7 @@ mod tests {
             prefix: 24,
             hostname: None,
             client_id: Some("01:02".into()),
+            iaid: None,
         }
     }
 

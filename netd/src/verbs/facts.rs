@@ -71,7 +71,7 @@ impl<H: Host> Verbs<H> {
         }
         for network in &mut networks {
             network.ports = on.get(network.name.as_str()).copied().unwrap_or_default();
-            network.leases = self.host.leases(&network.name).len() as u64;
+            network.leases = (self.host.leases(&network.name).len() + self.host.leases6(&network.name).len()) as u64;
             network.servers = self.host.server_counts(&network.name);
         }
         let mut port_facts = Vec::new();

@@ -30,6 +30,10 @@ impl<H: Host> Whereabouts for H {
         Host::leases(self, network)
     }
 
+    fn leases6(&self, network: &str) -> Vec<dhcp::Lease6> {
+        Host::leases6(self, network)
+    }
+
     fn heard(&self, mac: MacAddr) -> Vec<Seen> {
         Host::heard(self, mac)
     }

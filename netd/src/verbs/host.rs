@@ -84,6 +84,10 @@ pub trait Host: Executor {
     fn set_ports(&self, network: &str, ports: Vec<dhcp::config::PortName>);
     /// The leases of a network.
     fn leases(&self, network: &str) -> Vec<dhcp::Lease>;
+    /// Its IPv6 leases.
+    fn leases6(&self, network: &str) -> Vec<dhcp::Lease6>;
+    /// The DUID of our DHCPv6 server.
+    fn duid(&self) -> Vec<u8>;
     /// Gives a network leases of another server. Returns how many were taken.
     fn import_leases(
         &self,
@@ -184,7 +188,7 @@ impl Host for Kernel {
 
     async fn restore_guards(&self, ports: &[(Port, Option<(String, Sources)>)]) -> Result<(), StepError> {
         let wanted: Vec<Wanted<'_>> = ports.iter().map(|(port, on)| Wanted::new(port, on.clone())).collect();
-        self.guards.restore(&wanted, |network: &str| self.services.leases(network)).await
+        self.guards.restore(&wanted, |network: &str| self.services.leased(network)).await
     }
 
     async fn heal_guards(&self) -> Result<bool, StepError> {
@@ -217,6 +221,14 @@ impl Host for Kernel {
 
     fn leases(&self, network: &str) -> Vec<dhcp::Lease> {
         self.services.leases(network)
+    }
+
+    fn leases6(&self, network: &str) -> Vec<dhcp::Lease6> {
+        self.services.leases6(network)
+    }
+
+    fn duid(&self) -> Vec<u8> {
+        self.services.duid().to_vec()
     }
 
     async fn import_leases(&self, network: &str, leases: Vec<dhcp::Lease>) -> Result<usize, dhcp::Error> {

@@ -128,6 +128,8 @@ impl<H: Host> Verbs<H> {
         Some(Known {
             bridge: bridge.name.clone(),
             leases: self.host.leases(name.as_str()),
+            leases6: self.host.leases6(name.as_str()),
+            duid: self.host.duid(),
             ports: registry.ports(Some(name)).into_iter().cloned().collect(),
         })
     }
@@ -396,13 +398,11 @@ impl<H: Host> Verbs<H> {
     pub fn leases(&self, key: &str, mac: Option<&str>) -> Result<Leases, VerbError> {
         let name = self.registry().find(key)?.0.clone();
         let mac = mac.map(parse_mac).transpose()?;
-        let leases = self
-            .host
-            .leases(name.as_str())
-            .into_iter()
-            .filter(|lease| mac.is_none_or(|mac| lease.mac.0 == mac.0))
-            .map(lease)
-            .collect();
+        let leases = self.host.leases(name.as_str()).into_iter().map(lease);
+        let mut leases: Vec<_> = leases.chain(self.host.leases6(name.as_str()).into_iter().map(lease6)).collect();
+        leases.retain(|lease| mac.is_none_or(|mac| lease.mac == mac.to_string()));
+        // Of one MAC, IPv4 before IPv6.
+        leases.sort_by(|a, b| a.mac.cmp(&b.mac));
         Ok(Leases { leases })
     }
 
@@ -437,6 +437,20 @@ fn lease(lease: dhcp::Lease) -> netd_api::Lease {
         prefix: lease.prefix,
         hostname: lease.hostname,
         client_id: lease.client_id.map(|bytes| hex(&bytes)),
+        iaid: None,
+    }
+}
+
+fn lease6(lease: dhcp::Lease6) -> netd_api::Lease {
+    netd_api::Lease {
+        expiry: lease.expiry.map_or(0, |end| i64::try_from(end).unwrap_or(i64::MAX)),
+        mac: MacAddr(lease.mac.0).to_string(),
+        protocol: "ipv6".into(),
+        address: lease.address.to_string(),
+        prefix: lease.prefix,
+        hostname: lease.hostname,
+        client_id: Some(hex(&lease.duid)),
+        iaid: Some(lease.iaid.into()),
     }
 }
 

@@ -85,7 +85,7 @@ impl<H: Host> Verbs<H> {
         };
         let mut infos = Vec::new();
         for (port, isolated) in ports {
-            let addresses = leased(std::slice::from_ref(&port), |network| self.host.leases(network));
+            let addresses = self.leased(std::slice::from_ref(&port));
             infos.push(PortInfo {
                 port: view(&port),
                 guards: port.guards,
@@ -99,6 +99,11 @@ impl<H: Host> Verbs<H> {
         Ok(PortDetails { ports: infos })
     }
 
+    /// The addresses that leases say these ports have.
+    pub(super) fn leased(&self, ports: &[Port]) -> Vec<netd_api::Address> {
+        leased(ports, |network| self.host.leases(network), |network| self.host.leases6(network))
+    }
+
     /// The guarded ports, each with its network's bridge and sources if that is active.
     pub(super) fn guarded(&self) -> Vec<(Port, Option<(String, nat::guards::Sources)>)> {
         self.registry().guarded()
@@ -107,7 +112,7 @@ impl<H: Host> Verbs<H> {
     /// The addresses of a guest.
     pub async fn addresses(&self, guest: &str, source: AddressSource) -> Result<Addresses, VerbError> {
         let ports: Vec<Port> = self.registry().ports_of_guest(guest)?.into_iter().cloned().collect();
-        let leased = || leased(&ports, |network| self.host.leases(network));
+        let leased = || self.leased(&ports);
         let seen = async || {
             let neighbours = self.host.neighbours().await?;
             Ok::<_, VerbError>(seen(&ports, &neighbours, |mac| self.host.heard(mac)))

@@ -11,10 +11,7 @@ use crate::{
     model::ForwardError,
     plan,
     port::Port,
-    registry::{
-        Refusal,
-        ports::{leased, seen},
-    },
+    registry::{Refusal, ports::seen},
     why::{
         self, Peer, Question, Traced,
         inward::{self, Inward},
@@ -82,7 +79,7 @@ impl<H: Host> Verbs<H> {
         let ports: Vec<Port> = self.registry().ports(None).into_iter().cloned().collect();
         let neighbours = self.host.neighbours().await?;
         let seen = seen(&ports, &neighbours, |mac| self.host.heard(mac));
-        let all = leased(&ports, |network| self.host.leases(network)).into_iter().chain(seen);
+        let all = self.leased(&ports).into_iter().chain(seen);
         let addresses = all.filter_map(|known| Some((known.interface, known.address.parse().ok()?))).collect();
         Ok(Known { ports, addresses })
     }

@@ -10,8 +10,8 @@ use crate::check::not_yet::NotYet;
 
 /// The error that says what is not carried out yet, with the line and the element in `text`.
 ///
-/// A place is a path below `<network>`: elements between slashes, each perhaps with an attribute that it has, or an
-/// attribute and its value: `dns/forwarder`, `bridge@zone`, `ip@family=ipv6/dhcp`.
+/// A place is a path below `<network>`, elements between slashes, like `ip/dhcp/bootp`; or an attribute of `<network>`
+/// itself, like `@trustGuestRxFilters`.
 pub fn unsupported(text: &str, what: &NotYet) -> Error {
     let problem = Problem::Unsupported(what.sentence.to_owned());
     let Ok(document) = document(text) else {
@@ -27,13 +27,7 @@ pub fn unsupported(text: &str, what: &NotYet) -> Error {
 
 fn find<'a>(parent: Node<'a, 'a>, place: &str) -> Option<Node<'a, 'a>> {
     let (step, rest) = place.split_once('/').map_or((place, None), |(step, rest)| (step, Some(rest)));
-    let (name, attribute) = step.split_once('@').map_or((step, None), |(name, attribute)| (name, Some(attribute)));
-    let has = |node: &Node<'a, 'a>| match attribute.map(|a| a.split_once('=').unwrap_or((a, ""))) {
-        None => true,
-        Some((attribute, "")) => node.has_attribute(attribute),
-        Some((attribute, value)) => node.attribute(attribute) == Some(value),
-    };
-    let mut nodes = parent.children().filter(|node| node.has_tag_name(name)).filter(has);
+    let mut nodes = parent.children().filter(|node| node.has_tag_name(step));
     match rest {
         None => nodes.next(),
         Some(rest) => nodes.find_map(|node| find(node, rest)),

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Write, fs, net::Ipv4Addr, path::PathBuf};
 
-use dhcp::config::{Dhcp4Config, DnsConfig, Mac, NetworkConfig};
+use dhcp::config::{Dhcp4Config, Dhcp6Config, DnsConfig, Ipv6Config, Mac, NetworkConfig};
 use ipnet::IpNet;
 
 use super::*;
@@ -122,6 +122,21 @@ fn served(out: &mut String, config: &NetworkConfig) {
     if !config.tftp.is_empty() {
         out.push_str("\nTFTP:\n");
         list(out, "files", &config.tftp);
+    }
+    if let Some(Ipv6Config { prefixes, router, routes, dns, domain, mtu, dhcp }) = &config.ipv6 {
+        out.push_str("\nRouter advertisements:\n");
+        list(out, "prefix", prefixes);
+        line(out, "router", router);
+        list(out, "route", routes);
+        list(out, "dns", dns);
+        line(out, "domain", domain);
+        line(out, "mtu", mtu);
+        if let Some(Dhcp6Config { server, ranges, hosts }) = dhcp {
+            out.push_str("\nDHCPv6:\n");
+            line(out, "server", server);
+            list(out, "range", ranges);
+            list(out, "host", hosts);
+        }
     }
     let Some(dns) = &config.dns else { return };
     let DnsConfig { listen, subnets, reverse_upstream, domain, local_only, hosts, texts, services, .. } = dns;

@@ -11,6 +11,8 @@ use crate::{
 pub trait Whereabouts {
     /// The leases of a network.
     fn leases(&self, network: &str) -> Vec<dhcp::Lease>;
+    /// Its IPv6 leases.
+    fn leases6(&self, network: &str) -> Vec<dhcp::Lease6>;
     /// The addresses that the port with this MAC was seen to use, the last first.
     fn heard(&self, mac: MacAddr) -> Vec<Seen>;
 }
@@ -25,6 +27,10 @@ impl Whereabouts for Leased {
         self.0.clone()
     }
 
+    fn leases6(&self, _network: &str) -> Vec<dhcp::Lease6> {
+        Vec::new()
+    }
+
     fn heard(&self, _mac: MacAddr) -> Vec<Seen> {
         Vec::new()
     }
@@ -34,10 +40,14 @@ impl Whereabouts for Leased {
 /// a guest that has it uses a temporary one for what it asks of others (RFC 8981), but looks for neighbours with it.
 const PREFERRED: u64 = 3600;
 
-/// The one address of those a port has on its network: that made of its MAC (RFC 4291, appendix A), which lasts, else
+/// The one address of those a port has on its network: one it has a lease of, else that made of its MAC (RFC 4291, appendix A), which lasts, else
 /// the one it was seen to use last, which is sure to be there.
 pub(super) fn ipv6(mac: MacAddr, network: &Network, known: &impl Whereabouts) -> Option<Ipv6Addr> {
     let is_there = |address: IpAddr| network.subnets.iter().any(|subnet| subnet.address.contains(&address));
+    let leases = known.leases6(network.name.as_str()).into_iter().filter(|lease| lease.mac.0 == mac.0);
+    if let Some(address) = leases.map(|lease| lease.address).find(|address| is_there((*address).into())) {
+        return Some(address);
+    }
     let seen: Vec<(Ipv6Addr, u64)> = known
         .heard(mac)
         .into_iter()
@@ -58,11 +68,15 @@ mod tests {
     use super::*;
     use crate::{snoop::Origin, xml};
 
-    struct Port(Vec<(&'static str, u64)>);
+    struct Port(Vec<(&'static str, u64)>, Vec<dhcp::Lease6>);
 
     impl Whereabouts for Port {
         fn leases(&self, _network: &str) -> Vec<dhcp::Lease> {
             Vec::new()
+        }
+
+        fn leases6(&self, _network: &str) -> Vec<dhcp::Lease6> {
+            self.1.clone()
         }
 
         fn heard(&self, _mac: MacAddr) -> Vec<Seen> {
@@ -88,10 +102,23 @@ mod tests {
             (vec![("fd00:6::a", 5), (own, 3606)], Some("fd00:6::a")),
         ] {
             assert_eq!(
-                ipv6(mac, &network, &Port(seen.clone())),
+                ipv6(mac, &network, &Port(seen.clone(), Vec::new())),
                 expected.map(|text| text.parse().unwrap()),
                 "{seen:?}"
             );
         }
+        // A lease counts more than both, if it is this guest's and of this network.
+        let lease = |text: &str, last: u8| dhcp::Lease6 {
+            mac: dhcp::config::Mac([0x52, 0x54, 0, 0x12, 0x34, last]),
+            iaid: 1,
+            address: text.parse().unwrap(),
+            prefix: 64,
+            hostname: None,
+            duid: vec![0, 3, 1],
+            expiry: None,
+        };
+        let leases = vec![lease("fd00:6::8", 0x57), lease("fd00:9::9", 0x56), lease("fd00:6::10", 0x56)];
+        let known = Port(vec![("fd00:6::a", 5), (own, 5)], leases);
+        assert_eq!(ipv6(mac, &network, &known), Some("fd00:6::10".parse().unwrap()));
     }
 }
