@@ -67,7 +67,8 @@ fn a_stock_guest_uses_every_device_and_is_changed_while_it_runs() -> Result<()> 
         nix::unistd::chown(&path("data.raw"), Some(65_534.into()), None)?;
         let (tools, data) = (word("tools.raw") + ",readonly", word("data.raw") + ",serial=data-1,queues=2");
         let (control, vsock) = (word("control"), format!("cid=42,socket={}", word("vsock")));
-        let machine = Machine::new("vm1").cpus(2).with(&["--disk", &tools, "--disk", &data]);
+        let machine = Machine { networks: vec!["default,queues=2".into()], ..Machine::new("vm1").cpus(2) };
+        let machine = machine.with(&["--disk", &tools, "--disk", &data]);
         let mut vm1 =
             machine.with(&["--system-serial", "ds=nocloud", "--control", &control, "--vsock", &vsock]).boot(&netd)?;
         let control = Control(control.into());
@@ -195,7 +196,9 @@ fn link(vm1: &mut Guest, control: &Control) -> Result<()> {
     // A stock driver takes the control queue's commands: receive modes and tables, MAC, offloads, announcements.
     let features = vm1.ok("cat /sys/class/net/eth0/device/features")?;
     let has = |bit: usize| features.as_bytes().get(bit) == Some(&b'1');
-    assert!([2, 16, 17, 18, 21, 23].into_iter().all(has), "{features}");
+    assert!([2, 16, 17, 18, 21, 22, 23].into_iter().all(has), "{features}");
+    // It turns on as many queue pairs as it has CPUs, which needs the control queue to work.
+    assert_eq!(vm1.ok("ls /sys/class/net/eth0/queues | grep -c rx-")?, "2");
     vm1.ok("ip link set eth0 promisc on && ip link set eth0 promisc off")?;
     vm1.ok("ping -c 1 192.168.122.1")?;
     control.ok(&["link", &mac, "down"])?;
@@ -216,7 +219,9 @@ fn confined(pid: u32) -> Result<()> {
         let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")).context("no filters")?;
         filters.insert(fs::read_to_string(path.join("comm"))?.trim().to_owned(), line.trim().parse::<u32>()?);
     }
-    for (name, least) in [("vcpu0", 2), ("net0", 3), ("blk1.1", 3), ("balloon0", 3), ("vsock0", 3), ("rng0", 3)] {
+    for (name, least) in
+        [("vcpu0", 2), ("net0", 3), ("net1", 3), ("blk1.1", 3), ("balloon0", 3), ("vsock0", 3), ("rng0", 3)]
+    {
         assert_eq!(filters.get(name), Some(&least), "{name}: {filters:?}");
     }
     Ok(())
