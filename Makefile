@@ -9,7 +9,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 UNITS ?= $(if $(filter /usr,$(PREFIX)),/lib/systemd/system,/etc/systemd/system)
 
-.PHONY: help setup setup-bench build image demo test check lint unit soak goldens bench man install clean
+.PHONY: help setup setup-bench build image demo test check lint unit soak goldens tck bench man install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +39,9 @@ soak: ## random sequences of operations, kills and failures beside a model: 100,
 
 goldens: setup-bench build ## what virsh says beside a real libvirtd, recorded anew in tests/golden/virsh
 	@$(BUILT)/record-virsh
+
+tck: build ## TCK=DIRECTORY: the network scripts of libvirt's compatibility kit, run against netd
+	@tests/tck "$(TCK)" $(BUILT)
 
 unit:
 	$(CARGO) test --release --workspace --exclude tests --quiet

@@ -81,8 +81,19 @@ pub struct Dhcp4Config {
     pub mtu: Option<u16>,
     /// Static routes (option 121), without the default route: the server adds it (RFC 3442).
     pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// What clients that boot from the network are to load.
+    pub boot: Option<Boot4>,
     /// Options set by hand, in place of what would be said; the last with a code counts.
     pub options: Vec<Option4>,
+}
+
+/// What to boot from the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot4 {
+    /// A path on a TFTP server, or a URL for UEFI's HTTP boot.
+    pub file: String,
+    /// The TFTP server; the DHCP server itself if absent.
+    pub server: Option<Ipv4Addr>,
 }
 
 /// An option set by hand.
@@ -190,6 +201,14 @@ pub struct DnsConfig {
     pub texts: Vec<(String, String)>,
     /// Fixed SRV records.
     pub services: Vec<DnsService>,
+    /// Domains of which every name, and the domain's own, stands for one address, and for no other record; without an
+    /// address no such name exists. `.` is every name that is not known otherwise. The longest that fits counts.
+    pub whole_domains: Vec<(String, Option<IpAddr>)>,
+    /// Other names of names that are known here, as CNAME records: the alias and what it stands for. One that stands for
+    /// nothing known here is none.
+    pub aliases: Vec<(String, String)>,
+    /// Write each question to the log, with who asks.
+    pub log_queries: bool,
     /// Ask upstream resolvers for names without a dot too.
     pub forward_plain_names: bool,
     /// Ask upstream resolvers for the rest; false on isolated networks (no tunnel out by DNS).

@@ -11,7 +11,7 @@ use std::{
 pub const BOUNDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0];
 
 /// DHCP messages of clients, by kind; the last is for what holds no message that could be answered.
-const RECEIVED: [&str; 6] = ["discover", "request", "decline", "release", "inform", "unusable"];
+const RECEIVED: [&str; 7] = ["discover", "request", "decline", "release", "inform", "bootp", "unusable"];
 
 /// DHCP messages of ours, by kind.
 const SENT: [&str; 3] = ["offer", "ack", "nak"];
@@ -57,6 +57,7 @@ pub(crate) enum Received {
     Decline,
     Release,
     Inform,
+    Bootp,
     Unusable,
 }
 

@@ -6,7 +6,7 @@ mod lab;
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use dhcp::{Lease, Services};
+use dhcp::{Lease, Services, config::Boot4};
 use lab::{Guest, NETWORK, config, in_namespace, serve, until};
 
 /// The one lease there is, which must be this guest's.
@@ -28,15 +28,21 @@ fn assert_told(guest: &Guest, lines: &[&str]) {
 fn udhcpc_gets_everything_it_asks_for_renews_and_releases() {
     in_namespace(|| async {
         let directory = tempfile::tempdir().unwrap();
-        let services = serve(directory.path(), config()).await;
+        let mut config = config();
+        config.dhcp4.as_mut().unwrap().boot = Some(Boot4 { file: "pxelinux.0".into(), server: None });
+        let services = serve(directory.path(), config).await;
         let guest = Guest::new(1);
         let hook = guest.path("hook");
-        let line = format!("udhcpc -f -R -i eth0 -x hostname:web -O mtu -s {}", hook.display());
+        let line = format!("udhcpc -f -R -i eth0 -x hostname:web -O mtu -O bootfile -O tftp -s {}", hook.display());
         let mut client = guest.command(&line).spawn().expect("udhcpc");
         until("udhcpc is bound", || guest.seen().contains("event=bound")).await;
         assert_told(
             &guest,
             &["router=192.168.122.1", "dns=192.168.122.1", "domain=lab.test", "mtu=1400", "lease=3600", "mask=24"],
+        );
+        assert_told(
+            &guest,
+            &["boot_file=pxelinux.0", "bootfile=pxelinux.0", "siaddr=192.168.122.1", "tftp=192.168.122.1"],
         );
         let lease = lease_of(&services, &guest);
         assert_eq!((lease.hostname.as_deref(), lease.prefix), (Some("web"), 24));
@@ -110,6 +116,9 @@ fn dhcpcd_gets_a_lease_and_the_address_works() {
         let lease = lease_of(&services, &guest);
         assert_eq!(lease.hostname.as_deref(), Some("mail"));
         assert!(lease.client_id.is_some());
+        let counts = services.counts(NETWORK).unwrap();
+        let requests = counts.dhcp_received.iter().find(|(kind, _)| *kind == "request");
+        assert_eq!(requests, Some(&("request", 0)), "its first message was answered by an ACK (RFC 4039)");
         assert_told(&guest, &[&format!("new_ip_address={}", lease.address), "new_routers=192.168.122.1"]);
         let ping = guest.output("ping -c 1 -W 5 192.168.122.1").await;
         assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));

@@ -81,8 +81,9 @@ impl Family {
         }
     }
 
-    fn has_any(self, forwards: &[Forward]) -> bool {
-        forwards.iter().any(|forward| forward.family() == self)
+    fn has_any(self, forwards: &[Forward], others: Others) -> bool {
+        let other = if self == Family::V4 { others.ipv4 } else { others.ipv6 };
+        other || forwards.iter().any(|forward| forward.family() == self)
     }
 }
 
@@ -179,14 +180,38 @@ const HOOKS: [Hook; 5] = [
 /// Chains that others jump to.
 const CHAINS: [&str; 3] = ["dnat", "enter", "reject"];
 
-/// The commands that turn the forwards `before` into those `after`, in a table that has the former exactly.
-pub(crate) fn change(before: &[Forward], after: &[Forward]) -> Vec<Value> {
-    Family::ALL.into_iter().flat_map(|family| change_of(family, before, after)).collect()
+/// Of which families the table has forwards of networks that are not spoken of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// IPv4.
+    pub ipv4: bool,
+    /// IPv6.
+    pub ipv6: bool,
+}
+
+impl Others {
+    /// With the families of these.
+    pub fn of<'a>(forwards: impl IntoIterator<Item = &'a Forward>) -> Self {
+        let mut others = Others::default();
+        for forward in forwards {
+            match forward.family() {
+                Family::V4 => others.ipv4 = true,
+                Family::V6 => others.ipv6 = true,
+            }
+        }
+        others
+    }
+}
+
+/// The commands that turn the forwards `before` of some networks into those `after`, in a table that has exactly the
+/// former of them.
+pub(crate) fn change(before: &[Forward], after: &[Forward], others: Others) -> Vec<Value> {
+    Family::ALL.into_iter().flat_map(|family| change_of(family, before, after, others)).collect()
 }
 
 /// Whether those commands make or remove what all forwards of a family share.
-pub(crate) fn moves_base(before: &[Forward], after: &[Forward]) -> bool {
-    Family::ALL.into_iter().any(|family| family.has_any(before) != family.has_any(after))
+pub(crate) fn moves_base(before: &[Forward], after: &[Forward], others: Others) -> bool {
+    Family::ALL.into_iter().any(|family| family.has_any(before, others) != family.has_any(after, others))
 }
 
 /// How one of our sets or maps was declared.
@@ -205,8 +230,8 @@ pub(crate) fn declaration(name: &str) -> Option<Declaration> {
     Some(Declaration { key, leads_to, interval: *name == INSIDE })
 }
 
-fn change_of(family: Family, before: &[Forward], after: &[Forward]) -> Vec<Value> {
-    let (had, has) = (family.has_any(before), family.has_any(after));
+fn change_of(family: Family, before: &[Forward], after: &[Forward], others: Others) -> Vec<Value> {
+    let (had, has) = (family.has_any(before, others), family.has_any(after, others));
     let (before, after) = of_changed_networks(family, before, after);
     let mut commands = Vec::new();
     if !had && has {

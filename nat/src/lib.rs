@@ -25,7 +25,7 @@ mod text;
 pub mod trace;
 
 pub use apply::{Error, delete_table, rehearse, replace};
-pub use forwards::{Forward, Protocol};
+pub use forwards::{Forward, Others, Protocol};
 pub use intent::{DnsRedirect, Mode, Network};
 pub use policy::{Allowed, Policy};
 pub use ruleset::TABLE;

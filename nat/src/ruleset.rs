@@ -26,7 +26,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
     compile::{Declaration, Type},
-    forwards::{self, Forward},
+    forwards::{self, Forward, Others},
     intent::{DnsRedirect, Mode, Network},
     policy,
 };
@@ -147,7 +147,7 @@ pub(crate) fn remove(network: &Network) -> Transaction<'_> {
 /// of those `before`: nothing in between is ever in force.
 pub(crate) fn change<'a>(network: &'a Network, before: &[Forward], after: &[Forward]) -> Transaction<'a> {
     let mut transaction = add(network);
-    transaction.forwards(before, after);
+    transaction.forwards(before, after, Others::default());
     transaction
 }
 
@@ -170,14 +170,15 @@ pub(crate) fn replace<'a>(networks: &'a [Network], forwards: &[Forward]) -> Tran
     for network in networks {
         transaction.network(network);
     }
-    transaction.forwards(&[], forwards);
+    transaction.forwards(&[], forwards, Others::default());
     transaction
 }
 
-/// The forwards `after` in place of those `before`; fails where the table does not have exactly those.
-pub(crate) fn change_forwards<'a>(before: &[Forward], after: &[Forward]) -> Transaction<'a> {
+/// The forwards `after` of some networks in place of those `before`; fails where the table does not have exactly those
+/// of them.
+pub(crate) fn change_forwards<'a>(before: &[Forward], after: &[Forward], others: Others) -> Transaction<'a> {
     let mut transaction = Transaction::default();
-    transaction.forwards(before, after);
+    transaction.forwards(before, after, others);
     transaction
 }
 
@@ -277,9 +278,9 @@ impl<'a> Transaction<'a> {
         self.base.extend(commands.into_iter().map(Command::Plain));
     }
 
-    fn forwards(&mut self, before: &[Forward], after: &[Forward]) {
-        self.moves_base |= forwards::moves_base(before, after);
-        self.plain(forwards::change(before, after));
+    fn forwards(&mut self, before: &[Forward], after: &[Forward], others: Others) {
+        self.moves_base |= forwards::moves_base(before, after, others);
+        self.plain(forwards::change(before, after, others));
     }
 
     fn plain(&mut self, commands: impl IntoIterator<Item = serde_json::Value>) {

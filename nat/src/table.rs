@@ -8,7 +8,7 @@ use std::{
 use crate::{
     apply::{self, Error, check, check_name},
     compile,
-    forwards::Forward,
+    forwards::{Forward, Others},
     intent::Network,
     ruleset::{self, Transaction},
     socket::Socket,
@@ -41,18 +41,18 @@ impl Table {
     }
 
     /// Puts this network's rules in the place of what it had, and the forwards `after` in the place of those `before`,
-    /// which the table must have exactly: all in one transaction.
+    /// which must be all that the table has: all in one transaction.
     pub async fn change(&self, network: &Network, before: &[Forward], after: &[Forward]) -> Result<(), Error> {
         check(network)?;
         after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
         self.run(&ruleset::change(network, before, after)).await
     }
 
-    /// Puts the forwards `after` in the place of those `before`, which the table must have exactly: if it does not this
-    /// fails, and [`crate::replace`] helps.
-    pub async fn change_forwards(&self, before: &[Forward], after: &[Forward]) -> Result<(), Error> {
+    /// Puts the forwards `after` of some networks in the place of those `before`, which must be exactly what the table has
+    /// of them: if they are not this fails, and [`crate::replace`] helps. It has `others` of other networks.
+    pub async fn change_forwards(&self, before: &[Forward], after: &[Forward], others: Others) -> Result<(), Error> {
         after.iter().try_for_each(|forward| check_name(&forward.bridge))?;
-        let transaction = ruleset::change_forwards(before, after);
+        let transaction = ruleset::change_forwards(before, after, others);
         if transaction.is_empty() { Ok(()) } else { self.run(&transaction).await }
     }
 

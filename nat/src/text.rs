@@ -4,7 +4,11 @@
 
 use serde_json::Value;
 
-use crate::{forwards::Forward, intent::Network, ruleset};
+use crate::{
+    forwards::{Forward, Others},
+    intent::Network,
+    ruleset,
+};
 
 /// What of the table changes: `-` before a line that goes, `+` before one that comes.
 pub fn difference(before: (&Network, &[Forward]), after: (&Network, &[Forward])) -> Vec<String> {
@@ -17,7 +21,11 @@ pub fn difference(before: (&Network, &[Forward]), after: (&Network, &[Forward]))
 /// All there is of a network and of these forwards in the table.
 fn lines(network: &Network, forwards: &[Forward]) -> Vec<String> {
     let of_network = ruleset::only(network);
-    of_network.commands().chain(crate::forwards::change(&[], forwards)).filter_map(|command| line(&command)).collect()
+    of_network
+        .commands()
+        .chain(crate::forwards::change(&[], forwards, Others::default()))
+        .filter_map(|command| line(&command))
+        .collect()
 }
 
 fn line(command: &Value) -> Option<String> {

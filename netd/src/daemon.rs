@@ -11,6 +11,7 @@ mod lock;
 mod privileges;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -278,18 +279,23 @@ async fn heed(mut events: impl Stream<Item = Event> + Unpin, verbs: Arc<Verbs<Ke
 
 /// What becomes of guests' addresses, for port forwards.
 async fn follow(mut moves: Listener, verbs: Arc<Verbs<Kernel>>) {
-    let moves_guests = |heard: &Heard| match heard {
-        Heard::Event(event) => events::moves_guests(event.kind),
-        Heard::Missed(_) => true,
-    };
-    while let Some(heard) = moves.next().await {
-        let mut look = moves_guests(&heard);
+    while let Some(first) = moves.next().await {
         // One look for all that has happened meanwhile.
-        while let Some(heard) = moves.waiting() {
-            look |= moves_guests(&heard);
+        let (mut networks, mut everywhere) = (BTreeSet::new(), false);
+        let mut next = Some(first);
+        while let Some(heard) = next {
+            match heard {
+                Heard::Event(event) if events::moves_guests(event.kind) => match &event.network {
+                    Some(network) => drop(networks.insert(network.clone())),
+                    None => everywhere = true,
+                },
+                Heard::Event(_) => {}
+                Heard::Missed(_) => everywhere = true,
+            }
+            next = moves.waiting();
         }
-        if look {
-            verbs.follow_guests().await;
+        if everywhere || !networks.is_empty() {
+            verbs.follow_guests((!everywhere).then_some(&networks)).await;
         }
     }
 }

@@ -59,11 +59,16 @@ impl FrontDoor {
         Ok(self.process.as_ref().context("netd-libvirtd does not run")?.0.id())
     }
 
-    /// Memory of its own that is in RAM, in KiB: VmRSS of proc(5).
-    pub fn resident(&self) -> Result<u64> {
+    /// A figure about its memory, in KiB: a field of `/proc/PID/status` (proc(5)), as `VmRSS`.
+    pub fn memory(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).context("VmRSS in kB")
+        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).context("the field")?;
+        value.split_whitespace().next().and_then(|kib| kib.parse().ok()).with_context(|| format!("{field} in kB"))
+    }
+
+    /// What of its memory is in RAM, in KiB.
+    pub fn resident(&self) -> Result<u64> {
+        self.memory("VmRSS")
     }
 
     /// Starts netd-libvirtd without an option.

@@ -28,4 +28,5 @@ pub mod trixie;
 pub mod virsh;
 pub mod vmm;
 pub mod wait;
+pub mod wire;
 pub mod xml;

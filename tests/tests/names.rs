@@ -197,6 +197,41 @@ fn everything_that_dns_can_say_is_answered_as_the_xml_has_it() -> Result<()> {
 }
 
 #[test]
+fn what_options_of_dnsmasq_say_of_names_is_answered() -> Result<()> {
+    let host = Space::new("dnsmasq")?;
+    let internet = Internet::connect(&host)?;
+    let mut netd = Daemon::on(host)?;
+    let more = "  <domain name='red.test'/>
+  <dnsmasq:options xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>
+    <dnsmasq:option value='address=/apps.example/192.168.95.7'/>
+    <dnsmasq:option value='address=/ads.example/'/>
+    <dnsmasq:option value='cname=www,web.other.test,vm1.red.test'/>
+    <dnsmasq:option value='log-queries'/>
+  </dnsmasq:options>\n";
+    netd.create(&xml::network("red", "red0", "<forward mode='nat'/>", 95, more))?;
+    let vm1 = Station::plug(&netd, "red", "vm1")?;
+    let address = vm1.lease()?;
+    let dig = |question: &str| -> Result<String> {
+        let answer = vm1.space.sh(&format!("dig +tries=1 +time=5 @192.168.95.1 {question} || true"))?;
+        let status = answer.split("status: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or_default();
+        let records = answer.lines().filter(|line| !line.starts_with(';') && !line.contains("\tSOA\t"));
+        let words = records.map(|line| line.split_whitespace().skip(3).collect::<Vec<_>>().join(" "));
+        Ok([status.to_owned()].into_iter().chain(words.filter(|line| !line.is_empty())).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(dig("apps.example")?, "NOERROR A 192.168.95.7");
+    assert_eq!(dig("any.thing.apps.example")?, "NOERROR A 192.168.95.7");
+    assert_eq!(dig("apps.example AAAA")?, "NOERROR");
+    assert_eq!(dig("banner.ads.example")?, "NXDOMAIN");
+    assert_eq!(dig("www.red.test")?, format!("NOERROR CNAME vm1.red.test. A {address}"));
+    assert_eq!(dig("web.other.test")?, format!("NOERROR CNAME vm1.red.test. A {address}"));
+    assert_eq!(internet.queries(), Vec::<String>::new());
+    let asked = format!("DNS: {address} asks for web.other.test., type 1");
+    wait::until_true("the question is in the log", PATIENCE, || Ok(netd.log().contains(&asked)))?;
+    drop(vm1);
+    netd.finish()
+}
+
+#[test]
 fn networks_do_not_answer_for_each_other() -> Result<()> {
     let mut netd = Daemon::new("two")?;
     netd.create(&xml::nat("blue", "blue0", 92))?;

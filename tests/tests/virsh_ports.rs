@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::json;
-use tests::{daemon::Daemon, station::Station};
+use tests::{daemon::Daemon, front_door::FrontDoor, station::Station};
 
 const MAC: &str = "52:54:00:77:77:77";
 
@@ -99,4 +99,25 @@ fn quiet_and_read_only_are_virshs() -> Result<()> {
     assert!(refused.contains("operation forbidden: read only access prevents"), "{refused}");
     assert!(netd.ok(&["help", "net-start"])?.contains("Start a defined network"));
     netd.finish()
+}
+
+#[test]
+fn debians_virsh_makes_shows_and_deletes_ports() -> Result<()> {
+    let mut door = FrontDoor::new("ports")?;
+    let virsh = |args: &[&str]| door.host().check("virsh", args);
+    virsh(&["net-start", "default"])?;
+    let xml = format!("<networkport><owner><name>vm7</name></owner><mac address='{MAC}'/></networkport>");
+    let file = door.netd.file("port.xml", &xml)?;
+    let made = virsh(&["net-port-create", "default", &file])?;
+    let uuid = uuids(&door.netd)?.pop().unwrap_or_default();
+    assert_eq!(made, format!("Network port {uuid} created from {file}\n\n"));
+    assert_eq!(virsh(&["net-port-list", "default"])?, format!(" UUID\n{:-<39}\n {uuid}\n\n", ""));
+    assert_eq!(virsh(&["net-port-list", "default", "--uuid"])?, format!("{uuid}\n\n"));
+    let shown = virsh(&["net-port-dumpxml", "default", &uuid])?;
+    assert_eq!(shown, door.netd.ok(&["net-port-dumpxml", "default", &uuid])?);
+    let mac = virsh(&["net-port-dumpxml", "default", &uuid, "--xpath", "//mac"])?;
+    assert_eq!(mac, format!("<mac address=\"{MAC}\"/>\n\n"));
+    assert_eq!(virsh(&["net-port-delete", "default", &uuid])?, format!("Network port {uuid} deleted\n\n"));
+    assert!(uuids(&door.netd)?.is_empty());
+    door.finish()
 }

@@ -91,6 +91,10 @@ pub(super) struct Zone {
     reverse_upstream: Vec<IpNet>,
     /// Domains that have upstreams of their own (folded).
     elsewhere: Vec<Name>,
+    /// Domains that are one address each, or nothing (folded).
+    whole: Vec<(Name, Vec<IpAddr>)>,
+    /// What aliases stand for, by folded wire form.
+    aliases: HashMap<Box<[u8]>, Name>,
     /// TXT and SRV records, by folded wire form.
     fixed: HashMap<Box<[u8]>, Vec<Record>>,
     /// By folded wire form.
@@ -111,6 +115,8 @@ impl Zone {
             plain_names: config.forward_plain_names,
             reverse_upstream: config.reverse_upstream.clone(),
             elsewhere: domains(config),
+            whole: whole(config),
+            aliases: HashMap::new(),
             fixed: fixed(config),
             subnets: config.subnets.clone(),
             addresses: HashMap::new(),
@@ -127,7 +133,13 @@ impl Zone {
         zone.add_all(config.hosts.iter().flat_map(|(ip, names)| names.iter().map(move |name| (name.as_str(), *ip))));
         zone.add_all(listen);
         zone.add_all(names.records.iter().map(|(name, ip)| (name.as_str(), *ip)));
-        let named: Vec<Box<[u8]>> = zone.fixed.keys().cloned().collect();
+        for (alias, target) in &config.aliases {
+            if let (Some(alias), Some(target)) = (Name::from_text(alias), Name::from_text(target)) {
+                let spellings = zone.spellings(alias).into_iter();
+                zone.aliases.extend(spellings.map(|name| (name.folded().bytes().into(), target.clone())));
+            }
+        }
+        let named: Vec<Box<[u8]>> = zone.fixed.keys().chain(zone.aliases.keys()).cloned().collect();
         zone.exists_above(named);
         zone
     }
@@ -202,10 +214,58 @@ impl Zone {
         if !matching.is_empty() {
             return self.known(&name, &[], matching, query.qtype);
         }
+        if let Some(records) = self.alias(&name, query.qtype) {
+            return self.known(&name, &[], records, query.qtype);
+        }
+        if fixed.is_none()
+            && let Some((domain, addresses)) = self.whole_domain(&name)
+        {
+            let zone = domain.clone();
+            return if addresses.is_empty() {
+                Verdict::NoName { zone }
+            } else {
+                self.known(&name, addresses, Vec::new(), query.qtype)
+            };
+        }
         match self.unknown(&name, query.qtype) {
             Verdict::NoName { zone } if fixed.is_some() => Verdict::NoData { zone },
             verdict => verdict,
         }
+    }
+
+    /// What an alias stands for, with the addresses of that; none where that is nothing known.
+    fn alias(&self, name: &Name, qtype: u16) -> Option<Vec<Record>> {
+        let mut records = Vec::new();
+        let mut at = name.clone();
+        // An alias of an alias is followed; of a circle nothing is known.
+        for _ in 0..MOST_ALIASES {
+            let Some(target) = self.aliases.get(at.bytes()) else { break };
+            if records.is_empty() {
+                records.push(Record::Alias(target.clone()));
+            }
+            at = target.folded();
+        }
+        let target = match records.first()? {
+            Record::Alias(target) => target.clone(),
+            _ => return None,
+        };
+        let addresses = self.addresses.get(at.bytes())?;
+        if qtype != rtype::CNAME {
+            let beyond = addresses.iter().map(|address| Record::Beyond(target.clone(), *address));
+            records.extend(beyond.filter(|record| qtype == rtype::ANY || record.rtype() == qtype));
+        }
+        Some(records)
+    }
+
+    /// The domain that is one address, or nothing, and that has the name: the longest. What has upstreams of its own or is
+    /// the network's domain is told apart before.
+    fn whole_domain(&self, name: &Name) -> Option<&(Name, Vec<IpAddr>)> {
+        let fits = self.whole.iter().filter(|(domain, _)| is_under(name.bytes(), domain.bytes()));
+        let longest = fits.max_by_key(|(domain, _)| domain.labels().count())?;
+        let labels = longest.0.labels().count();
+        let elsewhere = |domain: &&Name| is_under(name.bytes(), domain.bytes()) && domain.labels().count() > labels;
+        let theirs = self.elsewhere.iter().chain(&self.domain).find(elsewhere);
+        theirs.is_none().then_some(longest)
     }
 
     /// A name that has nothing of that type.
@@ -343,6 +403,23 @@ impl Zone {
 fn domains(config: &DnsConfig) -> Vec<Name> {
     let domains = config.forwarders.iter().filter_map(|forwarder| forwarder.domain.as_deref());
     domains.filter_map(Name::from_text).map(|name| name.folded()).collect()
+}
+
+/// Aliases of aliases that are followed.
+const MOST_ALIASES: usize = 8;
+
+/// The configuration's whole domains, each with all its addresses.
+fn whole(config: &DnsConfig) -> Vec<(Name, Vec<IpAddr>)> {
+    let mut whole: Vec<(Name, Vec<IpAddr>)> = Vec::new();
+    for (domain, address) in &config.whole_domains {
+        let name = if domain == "." { Some(Name::root()) } else { Name::from_text(domain) };
+        let Some(name) = name.map(|name| name.folded()) else { continue };
+        match whole.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, addresses)) => addresses.extend(address),
+            None => whole.push((name, address.iter().copied().collect())),
+        }
+    }
+    whole
 }
 
 /// The configuration's TXT and SRV records.

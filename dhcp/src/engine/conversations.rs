@@ -27,7 +27,7 @@ use std::{
 
 use super::{Engine, Next, Submission};
 use crate::{
-    config::{Dhcp4Config, LeaseTime, Mac, Option4, PortName, Range4, Reservation4},
+    config::{Boot4, Dhcp4Config, LeaseTime, Mac, Option4, PortName, Range4, Reservation4},
     moment::Moment,
     row::{Row, Write},
     v4::{
@@ -84,6 +84,7 @@ impl Stage {
             domain: None,
             mtu: None,
             routes: Vec::new(),
+            boot: None,
             options: Vec::new(),
         };
         let now = moment(0);
@@ -181,6 +182,12 @@ impl Stage {
                     let (to, via) = value.split_once('>').unwrap();
                     self.config.routes.push((to.parse().unwrap(), via.parse().unwrap()));
                 }
+                // boot=FILE or boot=FILE,SERVER
+                "boot" => {
+                    let (file, server) = value.split_once(',').map_or((value, None), |(file, at)| (file, Some(at)));
+                    let server = server.map(|server| server.parse().unwrap());
+                    self.config.boot = Some(Boot4 { file: file.to_owned(), server });
+                }
                 // option=CODE:HEX, forced with a final !
                 "option" => {
                     let (code, value) = value.split_once(':').unwrap();
@@ -205,7 +212,7 @@ impl Stage {
     }
 
     fn say(&mut self, kind: &str, client: &str, fields: &[&str], place: &str) {
-        let number = ["", "DISCOVER", "", "REQUEST", "DECLINE", "", "", "RELEASE", "INFORM"]
+        let number = ["BOOTP", "DISCOVER", "", "REQUEST", "DECLINE", "", "", "RELEASE", "INFORM"]
             .iter()
             .position(|known| *known == kind)
             .unwrap_or_else(|| panic!("{place}: no such message"));
@@ -215,7 +222,9 @@ impl Stage {
         let none = Ipv4Addr::UNSPECIFIED;
         let (mut from, mut to) = (none, Ipv4Addr::BROADCAST);
         let mut options = Options::new();
-        options.push(code::MESSAGE_TYPE, &[number as u8]);
+        if number != 0 {
+            options.push(code::MESSAGE_TYPE, &[number as u8]);
+        }
         let mut message = Message {
             op: Op::Request,
             htype: 1,
@@ -229,6 +238,8 @@ impl Stage {
             siaddr: none,
             giaddr: none,
             chaddr,
+            sname: Vec::new(),
+            file: Vec::new(),
             options,
         };
         for field in self.fill(fields) {
@@ -300,6 +311,7 @@ impl Stage {
             Some([2]) => "OFFER",
             Some([5]) => "ACK",
             Some([6]) => "NAK",
+            None => "BOOTP",
             other => panic!("{place}: {other:?}"),
         };
         assert_eq!(said, kind, "{place}: {message:?}");
@@ -313,6 +325,9 @@ impl Stage {
                 "yiaddr" => message.yiaddr.to_string(),
                 "ciaddr" => message.ciaddr.to_string(),
                 "giaddr" => message.giaddr.to_string(),
+                "siaddr" => message.siaddr.to_string(),
+                "file" => String::from_utf8(message.file.clone()).unwrap(),
+                "length" => datagram.payload.len().to_string(),
                 "flags" => format!("{:x}", message.flags),
                 "to" => datagram.to.to_string(),
                 "to-mac" if datagram.to_mac == frame::BROADCAST_MAC => "all".into(),

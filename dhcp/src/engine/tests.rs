@@ -41,6 +41,7 @@ fn policy() -> Policy {
         domain: None,
         mtu: None,
         routes: vec![],
+        boot: None,
         options: Vec::new(),
     })
 }
@@ -69,6 +70,8 @@ fn frame(kind: u8, mac: Mac, ciaddr: Ipv4Addr, options: &[(u8, Ipv4Addr)]) -> Ve
         siaddr: none,
         giaddr: none,
         chaddr,
+        sname: Vec::new(),
+        file: Vec::new(),
         options: list,
     };
     let payload = message.to_bytes();

@@ -277,6 +277,7 @@ impl From<Kind> for Received {
             Kind::Decline => Received::Decline,
             Kind::Release => Received::Release,
             Kind::Inform => Received::Inform,
+            Kind::Bootp => Received::Bootp,
         }
     }
 }

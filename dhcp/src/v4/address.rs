@@ -96,7 +96,7 @@ impl View<'_> {
         if self.policy.in_pool(address) { Ok(()) } else { Err(NakReason::NotForClients) }
     }
 
-    fn is_free_for_owner(&self, reserved: Ipv4Addr, mac: Mac) -> bool {
+    pub(super) fn is_free_for_owner(&self, reserved: Ipv4Addr, mac: Mac) -> bool {
         self.policy.is_host(reserved)
             && match self.table.holder(reserved, self.now.boot) {
                 Holder::Leased(other) => other == mac,

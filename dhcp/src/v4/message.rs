@@ -1,11 +1,14 @@
 //! A DHCPv4 message (RFC 2131 §2): the fixed BOOTP header and the options after the cookie.
 //!
-//! Bytes come from [`super::frame`] and go back to it. `sname` and `file` are read only as room for options, and
-//! written as zeros: nothing here boots over the network yet.
+//! Bytes come from [`super::frame`] and go back to it. `sname` and `file` are names, or room for more options (option 52).
 
 use std::net::Ipv4Addr;
 
 use super::options::{Oddity, Options, code};
+
+/// Bytes of `sname` and `file`.
+pub(super) const SNAME_LEN: usize = 64;
+pub(super) const FILE_LEN: usize = 128;
 
 /// Bytes of the shortest message we send: what BOOTP clients and relays may insist on (RFC 951 §3, RFC 1542 §2.1).
 pub const MIN_LEN: usize = 300;
@@ -83,6 +86,10 @@ pub struct Message {
     pub giaddr: Ipv4Addr,
     /// The hardware address, padded with zeros.
     pub chaddr: [u8; 16],
+    /// The boot server's name, 64 bytes at most; in a message to be sent, or options in its place (option 52).
+    pub sname: Vec<u8>,
+    /// The file to boot, 128 bytes at most; or options likewise.
+    pub file: Vec<u8>,
     /// The options.
     pub options: Options,
 }
@@ -120,12 +127,15 @@ impl Message {
             }
             None => 0,
         };
-        if overload & 1 != 0 {
-            options.parse_field(&header[field::FILE], &mut oddities);
-        }
-        if overload & 2 != 0 {
-            options.parse_field(&header[field::SNAME], &mut oddities);
-        }
+        let mut name_or_options = |bit: u8, field: &[u8]| {
+            if overload & bit == 0 {
+                return field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            }
+            options.parse_field(field, &mut oddities);
+            Vec::new()
+        };
+        let file = name_or_options(1, &header[field::FILE]);
+        let sname = name_or_options(2, &header[field::SNAME]);
         let message = Message {
             op,
             htype: header[1],
@@ -139,6 +149,8 @@ impl Message {
             siaddr: address(field::SIADDR),
             giaddr: address(field::GIADDR),
             chaddr,
+            sname,
+            file,
             options,
         };
         Ok((message, oddities))
@@ -180,6 +192,11 @@ impl Message {
             buffer[at..at + 4].copy_from_slice(&address.octets());
         }
         buffer[field::CHADDR].copy_from_slice(&self.chaddr);
+        for (field, value) in [(field::SNAME, &self.sname), (field::FILE, &self.file)] {
+            let field = &mut buffer[field];
+            let len = value.len().min(field.len());
+            field[..len].copy_from_slice(&value[..len]);
+        }
         buffer[field::COOKIE].copy_from_slice(&COOKIE);
         self.options.emit(&mut buffer[field::OPTIONS..]);
     }

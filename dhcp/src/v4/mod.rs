@@ -12,7 +12,8 @@
 //! takes, *emit* writes it into a buffer of that length. No input makes any of them panic.
 
 mod address;
-pub(crate) use address::hash;
+mod boot;
+mod fqdn;
 pub mod frame;
 mod message;
 pub mod options;
@@ -20,7 +21,9 @@ pub(crate) mod policy;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod server;
+mod writer;
 
+pub(crate) use address::hash;
 pub use message::{MIN_LEN, Message, Op, WireError};
 
 #[cfg(test)]

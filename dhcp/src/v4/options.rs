@@ -25,13 +25,24 @@ pub mod code {
     pub const MAX_MESSAGE_SIZE: u8 = 57;
     pub const RENEWAL_TIME: u8 = 58;
     pub const REBINDING_TIME: u8 = 59;
+    pub const VENDOR_CLASS: u8 = 60;
     pub const CLIENT_ID: u8 = 61;
+    pub const TFTP_SERVER: u8 = 66;
+    pub const BOOT_FILE: u8 = 67;
+    /// Rapid commit, RFC 4039.
+    pub const RAPID_COMMIT: u8 = 80;
     /// Client FQDN, RFC 4702.
     pub const CLIENT_FQDN: u8 = 81;
     /// Relay agent information, RFC 3046.
     pub const RELAY_AGENT: u8 = 82;
+    /// Client machine identifier, RFC 4578 §2.3.
+    pub const MACHINE_ID: u8 = 97;
+    /// Domain search list, RFC 3397.
+    pub const DOMAIN_SEARCH: u8 = 119;
     /// Classless static routes, RFC 3442.
     pub const CLASSLESS_ROUTES: u8 = 121;
+    /// The same as Windows before Vista asks for it.
+    pub const MICROSOFT_ROUTES: u8 = 249;
     pub const END: u8 = 255;
 }
 

@@ -3,12 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{
+    boot::Boot,
+    fqdn,
     frame::{BROADCAST_MAC, CLIENT_PORT, SERVER_PORT},
-    message::{Message, Op},
-    options::{Options, code, wire_len},
+    message::{MIN_LEN, Message},
+    options::code,
     policy::Reserved,
-    request::{ReplyKind, Request},
+    request::{Kind, ReplyKind, Request},
     server::{NakReason, View},
+    writer::Writer,
 };
 use crate::config::{LeaseTime, Mac};
 
@@ -17,9 +20,6 @@ const IP_UDP: usize = 28;
 
 /// The IP datagram every client takes (RFC 2131 §2, option 57).
 const DEFAULT_SIZE: u16 = 576;
-
-/// Bytes of the message in front of the options.
-const FIXED: usize = 240;
 
 /// Sent to a client that doesn't say what it wants; one that does gets these only if they are on its list.
 const USUAL: [u8; 7] = [
@@ -50,12 +50,20 @@ impl View<'_> {
         address: Ipv4Addr,
         lease: LeaseTime,
     ) -> Reply {
-        let mut writer = Writer::new(request, self.max_size(request));
-        writer.head(request, kind, self.policy.server());
-        writer.lease(request, lease);
-        self.configure(&mut writer, request, own);
+        let message = self.written(request, |writer| {
+            // RFC 1534 §2: a BOOTP client is not told what only DHCP knows.
+            if request.kind != Kind::Bootp {
+                writer.head(request, kind, self.policy.server());
+                writer.lease(request, lease);
+                // An ACK without a REQUEST (RFC 4039 §3.1).
+                if request.kind == Kind::Discover && kind == ReplyKind::Ack {
+                    writer.add(code::RAPID_COMMIT, &[]);
+                }
+            }
+            self.configure(writer, request, own);
+        });
         let ciaddr = if kind == ReplyKind::Ack { request.ciaddr } else { Ipv4Addr::UNSPECIFIED };
-        let message = Message { ciaddr, yiaddr: address, ..writer.finish(request) };
+        let message = Message { ciaddr, yiaddr: address, ..message };
         let (mac, ip) = if !ciaddr.is_unspecified() {
             (request.mac, ciaddr)
         } else if request.flags & Message::BROADCAST != 0 {
@@ -68,10 +76,11 @@ impl View<'_> {
 
     /// The ACK of an INFORM: no lease, no address of ours (RFC 2131 §4.3.5).
     pub(super) fn informed(&self, request: &Request, own: Option<Reserved<'_>>) -> Reply {
-        let mut writer = Writer::new(request, self.max_size(request));
-        writer.head(request, ReplyKind::Ack, self.policy.server());
-        self.configure(&mut writer, request, own);
-        let message = Message { ciaddr: request.ciaddr, ..writer.finish(request) };
+        let message = self.written(request, |writer| {
+            writer.head(request, ReplyKind::Ack, self.policy.server());
+            self.configure(writer, request, own);
+        });
+        let message = Message { ciaddr: request.ciaddr, ..message };
         // Some clients leave ciaddr empty and speak from the address all the same.
         let known = [request.ciaddr, request.sender.ip].into_iter().find(|address| !address.is_unspecified());
         match known {
@@ -82,7 +91,7 @@ impl View<'_> {
 
     /// A NAK: always broadcast, for the client's address is not to be used (RFC 2131 §4.1, §4.3.2).
     pub(super) fn refused(&self, request: &Request, reason: NakReason) -> Reply {
-        let mut writer = Writer::new(request, self.max_size(request));
+        let mut writer = Writer::new(request, self.max_size(request), Vec::new(), false);
         writer.head(request, ReplyKind::Nak, self.policy.server());
         writer.add(code::MESSAGE, reason.to_string().as_bytes());
         let mut message = writer.finish(request);
@@ -92,8 +101,25 @@ impl View<'_> {
         address_to(request, message, BROADCAST_MAC, Ipv4Addr::BROADCAST)
     }
 
+    /// Writes the options, again with the header's fields for them where they have no room.
+    fn written(&self, request: &Request, write: impl Fn(&mut Writer)) -> Message {
+        let boot = Boot::of(self.policy.config(), request);
+        let file = || boot.map(Boot::field).unwrap_or_default();
+        let mut writer = Writer::new(request, self.max_size(request), file(), false);
+        write(&mut writer);
+        if writer.is_full() && request.kind != Kind::Bootp {
+            writer = Writer::new(request, self.max_size(request), file(), true);
+            write(&mut writer);
+        }
+        let siaddr = boot.map_or(Ipv4Addr::UNSPECIFIED, |boot| boot.server);
+        Message { siaddr, ..writer.finish(request) }
+    }
+
     /// Bytes a reply's message may take: what the client takes, and no more than the link carries.
     fn max_size(&self, request: &Request) -> usize {
+        if request.kind == Kind::Bootp {
+            return MIN_LEN;
+        }
         let link = self.policy.config().mtu.unwrap_or(1500).max(DEFAULT_SIZE);
         usize::from(request.max_size.unwrap_or(DEFAULT_SIZE).clamp(DEFAULT_SIZE, link)) - IP_UDP
     }
@@ -104,6 +130,18 @@ impl View<'_> {
         // First of all, whether asked for or not: a router without a mask is no use (RFC 2132 §3.3).
         writer.add(code::SUBNET_MASK, &config.server.netmask().octets());
         let by_hand = |code: u8| config.options.iter().rfind(|option| option.code == code);
+        let boot = Boot::of(config, request);
+        let unasked = boot.map(Boot::unasked).unwrap_or_default();
+        for (code, value) in unasked.iter().filter(|(code, _)| by_hand(*code).is_none()) {
+            writer.add(*code, value);
+        }
+        // RFC 4578 §2.3: who says which machine it is looks for it in the answer.
+        if let Some(id) = &request.machine_id {
+            writer.add(code::MACHINE_ID, id);
+        }
+        if let (Some(flags), Some(name)) = (request.fqdn, self.known_name(request, own)) {
+            writer.add(code::CLIENT_FQDN, &fqdn::reply(flags, &name, config.domain.as_deref()));
+        }
         let wanted = request.wanted.as_deref().unwrap_or(&USUAL);
         // What is set by hand is wanted by a client that does not say what it wants, too.
         let set = config.options.iter().filter(|option| option.force || request.wanted.is_none());
@@ -126,15 +164,24 @@ impl View<'_> {
                     name.map(|name| name.as_bytes().to_vec())
                 }
                 code::DOMAIN_NAME => config.domain.as_ref().map(|domain| domain.as_bytes().to_vec()),
+                code::DOMAIN_SEARCH => config.domain.as_deref().map(fqdn::search),
                 code::INTERFACE_MTU => config.mtu.map(|mtu| mtu.to_be_bytes().to_vec()),
                 code::BROADCAST => Some(config.server.broadcast().octets().to_vec()),
-                code::CLASSLESS_ROUTES => some(self.routes()),
+                code::CLASSLESS_ROUTES | code::MICROSOFT_ROUTES => some(self.routes()),
+                code::TFTP_SERVER | code::BOOT_FILE => boot.and_then(|boot| boot.option(code)),
                 _ => None,
             };
             if let Some(value) = value {
                 writer.add(code, &value);
             }
         }
+    }
+
+    /// The name that DNS has or will have for a client that sends one.
+    fn known_name(&self, request: &Request, own: Option<Reserved<'_>>) -> Option<String> {
+        let kept = own.and_then(|own| own.host.name.as_deref()).or_else(|| self.ports.name(request.mac));
+        let claimed = || request.hostname.as_deref().filter(|name| self.is_name_free(name, request.mac, own));
+        kept.or_else(claimed).map(str::to_owned)
     }
 
     /// Option 121. A client that gets it ignores option 3, so the default route is among them (RFC 3442).
@@ -161,76 +208,6 @@ impl View<'_> {
 
 fn some(value: Vec<u8>) -> Option<Vec<u8>> {
     (!value.is_empty()).then_some(value)
-}
-
-/// Collects options as long as the reply stays in its size.
-struct Writer {
-    options: Options,
-    room: usize,
-}
-
-impl Writer {
-    fn new(request: &Request, size: usize) -> Self {
-        // The relay's option goes last and must go (RFC 3046 §2.1): its place is kept, and the end option's.
-        let last = request.relay_agent.as_ref().map_or(0, |value| wire_len(value.len()));
-        Writer { options: Options::new(), room: size.saturating_sub(FIXED + 1 + last) }
-    }
-
-    /// Adds an option if there is room and it isn't there.
-    fn add(&mut self, code: u8, value: &[u8]) {
-        let len = wire_len(value.len());
-        if len <= self.room && self.options.get(code).is_none() {
-            self.options.push(code, value);
-            self.room -= len;
-        }
-    }
-
-    /// What every reply has.
-    fn head(&mut self, request: &Request, kind: ReplyKind, server: Ipv4Addr) {
-        self.add(code::MESSAGE_TYPE, &[kind as u8]);
-        self.add(code::SERVER_ID, &server.octets());
-        // RFC 6842: a client with an identifier gets it back, with a NAK too.
-        if let Some(id) = &request.client_id {
-            self.add(code::CLIENT_ID, id);
-        }
-    }
-
-    /// Lease time, T1 and T2 (RFC 2131 §4.4.5): a half and seven eighths, less up to a sixteenth that differs from
-    /// client to client, so that guests started together don't renew together.
-    fn lease(&mut self, request: &Request, lease: LeaseTime) {
-        match lease {
-            LeaseTime::Infinite => self.add(code::LEASE_TIME, &u32::MAX.to_be_bytes()),
-            LeaseTime::Seconds(seconds) => {
-                let early = (super::address::hash(&request.mac.0) % (u64::from(seconds) / 16 + 1)) as u32;
-                self.add(code::LEASE_TIME, &seconds.to_be_bytes());
-                self.add(code::RENEWAL_TIME, &(seconds / 2 - early).to_be_bytes());
-                self.add(code::REBINDING_TIME, &(seconds - seconds.div_ceil(8) - early).to_be_bytes());
-            }
-        }
-    }
-
-    fn finish(mut self, request: &Request) -> Message {
-        if let Some(value) = &request.relay_agent {
-            self.options.push(code::RELAY_AGENT, value);
-        }
-        let mut chaddr = [0; 16];
-        chaddr[..6].copy_from_slice(&request.mac.0);
-        Message {
-            op: Op::Reply,
-            htype: 1,
-            hlen: 6,
-            hops: 0,
-            xid: request.xid,
-            secs: 0,
-            flags: request.flags,
-            ciaddr: Ipv4Addr::UNSPECIFIED,
-            yiaddr: Ipv4Addr::UNSPECIFIED,
-            siaddr: Ipv4Addr::UNSPECIFIED,
-            giaddr: request.giaddr,
-            chaddr,
-            options: self.options,
-        }
-    }
 }
 
 /// Sends through the relay if there was one, else to the client.

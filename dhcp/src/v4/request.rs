@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Decline,
     Release,
     Inform,
+    /// No DHCP at all: a BOOTP client (RFC 951), known by its lack of option 53 (RFC 1534 §2).
+    Bootp,
 }
 
 /// What a server may say.
@@ -47,8 +49,6 @@ pub(crate) enum NoRequest {
     NotEthernet { htype: u8, hlen: u8 },
     #[error("the client's hardware address is not one a host can have")]
     NoHost,
-    #[error("it has no message type (BOOTP is not served)")]
-    NoKind,
     #[error("message type {0} is not one a client sends")]
     Kind(u8),
 }
@@ -80,6 +80,14 @@ pub(crate) struct Request {
     pub(crate) relay_agent: Option<Vec<u8>>,
     /// Option 12 or else 81, as a host name; what can't be made one is left out.
     pub(crate) hostname: Option<String>,
+    /// The flags of option 81; `None` if it wasn't sent.
+    pub(crate) fqdn: Option<u8>,
+    /// Option 80 is there: an ACK at once is welcome.
+    pub(crate) rapid_commit: bool,
+    /// Option 60.
+    pub(crate) vendor_class: Option<Vec<u8>>,
+    /// Option 97, as sent.
+    pub(crate) machine_id: Option<Vec<u8>>,
 }
 
 impl Request {
@@ -114,6 +122,10 @@ impl Request {
             client_id: read.client_id(),
             relay_agent: message.options.get(code::RELAY_AGENT).map(<[u8]>::to_vec),
             hostname,
+            fqdn: message.options.get(code::CLIENT_FQDN).and_then(<[u8]>::first).copied(),
+            rapid_commit: message.options.get(code::RAPID_COMMIT).is_some(),
+            vendor_class: message.options.get(code::VENDOR_CLASS).map(<[u8]>::to_vec),
+            machine_id: message.options.get(code::MACHINE_ID).map(<[u8]>::to_vec),
         })
     }
 }
@@ -131,7 +143,7 @@ impl Reader<'_> {
         }
         // Sent twice, it has been joined to two bytes: the first is as good as any.
         match value.first() {
-            None => Err(NoRequest::NoKind),
+            None => Ok(Kind::Bootp),
             Some(1) => Ok(Kind::Discover),
             Some(3) => Ok(Kind::Request),
             Some(4) => Ok(Kind::Decline),

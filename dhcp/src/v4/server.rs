@@ -4,12 +4,13 @@
 //! never waits, probes, or keeps anything between messages but the lease table, which it only reads.
 //!
 //! ```text
-//! DISCOVER ─► choose ─► OFFER                                  RELEASE ─► remembered
+//! DISCOVER ─► choose ─► OFFER, or ACK if asked (option 80)     RELEASE ─► remembered
 //! REQUEST ─┬ SELECTING    for another server ─► offer withdrawn, silence
 //!          │              for us             ─► judge ─► ACK or NAK
 //!          ├ INIT-REBOOT  option 50          ─► judge ─► ACK or NAK
 //!          └ RENEWING, REBINDING  ciaddr     ─► judge ─► ACK or NAK
 //! DECLINE  ─► quarantined                                      INFORM  ─► ACK without a lease
+//! BOOTP    ─► a reservation? ─► its address for ever
 //! ```
 //!
 //! An ACK for an address nobody is known to have is right: that is how a client whose lease was lost goes on.
@@ -22,7 +23,7 @@ use super::{
     request::{Kind, ReplyKind, Request},
 };
 use crate::{
-    config::Mac,
+    config::{LeaseTime, Mac},
     leases::{Binding, Change, Holder, Table},
     moment::Moment,
     ports::Ports,
@@ -111,6 +112,8 @@ pub(crate) enum Ignored {
     NoLease,
     /// Every address has a lease.
     PoolExhausted,
+    /// A BOOTP client keeps what it gets for ever: it gets nothing but an address reserved for it.
+    NoReservation,
 }
 
 impl fmt::Display for Ignored {
@@ -123,6 +126,7 @@ impl fmt::Display for Ignored {
             Ignored::NoAddress => "names no address",
             Ignored::NoLease => "the client doesn't have that address",
             Ignored::PoolExhausted => "every address has a lease",
+            Ignored::NoReservation => "it speaks BOOTP and no address that is free is reserved for it",
         })
     }
 }
@@ -154,11 +158,12 @@ pub(crate) fn answer(view: View<'_>, request: &Request) -> Decision {
     let claimed = view.claimed_name(request);
     let own = view.reservation(request.mac, claimed.as_deref());
     match request.kind {
-        Kind::Discover => view.discover(request, own),
+        Kind::Discover => view.discover(request, own, claimed),
         Kind::Request => view.request(request, own, claimed),
         Kind::Release => view.release(request),
         Kind::Decline => view.decline(request),
         Kind::Inform => Decision::new(Outcome::Informed, view.informed(request, own)),
+        Kind::Bootp => view.bootp(request, own, claimed),
     }
 }
 
@@ -179,17 +184,31 @@ impl View<'_> {
         Ok(())
     }
 
-    fn discover(&self, request: &Request, own: Option<Reserved<'_>>) -> Decision {
+    fn discover(&self, request: &Request, own: Option<Reserved<'_>>, claimed: Option<String>) -> Decision {
         let Some(choice) = self.choose(request, own) else {
             return Decision::ignore(Ignored::PoolExhausted);
         };
         let (mac, address) = (request.mac, choice.address);
         let lease = self.policy.lease_time(address, own, request.lease);
-        let mut decision =
-            Decision::new(Outcome::Offered(address), self.granted(request, own, ReplyKind::Offer, address, lease));
+        let mut decision = if request.rapid_commit {
+            // RFC 4039 §3.1. There is no other server on the bridge whose offers it could want to see.
+            self.bind(request, own, address, lease, claimed)
+        } else {
+            Decision::new(Outcome::Offered(address), self.granted(request, own, ReplyKind::Offer, address, lease))
+        };
         decision.notes.extend(choice.reservation_taken.map(Note::ReservationTaken));
-        decision.changes.push(Change::Offer { mac, address, until: self.now.boot + OFFER_HOLD });
+        if !request.rapid_commit {
+            decision.changes.push(Change::Offer { mac, address, until: self.now.boot + OFFER_HOLD });
+        }
         decision
+    }
+
+    /// RFC 951: an address without end, so only one that is reserved (RFC 1534 §2 leaves the choice to the server).
+    fn bootp(&self, request: &Request, own: Option<Reserved<'_>>, claimed: Option<String>) -> Decision {
+        match own.and_then(|own| own.host.address).filter(|address| self.is_free_for_owner(*address, request.mac)) {
+            Some(address) => self.bind(request, own, address, LeaseTime::Infinite, claimed),
+            None => Decision::ignore(Ignored::NoReservation),
+        }
     }
 
     fn request(&self, request: &Request, own: Option<Reserved<'_>>, claimed: Option<String>) -> Decision {
@@ -205,7 +224,10 @@ impl View<'_> {
         };
         let (Phase::Selecting(address) | Phase::Returning(address) | Phase::Extending(address)) = phase;
         match self.judge(address, request.mac, own) {
-            Ok(()) => self.bind(request, own, address, claimed),
+            Ok(()) => {
+                let granted = self.policy.lease_time(address, own, request.lease);
+                self.bind(request, own, address, granted, claimed)
+            }
             Err(reason) => Decision::new(Outcome::Refused(reason), self.refused(request, reason)),
         }
     }
@@ -226,12 +248,12 @@ impl View<'_> {
         request: &Request,
         own: Option<Reserved<'_>>,
         address: Ipv4Addr,
+        granted: LeaseTime,
         claimed: Option<String>,
     ) -> Decision {
         let mac = request.mac;
         let before = self.table.binding(mac);
         let fresh = !before.is_some_and(|before| before.address == address && before.is_live(self.now.boot));
-        let granted = self.policy.lease_time(address, own, request.lease);
         let mut decision = Decision::new(
             Outcome::Acked { address, fresh },
             self.granted(request, own, ReplyKind::Ack, address, granted),
@@ -257,7 +279,7 @@ impl View<'_> {
         decision
     }
 
-    fn is_name_free(&self, name: &str, mac: Mac, own: Option<Reserved<'_>>) -> bool {
+    pub(super) fn is_name_free(&self, name: &str, mac: Mac, own: Option<Reserved<'_>>) -> bool {
         !self.ports.name_is_taken(name, mac)
             && !self.policy.is_name_of_another(name, own)
             && self.table.name_holder(name, self.now.boot).is_none_or(|holder| holder == mac)

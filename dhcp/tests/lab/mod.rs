@@ -186,6 +186,7 @@ pub(crate) fn config() -> NetworkConfig {
             domain: Some("lab.test".into()),
             mtu: Some(1400),
             routes: Vec::new(),
+            boot: None,
             options: Vec::new(),
         }),
         ipv6: None,

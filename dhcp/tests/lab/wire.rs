@@ -141,6 +141,8 @@ pub(crate) fn message(kind: u8, mac: Mac, xid: u32) -> Message {
         siaddr: Ipv4Addr::UNSPECIFIED,
         giaddr: Ipv4Addr::UNSPECIFIED,
         chaddr,
+        sname: Vec::new(),
+        file: Vec::new(),
         options,
     }
 }

@@ -37,7 +37,8 @@ fn commands_are_as_the_golden_files_have_them() {
         let Some(case) = path.file_name().unwrap().to_str().unwrap().strip_suffix(".intent.json") else { continue };
         cases += 1;
         let forwards: Vec<Forward> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let got: String = change(&[], &forwards).iter().map(|command| format!("{command}\n")).collect();
+        let got: String =
+            change(&[], &forwards, Others::default()).iter().map(|command| format!("{command}\n")).collect();
         let expected = golden.join(format!("{case}.nft.json"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&expected, &got).unwrap();
@@ -50,8 +51,8 @@ fn commands_are_as_the_golden_files_have_them() {
 #[test]
 fn nothing_changes_where_nothing_changed() {
     let forwards = [forward(80, &[("10.0.0.2", 80)]), forward(81, &[("10.0.0.2", 80), ("10.0.0.3", 80)])];
-    assert_eq!(change(&forwards, &forwards), Vec::<Value>::new());
-    assert_eq!(change(&[], &[]), Vec::<Value>::new());
+    assert_eq!(change(&forwards, &forwards, Others::default()), Vec::<Value>::new());
+    assert_eq!(change(&[], &[], Others::default()), Vec::<Value>::new());
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn a_new_address_changes_elements_and_nothing_else() {
     let others: Vec<Forward> = (1000..1100).map(|port| forward(port, &[("10.0.0.9", 80)])).collect();
     let with = |one: Forward| [others.clone(), vec![one]].concat();
     let (old, new) = (forward(80, &[("10.0.0.2", 8080)]), forward(80, &[("10.0.0.3", 8080)]));
-    let commands = change(&with(old.clone()), &with(new));
+    let commands = change(&with(old.clone()), &with(new), Others::default());
     assert_eq!(
         summary(&commands),
         [
@@ -70,7 +71,7 @@ fn a_new_address_changes_elements_and_nothing_else() {
         ]
     );
     assert!(commands.iter().all(|command| command.to_string().matches("10.0.0.").count() == 1), "{commands:?}");
-    let gone = change(&with(old), &with(forward(80, &[])));
+    let gone = change(&with(old), &with(forward(80, &[])), Others::default());
     assert_eq!(
         summary(&gone),
         [
@@ -85,7 +86,7 @@ fn a_new_address_changes_elements_and_nothing_else() {
 #[test]
 fn a_target_that_two_forwards_share_goes_with_the_last() {
     let (one, other) = (forward(80, &[("10.0.0.2", 80)]), forward(81, &[("10.0.0.2", 80)]));
-    let commands = change(&[one.clone(), other.clone()], std::slice::from_ref(&one));
+    let commands = change(&[one.clone(), other.clone()], std::slice::from_ref(&one), Others::default());
     assert!(!summary(&commands).contains(&"delete element forward_targets".to_owned()), "{commands:?}");
 }
 
@@ -94,7 +95,7 @@ fn of_several_targets_only_their_own_rules_are_written_anew() {
     let two = forward(80, &[("10.0.0.2", 80), ("10.0.0.3", 80)]);
     let three = forward(80, &[("10.0.0.2", 80), ("10.0.0.3", 80), ("10.0.0.4", 80)]);
     assert_eq!(
-        summary(&change(&[two], &[three])),
+        summary(&change(&[two], &[three], Others::default())),
         [
             "add chain round_tcp_80-80",
             "flush chain round_tcp_80-80",

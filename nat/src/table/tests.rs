@@ -214,22 +214,22 @@ fn forwards_are_what_nft_makes_of_them_and_go_again() {
     let base = || by_nft(&ruleset::replace(&[], &first));
     let (expected, cleared) = inside(|| {
         base();
-        by_nft(&change_forwards(&first, &all));
+        by_nft(&change_forwards(&first, &all, Others::default()));
         let shown_all = shown();
-        by_nft(&change_forwards(&all, &first));
+        by_nft(&change_forwards(&all, &first, Others::default()));
         (shown_all, shown())
     });
     inside(|| {
         base();
         let table = Table::open().unwrap();
-        table.natively(&change_forwards(&first, &all)).expect("no word of it is unknown").unwrap();
+        table.natively(&change_forwards(&first, &all, Others::default())).expect("no word of it is unknown").unwrap();
         assert_same(&shown(), &expected);
-        table.natively(&change_forwards(&all, &first)).unwrap().unwrap();
+        table.natively(&change_forwards(&all, &first, Others::default())).unwrap().unwrap();
         assert_same(&shown(), &cleared);
         // One after the other, as guests come and go.
         for end in first.len()..=all.len() {
             let before = all.get(..end - 1).filter(|before| before.len() >= first.len()).unwrap_or(&first);
-            let transaction = change_forwards(before, &all[..end]);
+            let transaction = change_forwards(before, &all[..end], Others::default());
             if !transaction.is_empty() {
                 table.natively(&transaction).unwrap().unwrap();
             }
@@ -250,8 +250,13 @@ fn the_first_forward_and_the_last_are_for_nft() {
             subnets: vec!["10.0.0.0/24".parse().unwrap()],
             targets: vec![("10.0.0.2".parse().unwrap(), 80)],
         };
-        assert!(table.natively(&change_forwards(&[], std::slice::from_ref(&forward))).is_none());
-        assert!(table.natively(&change_forwards(&[forward], &[])).is_none());
+        let one = std::slice::from_ref(&forward);
+        assert!(table.natively(&change_forwards(&[], one, Others::default())).is_none());
+        assert!(table.natively(&change_forwards(one, &[], Others::default())).is_none());
+        let others = |ipv4, ipv6| Others { ipv4, ipv6 };
+        assert!(table.natively(&change_forwards(&[], one, others(false, true))).is_none());
+        assert!(table.natively(&change_forwards(&[], one, others(true, false))).is_some());
+        assert!(table.natively(&change_forwards(one, &[], Others::of(one))).is_some());
     });
 }
 

@@ -61,7 +61,8 @@ fn forwards_are_shown_as_nft_lists_them() {
     for (case, intent, listed) in golden("forwards") {
         let forwards: Vec<Forward> = serde_json::from_str(&intent).unwrap();
         let listed = listed_rules(&listed);
-        let shown = crate::forwards::change(&[], &forwards).iter().filter_map(line).collect::<Vec<_>>();
+        let shown =
+            crate::forwards::change(&[], &forwards, Others::default()).iter().filter_map(line).collect::<Vec<_>>();
         for line in rules(shown) {
             let known = listed.contains(&line);
             // nft leaves out what a rule says twice, and orders sets and flags in its own way.

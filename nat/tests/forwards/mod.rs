@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use nat::{Forward, Mode, Protocol};
+use nat::{Forward, Mode, Others, Protocol};
 
 use crate::{
     network, nft, plain_nat, ruleset, sorted,
@@ -42,7 +42,7 @@ fn tcp(bridge: &str, port: u16, targets: &[(Ipv4Addr, u16)]) -> Forward {
 /// Puts `after` in the place of `before`, with what the caller of `nat` sets besides.
 fn change(world: &World, before: &[Forward], after: &[Forward]) {
     world.host().run(|| {
-        block_on(table().change_forwards(before, after)).unwrap();
+        block_on(table().change_forwards(before, after, Others::default())).unwrap();
         for forward in after {
             let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", forward.bridge);
             fs::write(path, "1").unwrap();
@@ -326,7 +326,7 @@ fn the_last_forward_takes_everything_with_it() {
         ];
         let mut before = Vec::new();
         for after in steps {
-            block_on(table().change_forwards(&before, &after)).unwrap();
+            block_on(table().change_forwards(&before, &after, Others::default())).unwrap();
             let changed = sorted(&ruleset());
             block_on(nat::replace(&[network("virbrA", plain_nat(), "10.1.0.0/24")], &after)).unwrap();
             assert_eq!(sorted(&ruleset()), changed, "{after:?}");
@@ -341,12 +341,12 @@ fn a_table_that_is_not_as_thought_refuses_the_change_and_replace_mends_it() {
     Namespace::new().run(|| {
         let networks = [network("virbrA", plain_nat(), "10.1.0.0/24")];
         let forwards = [tcp("virbrA", 1, &[("10.1.0.2".parse().unwrap(), 22)])];
-        block_on(table().change_forwards(&[], &forwards)).expect_err("without a table");
+        block_on(table().change_forwards(&[], &forwards, Others::default())).expect_err("without a table");
         assert_eq!(ruleset(), "");
         block_on(nat::replace(&networks, &forwards)).unwrap();
         let whole = sorted(&ruleset());
         nft(&["delete", "element", "inet", "netd", "forward_address", "{ tcp . 1 }"]);
-        block_on(table().change_forwards(&forwards, &[])).expect_err("an element is missing");
+        block_on(table().change_forwards(&forwards, &[], Others::default())).expect_err("an element is missing");
         block_on(nat::replace(&networks, &forwards)).unwrap();
         assert_eq!(sorted(&ruleset()), whole);
     });
@@ -378,7 +378,7 @@ fn ten_thousand_forwards_are_made_and_one_of_them_changed() {
         let mut after = forwards.clone();
         after[77].targets[0].0 = Ipv4Addr::new(10, 1, 200, 1).into();
         let begin = std::time::Instant::now();
-        block_on(table().change_forwards(&forwards, &after)).unwrap();
+        block_on(table().change_forwards(&forwards, &after, Others::default())).unwrap();
         println!("one changed in {:?}", begin.elapsed());
         assert!(nft(&["get", "element", "inet", "netd", "forward_address", "{ tcp . 10077 }"]).contains("10.1.200.1"));
     });

@@ -88,7 +88,7 @@ impl RemoteError {
 
     /// A word of flags with bits that are not known.
     pub(crate) fn flags(unknown: u32, function: &str) -> Self {
-        let message = format!("invalid argument: unsupported flags (0x{unknown:x}) in function {function}");
+        let message = format!("unsupported flags (0x{unknown:x}) in function {function}");
         RemoteError::network(Code::InvalidArg, message)
     }
 

@@ -28,6 +28,7 @@ mod server;
 mod session;
 mod socket;
 mod unix_table;
+mod watch;
 mod wire;
 mod xdr;
 

@@ -147,7 +147,13 @@ pub(crate) fn listen(path: &Path, group: &str, read_only: bool) -> Result<Listen
     let listener = UnixListener::bind(&new).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     if let Ok(Some(group)) = Group::from_name(group) {
-        chown(&new, None, Some(group.gid)).map_err(|errno| failed(errno.into()))?;
+        match chown(&new, None, Some(group.gid)) {
+            // Whoever starts it as an ordinary user has it for themselves.
+            Err(Errno::EPERM) => {
+                tracing::warn!("only its owner may use {}: it cannot be given to a group", path.display())
+            }
+            done => done.map_err(|errno| failed(errno.into()))?,
+        }
     }
     let mode = if read_only { 0o666 } else { 0o660 };
     fs::set_permissions(&new, fs::Permissions::from_mode(mode)).map_err(failed)?;

@@ -6,21 +6,17 @@ use std::{
     io::{self, ErrorKind, IoSliceMut},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     rc::Rc,
-    time::Duration,
+    time::Instant,
 };
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
-use tokio::{
-    io::Interest,
-    net::UnixStream,
-    task::spawn_local,
-    time::{Instant, sleep_until},
-};
+use tokio::{io::Interest, net::UnixStream, task::spawn_local, time::sleep_until};
 
 use crate::{
     call::{self, Front, Meaning},
     frame::{Frame, FrameError, Frames},
     session::Session,
+    watch::{Due, PATIENCE, State, UNANSWERED, Watch},
 };
 
 /// The longest payload of who may change things: a string of the greatest length, and what stands beside it.
@@ -28,15 +24,6 @@ const LONGEST: usize = crate::xdr::LONGEST_STRING + (64 << 10);
 
 /// The longest payload of who may not: nothing it may call takes more.
 const LONGEST_READ_ONLY: usize = 64 << 10;
-
-/// A frame that has begun must be whole after this time, and what waits for the client must move on.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A client that can answer is asked whether it lives after so much silence.
-const SILENCE: Duration = Duration::from_secs(5);
-
-/// So many questions without an answer, and it is gone.
-const UNANSWERED: u32 = 5;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
@@ -87,10 +74,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Ended> {
     let session = Rc::new(Session::new(read_only));
     let mut frames = Frames::new(if read_only { LONGEST_READ_ONLY } else { LONGEST });
-    let mut heard = Instant::now();
-    let mut unanswered = 0;
-    // Since when something waits to be taken by the client, or for the end of a frame.
-    let (mut stuck, mut begun) = (None, None);
+    let mut watch = Watch::new(Instant::now());
     loop {
         while session.may_call()
             && let Some(frame) = frames.next()
@@ -101,65 +85,45 @@ pub(crate) async fn serve(
         if outgoing.is_full() {
             return Err(Ended::Deaf);
         }
-        let sends = outgoing.waiting() > 0;
-        let reads = session.may_call() && frames.waiting() == 0;
-        if !sends {
-            stuck = None;
-        }
-        // While nothing of it is read, its silence is ours.
-        let asks = (session.keepalive.get() && reads).then(|| heard + SILENCE * (unanswered + 1));
-        let gives_up =
-            [stuck, begun.filter(|_| reads)].into_iter().flatten().min().map(|since: Instant| since + PATIENCE);
-        let wake = [asks, gives_up].into_iter().flatten().min();
+        let state = State {
+            reads: session.may_call() && frames.waiting() == 0,
+            sends: outgoing.waiting() > 0,
+            answers: session.keepalive.get(),
+        };
+        let wake = watch.note(Instant::now(), state);
         tokio::select! {
-            ready = stream.writable(), if sends => {
+            ready = stream.writable(), if state.sends => {
                 ready?;
                 let waited = outgoing.waiting();
                 match outgoing.send(|bytes| stream.try_write(bytes)) {
                     Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
                     _ => {}
                 }
-                if stuck.is_none() || outgoing.waiting() < waited {
-                    stuck = Some(Instant::now());
+                if outgoing.waiting() < waited {
+                    watch.taken();
                 }
             }
-            ready = stream.readable(), if reads => {
+            ready = stream.readable(), if state.reads => {
                 ready?;
                 let mut chunk = chunk.borrow_mut();
                 match read(&stream, &mut chunk) {
                     Ok((0, _)) => return Ok(()),
                     Ok((length, fds)) => {
-                        (heard, unanswered) = (Instant::now(), 0);
                         frames.push(chunk.bytes.get(..length).unwrap_or_default(), fds)?;
-                        let since = begun.filter(|_| frames.waiting() == 0);
-                        begun = frames.in_frame().then(|| since.unwrap_or_else(Instant::now));
+                        watch.heard(Instant::now(), frames.waiting() > 0, frames.in_frame());
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            () = outgoing.changed.notified() => {
-                if stuck.is_none() {
-                    stuck = Some(Instant::now());
-                }
-                if !reads {
-                    heard = Instant::now();
-                }
-            }
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
-                let now = Instant::now();
-                if stuck.is_some_and(|since| now >= since + PATIENCE) {
-                    return Err(Ended::Deaf);
-                }
-                if reads && begun.is_some_and(|since| now >= since + PATIENCE) {
-                    return Err(Ended::Unfinished);
-                }
-                if asks.is_some_and(|at| now >= at) {
-                    if unanswered == UNANSWERED {
-                        return Err(Ended::Silent);
-                    }
-                    unanswered += 1;
-                    outgoing.reply(call::ping());
+            () = outgoing.changed.notified() => {}
+            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
+                match watch.due(Instant::now(), state) {
+                    Due::Nothing => {}
+                    Due::Ask => outgoing.reply(call::ping()),
+                    Due::Deaf => return Err(Ended::Deaf),
+                    Due::Unfinished => return Err(Ended::Unfinished),
+                    Due::Silent => return Err(Ended::Silent),
                 }
             }
         }

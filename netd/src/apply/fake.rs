@@ -574,12 +574,22 @@ impl Host for Fake {
         .await
     }
 
-    async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
+    async fn change_forwards(
+        &self,
+        before: &[nat::Forward],
+        after: &[nat::Forward],
+        others: nat::Others,
+    ) -> Result<(), StepError> {
         self.call(|world| {
-            if world.table.is_none() || world.forwards != before {
+            let spoken_of = |forward: &nat::Forward| before.iter().chain(after).any(|one| one.bridge == forward.bridge);
+            let (these, those): (Vec<_>, Vec<_>) = world.forwards.iter().cloned().partition(spoken_of);
+            assert_eq!(others, nat::Others::of(&those), "what is said of other networks is true");
+            if world.table.is_none() || these != before {
                 return Err(StepError::Kernel(io::Error::other("the table is another")));
             }
-            world.forwards = after.to_vec();
+            world.forwards = those;
+            world.forwards.extend_from_slice(after);
+            world.forwards.sort();
             Ok(())
         })
         .await

@@ -3,8 +3,8 @@
 use std::fmt::{Debug, Display};
 
 use dhcp::config::{
-    Dhcp4Config, Dhcp6Config, DnsConfig, DnsForwarder, DnsService, Ipv6Config, LeaseTime, NetworkConfig, Option4,
-    Prefix6, Range4, Range6, Reservation4, Reservation6,
+    Boot4, Dhcp4Config, Dhcp6Config, DnsConfig, DnsForwarder, DnsService, Ipv6Config, LeaseTime, NetworkConfig,
+    Option4, Prefix6, Range4, Range6, Reservation4, Reservation6,
 };
 
 /// One phrase per difference.
@@ -34,7 +34,7 @@ pub(super) fn differences(from: &NetworkConfig, to: &NetworkConfig) -> Vec<Strin
 }
 
 fn dhcp4_differences(from: &Dhcp4Config, to: &Dhcp4Config, said: &mut Vec<String>) {
-    let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, options } = to;
+    let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, boot, options } = to;
     if from.server != *server {
         said.push(format!("DHCP server and subnet {server}"));
     }
@@ -50,6 +50,10 @@ fn dhcp4_differences(from: &Dhcp4Config, to: &Dhcp4Config, said: &mut Vec<String
     value("domain for guests", from.domain.as_ref(), domain.as_ref(), said);
     value("MTU for guests", from.mtu.as_ref(), mtu.as_ref(), said);
     lists("routes", &from.routes, routes, said, |verb, (to, via)| format!("{verb} the guests' route {to} via {via}"));
+    let boot_from = |Boot4 { file, server }: &Boot4| {
+        format!("{file}{}", server.map(|server| format!(" of {server}")).unwrap_or_default())
+    };
+    value("file to boot", from.boot.as_ref().map(boot_from).as_ref(), boot.as_ref().map(boot_from).as_ref(), said);
     lists("options", &from.options, options, said, |verb, Option4 { code, value, force }| {
         let bytes: Vec<String> = value.iter().map(|byte| format!("{byte:02x}")).collect();
         let asked = if *force { ", asked for or not" } else { "" };
@@ -99,6 +103,9 @@ fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
         hosts,
         texts,
         services,
+        whole_domains,
+        aliases,
+        log_queries,
         forward_plain_names,
         forward,
         forwarders,
@@ -125,6 +132,16 @@ fn dns_differences(from: &DnsConfig, to: &DnsConfig, said: &mut Vec<String>) {
         let target = target.as_deref().unwrap_or("nobody");
         format!("{verb} the SRV record {name} at {target} port {port}, priority {priority}, weight {weight}")
     });
+    lists("whole domains", &from.whole_domains, whole_domains, said, |verb, (domain, address)| {
+        let address = address.map_or_else(|| "nothing".to_owned(), |address| address.to_string());
+        format!("{verb} every name of {domain} as {address}")
+    });
+    lists("CNAME records", &from.aliases, aliases, said, |verb, (alias, target)| {
+        format!("{verb} the name {alias} of {target}")
+    });
+    if from.log_queries != *log_queries {
+        said.push(format!("{} writing DNS questions to the log", if *log_queries { "start" } else { "stop" }));
+    }
     if from.forward_plain_names != *forward_plain_names {
         let how = if *forward_plain_names { "also" } else { "never" };
         said.push(format!("names without a dot are {how} asked of upstream resolvers"));

@@ -18,11 +18,6 @@ type Test = fn(&Network) -> bool;
 const LIST: &[(&str, Test, &str)] = &[
     ("ip/tftp", |n| n.subnets.iter().any(|s| s.tftp_root.is_some()), "this version of netd has no TFTP server"),
     (
-        "ip/dhcp/bootp",
-        |n| n.subnets.iter().filter_map(|s| s.dhcp.as_ref()).any(|d| d.bootp.is_some()),
-        "this version of netd does not tell guests what to boot from the network",
-    ),
-    (
         "@trustGuestRxFilters",
         |n| {
             n.trust_guest_rx_filters == Some(true)
@@ -58,7 +53,6 @@ mod tests {
     /// What each of the list is about, on line 2 of a network.
     const INSIDE: &[&str] = &[
         "<ip address='10.0.0.1'><tftp root='/'/></ip>",
-        "<ip address='10.0.0.1'><dhcp><bootp file='a'/></dhcp></ip>",
         "<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>",
     ];
 

@@ -1,5 +1,7 @@
 //! `<dnsmasq:options>`: lines of dnsmasq's configuration that mean something here too.
 
+use std::net::IpAddr;
+
 use super::{DnsForwarder, DnsHost, DnsText};
 
 /// `<dnsmasq:option>`.
@@ -7,8 +9,8 @@ use super::{DnsForwarder, DnsHost, DnsText};
 pub struct DnsmasqOption {
     /// As it was written, for writing it again.
     pub text: String,
-    /// What it says.
-    pub meaning: Dnsmasq,
+    /// What it says; `address` of several domains says several things.
+    pub meaning: Vec<Dnsmasq>,
 }
 
 /// What an option of dnsmasq says, in our own terms.
@@ -35,6 +37,22 @@ pub enum Dnsmasq {
         /// Share among targets of equal priority.
         weight: u16,
     },
+    /// `address`: a domain of which every name stands for the address, or for nothing without one; `.` is every name.
+    Domain {
+        /// The domain.
+        name: String,
+        /// The address.
+        address: Option<IpAddr>,
+    },
+    /// `cname`: other names of a name that is known here.
+    Aliases {
+        /// The other names.
+        aliases: Vec<String>,
+        /// What they stand for.
+        target: String,
+    },
+    /// `log-queries`.
+    LogQueries,
     /// `server`: whom to ask for a domain, or for everything.
     Forwarder(DnsForwarder),
 }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::Path};
 
 use dhcp::config::{
-    Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService, LeaseTime as ServedLeaseTime,
-    Mac, NetworkConfig, Option4, Range4, Reservation4,
+    Boot4, Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService,
+    LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Option4, Range4, Reservation4,
 };
 use ipnet::{IpNet, Ipv4Net};
 use nat::guards::{Sources, Sources4, Sources6, link_local};
@@ -18,8 +18,8 @@ use super::{
 use crate::{
     host::{Focus, HostState, LinkKind},
     model::{
-        BridgeName, Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, DnsmasqOption, Forward, HostService,
-        LeaseTime, MacAddr, Macvtap, Nat, Network, Ports, Route, Subnet,
+        BridgeName, Dhcp, DhcpHost, DhcpRange, DnsForwarder, DnsService, Dnsmasq, Forward, HostService, LeaseTime,
+        MacAddr, Macvtap, Nat, Network, Ports, Route, Subnet,
     },
     port::Port,
     shape::Shape,
@@ -265,7 +265,7 @@ fn policy(network: &Network) -> nat::Policy {
 
 fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfig {
     let dhcp4 = network.subnets.iter().find_map(|subnet| Some(dhcp4(network, subnet.ipv4()?, subnet.dhcp.as_ref()?)));
-    let by_hand = || network.dnsmasq.iter().map(|option| &option.meaning);
+    let by_hand = || network.dnsmasq.iter().flat_map(|option| &option.meaning);
     let hosts = by_hand().flat_map(|it| if let Dnsmasq::Hosts(hosts) = it { hosts.as_slice() } else { &[] });
     let texts = by_hand().filter_map(|it| if let Dnsmasq::Text(text) = it { Some(text) } else { None });
     let forwarders = by_hand().filter_map(|it| if let Dnsmasq::Forwarder(to) = it { Some(to) } else { None });
@@ -291,6 +291,16 @@ fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfi
         hosts: network.dns.hosts.iter().chain(hosts).map(|host| (host.ip, host.names.clone())).collect(),
         texts: network.dns.texts.iter().chain(texts).map(|text| (text.name.clone(), text.value.clone())).collect(),
         services: network.dns.services.iter().map(|service| dns_service(network, service)).chain(services).collect(),
+        whole_domains: by_hand()
+            .filter_map(
+                |it| if let Dnsmasq::Domain { name, address } = it { Some((name.clone(), *address)) } else { None },
+            )
+            .collect(),
+        aliases: by_hand()
+            .filter_map(|it| if let Dnsmasq::Aliases { aliases, target } = it { Some((aliases, target)) } else { None })
+            .flat_map(|(aliases, target)| aliases.iter().map(|alias| (alias.clone(), target.clone())))
+            .collect(),
+        log_queries: by_hand().any(|it| matches!(it, Dnsmasq::LogQueries)),
         forward_plain_names: network.dns.forward_plain_names == Some(true),
         forward: !matches!(network.forward, Forward::Isolated),
         forwarders: network.dns.forwarders.iter().chain(forwarders).map(dns_forwarder).collect(),
@@ -335,12 +345,13 @@ fn dhcp4(network: &Network, server: Ipv4Net, dhcp: &Dhcp) -> Dhcp4Config {
         domain: network.domain.as_ref().map(|domain| domain.name.clone()),
         mtu: network.mtu.and_then(|mtu| u16::try_from(mtu).ok()),
         routes: network.routes.iter().filter_map(ipv4_route).collect(),
-        options: network.dnsmasq.iter().filter_map(dhcp_option).collect(),
+        boot: dhcp.bootp.as_ref().map(|bootp| Boot4 { file: bootp.file.clone(), server: bootp.server.and_then(ipv4) }),
+        options: network.dnsmasq.iter().flat_map(|option| &option.meaning).filter_map(dhcp_option).collect(),
     }
 }
 
-fn dhcp_option(option: &DnsmasqOption) -> Option<Option4> {
-    let Dnsmasq::DhcpOption(option) = &option.meaning else { return None };
+fn dhcp_option(meaning: &Dnsmasq) -> Option<Option4> {
+    let Dnsmasq::DhcpOption(option) = meaning else { return None };
     Some(Option4 { code: option.code, value: option.value.clone(), force: option.force })
 }
 

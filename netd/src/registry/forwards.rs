@@ -11,7 +11,7 @@ use std::{
 pub(crate) use whereabouts::Leased;
 pub(crate) use whereabouts::Whereabouts;
 
-use super::{Refusal, Registry};
+use super::{Live, Refusal, Registry};
 use crate::{
     check::Conflict,
     model::{
@@ -119,31 +119,46 @@ impl Registry {
         ForwardChange { name, definition, live, forward }
     }
 
-    /// Every forward of every active network with its targets as they are.
+    /// Every forward of every active network with its targets as they are; sorted.
     pub fn forwards(&self, known: &impl Whereabouts) -> Vec<nat::Forward> {
+        let live = self.networks.iter().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
+        let mut resolved: Vec<_> = live.flat_map(|(name, live)| self.forwards_of(name, live, known)).collect();
+        resolved.sort();
+        resolved
+    }
+
+    /// Those of the active network on this bridge; sorted.
+    pub fn forwards_on(&self, bridge: &str, known: &impl Whereabouts) -> Vec<nat::Forward> {
+        let live = self.on_bridge(bridge).and_then(|name| Some((name, self.networks.get(name)?.live.as_ref()?)));
+        let mut resolved = live.map(|(name, live)| self.forwards_of(name, live, known)).unwrap_or_default();
+        resolved.sort();
+        resolved
+    }
+
+    fn forwards_of(&self, name: &NetworkName, live: &Live, known: &impl Whereabouts) -> Vec<nat::Forward> {
         let mut resolved = Vec::new();
-        for (name, entry) in &self.networks {
-            let Some(live) = entry.live.as_ref().filter(|live| !live.network.forwards.is_empty()) else { continue };
-            let guests = self.guests(name, &live.network, known);
-            for forward in &live.network.forwards {
-                let (at, Some(bridge)) = (forward.at(), live.desired.bridge()) else { continue };
-                resolved.push(nat::Forward {
-                    protocol: match at.protocol {
-                        Protocol::Tcp => nat::Protocol::Tcp,
-                        Protocol::Udp => nat::Protocol::Udp,
-                    },
-                    address: at.address,
-                    ports: (at.ports.first(), at.ports.last()),
-                    bridge: bridge.to_owned(),
-                    subnets: live.network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
-                    targets: forward
-                        .targets()
-                        .iter()
-                        .filter_map(|target| Some((guests.address(&target.to, at)?, target.port)))
-                        .filter(|(address, _)| live.network.subnets.iter().any(|s| s.address.contains(address)))
-                        .collect(),
-                });
-            }
+        if live.network.forwards.is_empty() {
+            return resolved;
+        }
+        let guests = self.guests(name, &live.network, known);
+        for forward in &live.network.forwards {
+            let (at, Some(bridge)) = (forward.at(), live.desired.bridge()) else { continue };
+            resolved.push(nat::Forward {
+                protocol: match at.protocol {
+                    Protocol::Tcp => nat::Protocol::Tcp,
+                    Protocol::Udp => nat::Protocol::Udp,
+                },
+                address: at.address,
+                ports: (at.ports.first(), at.ports.last()),
+                bridge: bridge.to_owned(),
+                subnets: live.network.subnets.iter().map(|subnet| subnet.address.trunc()).collect(),
+                targets: forward
+                    .targets()
+                    .iter()
+                    .filter_map(|target| Some((guests.address(&target.to, at)?, target.port)))
+                    .filter(|(address, _)| live.network.subnets.iter().any(|s| s.address.contains(address)))
+                    .collect(),
+            });
         }
         resolved
     }

@@ -345,6 +345,12 @@ impl Registry {
             .collect()
     }
 
+    /// Whether any active network has rules of its own.
+    pub fn has_firewall(&self) -> bool {
+        let own = |entry: &Entry| entry.live.as_ref().is_some_and(|live| matches!(live.desired.ground, Ground::Own(_)));
+        self.networks.values().any(own)
+    }
+
     fn forwarders(&self, except: &NetworkName) -> impl Iterator<Item = &NetworkName> {
         self.others_that(except, |live| live.desired.forwarding)
     }

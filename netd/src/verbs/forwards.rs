@@ -76,12 +76,27 @@ impl<H: Host> Verbs<H> {
         Ok(Forwards { forwards })
     }
 
-    /// Leases or ports may have changed: forwards follow.
-    pub async fn follow_guests(&self) {
+    /// Leases or ports may have changed, on these networks or on any: forwards follow.
+    pub async fn follow_guests(&self, networks: Option<&BTreeSet<String>>) {
         let _turn = self.turn.lock().await;
-        if let Err(error) = self.sync_forwards().await {
+        let result = match networks {
+            Some(networks) => self.follow_guests_of(networks).await,
+            None => self.sync_forwards().await,
+        };
+        if let Err(error) = result {
             tracing::error!("port forwards do not follow the guests: {error}");
         }
+    }
+
+    async fn follow_guests_of(&self, networks: &BTreeSet<String>) -> Result<(), VerbError> {
+        for name in networks {
+            let bridge =
+                self.registry().find_live(name).ok().and_then(|(_, live)| live.desired.bridge().map(str::to_owned));
+            if let Some(bridge) = bridge {
+                self.sync_forwards_on(&bridge).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Host first, then the disk; on an error both are as before.
@@ -150,26 +165,43 @@ impl<H: Host> Verbs<H> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wanted(&self) -> Vec<nat::Forward> {
+    pub(super) fn wanted(&self) -> Vec<nat::Forward> {
         self.registry().forwards(&self.host)
     }
 
     /// Makes the rules what the registry and the leases say, if they are not.
     pub(super) async fn sync_forwards(&self) -> Result<(), VerbError> {
         let (before, after) = (self.applied().clone(), self.wanted());
+        self.put_forwards(before, after).await
+    }
+
+    /// The same for the forwards of the network on this bridge.
+    pub(super) async fn sync_forwards_on(&self, bridge: &str) -> Result<(), VerbError> {
+        let before: Vec<_> = self.applied().iter().filter(|forward| forward.bridge == bridge).cloned().collect();
+        let after = self.registry().forwards_on(bridge, &self.host);
+        self.put_forwards(before, after).await
+    }
+
+    /// Puts the forwards `after` of some networks in the place of those `before`, which are all that the table has of
+    /// these networks.
+    async fn put_forwards(&self, before: Vec<nat::Forward>, after: Vec<nat::Forward>) -> Result<(), VerbError> {
         if before == after {
             return Ok(());
         }
-        let firewalls = self.registry().firewalls();
-        if firewalls.is_empty() {
+        if !self.registry().has_firewall() {
             // The table went with the last network.
             self.applied().clear();
             return Ok(());
         }
+        let others = {
+            let of = networks(before.iter().chain(&after));
+            nat::Others::of(self.applied().iter().filter(|forward| !of.contains(forward.bridge.as_str())))
+        };
         self.close_localnet(&before, &after).await;
-        if let Err(error) = self.host.change_forwards(&before, &after).await {
+        if let Err(error) = self.host.change_forwards(&before, &after, others).await {
             tracing::warn!("cannot change the port forwards alone, making the whole table anew: {error}");
-            self.host.replace_firewall(&firewalls, &after).await?;
+            let firewalls = self.registry().firewalls();
+            self.host.replace_firewall(&firewalls, &self.applied_with(&before, &after)).await?;
         }
         self.open_localnet(&before, after).await
     }
@@ -183,6 +215,16 @@ impl<H: Host> Verbs<H> {
         self.open_localnet(&before, after).await
     }
 
+    /// All forwards, with those `after` in the place of those `before`; sorted.
+    fn applied_with(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Vec<nat::Forward> {
+        let gone = networks(before);
+        let mut all: Vec<_> =
+            self.applied().iter().filter(|forward| !gone.contains(forward.bridge.as_str())).cloned().collect();
+        all.extend_from_slice(after);
+        all.sort();
+        all
+    }
+
     fn tell_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) {
         let tell = |forward: &nat::Forward, detail: String| {
             // Those of a network that is stopped end with it.
@@ -191,12 +233,13 @@ impl<H: Host> Verbs<H> {
                 self.events.tell(forward_changed(Some(&network), detail));
             }
         };
-        for forward in after.iter().filter(|forward| !before.contains(forward)) {
+        let known: BTreeSet<&nat::Forward> = before.iter().collect();
+        for forward in after.iter().filter(|forward| !known.contains(forward)) {
             tell(forward, leads(forward));
         }
-        let same =
-            |a: &nat::Forward, b: &nat::Forward| (a.protocol, a.address, a.ports) == (b.protocol, b.address, b.ports);
-        for forward in before.iter().filter(|gone| !after.iter().any(|forward| same(gone, forward))) {
+        let port = |forward: &nat::Forward| (forward.protocol, forward.address, forward.ports);
+        let ports: BTreeSet<_> = after.iter().map(port).collect();
+        for forward in before.iter().filter(|gone| !ports.contains(&port(gone))) {
             tell(forward, format!("{} is not forwarded any more", at(forward)));
         }
     }
@@ -222,7 +265,11 @@ impl<H: Host> Verbs<H> {
             result = result.and(self.host.run(&step).await.map(drop));
         }
         self.tell_forwards(before, &after);
-        *self.applied() = after;
+        let mut applied = self.applied();
+        let of = networks(before);
+        applied.retain(|forward| !of.contains(forward.bridge.as_str()));
+        applied.extend(after);
+        applied.sort();
         Ok(result?)
     }
 }
@@ -254,6 +301,11 @@ fn at(forward: &nat::Forward) -> String {
         Some(address) => format!("{protocol}/{ports} of {address}"),
         None => format!("{protocol}/{ports}"),
     }
+}
+
+/// The networks that forwards lead to, by their bridges.
+fn networks<'a>(forwards: impl IntoIterator<Item = &'a nat::Forward>) -> BTreeSet<&'a str> {
+    forwards.into_iter().map(|forward| forward.bridge.as_str()).collect()
 }
 
 /// Where connections from 127.0.0.1 may go.

@@ -57,11 +57,13 @@ pub trait Host: Executor {
         networks: &[nat::Network],
         forwards: &[nat::Forward],
     ) -> impl Future<Output = Result<(), StepError>> + Send;
-    /// Puts the forwards `after` in the place of those `before`, which must be exactly what the table has.
+    /// Puts the forwards `after` of some networks in the place of those `before`, which must be exactly what the table has
+    /// of them; it has `others` of other networks.
     fn change_forwards(
         &self,
         before: &[nat::Forward],
         after: &[nat::Forward],
+        others: nat::Others,
     ) -> impl Future<Output = Result<(), StepError>> + Send;
     /// A program on the host that listens on one of these ports, other than this one.
     fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener>;
@@ -171,8 +173,13 @@ impl Host for Kernel {
         Ok(())
     }
 
-    async fn change_forwards(&self, before: &[nat::Forward], after: &[nat::Forward]) -> Result<(), StepError> {
-        Ok(self.table.change_forwards(before, after).await?)
+    async fn change_forwards(
+        &self,
+        before: &[nat::Forward],
+        after: &[nat::Forward],
+        others: nat::Others,
+    ) -> Result<(), StepError> {
+        Ok(self.table.change_forwards(before, after, others).await?)
     }
 
     fn listener(&self, protocol: Protocol, ports: Ports) -> Option<Listener> {

@@ -253,7 +253,10 @@ impl<H: Host> Verbs<H> {
             return Err(error.into());
         }
         self.registry_mut().started(Live { network: network.clone(), desired, journal: record.journal });
-        let mut result = self.sync_forwards().await;
+        let mut result = match network.bridge.name.as_ref() {
+            Some(bridge) => self.sync_forwards_on(bridge.as_str()).await,
+            None => Ok(()),
+        };
         if result.is_ok() {
             result = self.call_hooks(&network, Operation::Started).await;
         }
@@ -311,7 +314,9 @@ impl<H: Host> Verbs<H> {
         self.settle(name, &left)?;
         self.registry_mut().stopped(name);
         self.snoop();
-        if let Err(error) = self.sync_forwards().await {
+        if let Some(bridge) = network.bridge.name.as_ref()
+            && let Err(error) = self.sync_forwards_on(bridge.as_str()).await
+        {
             // Nobody is there to be reached by what is left of them, and the next change tries again.
             tracing::error!("network {name}: {error}");
         }

@@ -191,7 +191,7 @@ impl<H: Host> Verbs<H> {
             return Err(Refusal::Forward(ForwardError::Loopback6));
         }
         let service = format!("{}/{port}", if kind == nat::Protocol::Tcp { "tcp" } else { "udp" });
-        let applied = self.applied();
+        let forwards = self.wanted();
         let is_it = |forward: &&nat::Forward| {
             let (first, last) = forward.ports;
             let every = forward.address.is_none_or(|address| address.is_unspecified());
@@ -201,7 +201,7 @@ impl<H: Host> Verbs<H> {
                 && of_family
                 && (every || forward.address == Some(target))
         };
-        let forward = applied.iter().find(is_it);
+        let forward = forwards.iter().find(is_it);
         let forward = forward.ok_or_else(|| Refusal::NotToGuest { target, service: Some(service.clone()) })?;
         let end = |(address, first): &(IpAddr, u16)| {
             let port = first.saturating_add(port - forward.ports.0);
@@ -213,7 +213,7 @@ impl<H: Host> Verbs<H> {
         };
         let ends: Vec<End> = forward.targets.iter().filter_map(end).collect();
         if ends.is_empty() {
-            return Err(no_address(&format!("where {service} at {target} leads, a guest with a port,"), Some(target)));
+            return Err(no_address(&format!("the guest that {service} at {target} leads to"), Some(target)));
         }
         Ok(ends)
     }

@@ -155,7 +155,7 @@ fn bootp(element: Element<'_>, subnet: IpNet) -> Result<Bootp, Error> {
     if file.is_empty() {
         return Err(element.bad("file", file, "the name of a file"));
     }
-    let server = element.get("server").map(|server| element.ip("server", server)).transpose()?;
+    let server = element.get("server").map(|server| element.ipv4("server", server)).transpose()?.map(IpAddr::V4);
     Ok(Bootp { file: file.to_owned(), server })
 }
 

@@ -67,7 +67,14 @@ pub(super) fn options(element: Element<'_>) -> Result<Vec<DnsmasqOption>, Error>
     Ok(options)
 }
 
-fn meaning(element: Element<'_>, text: &str) -> Result<Dnsmasq, Error> {
+fn meaning(element: Element<'_>, text: &str) -> Result<Vec<Dnsmasq>, Error> {
+    if let Some(("address", value)) = text.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+        return domains(element, value);
+    }
+    one(element, text).map(|meaning| vec![meaning])
+}
+
+fn one(element: Element<'_>, text: &str) -> Result<Dnsmasq, Error> {
     let (name, value) =
         text.split_once('=').map_or((text.trim(), None), |(name, value)| (name.trim(), Some(value.trim())));
     match (name, value) {
@@ -82,6 +89,8 @@ fn meaning(element: Element<'_>, text: &str) -> Result<Dnsmasq, Error> {
         }
         ("srv-host", Some(value)) => srv_host(element, value),
         ("server", Some(value)) => server(element, value),
+        ("cname", Some(value)) => cname(element, value),
+        ("log-queries", None) => Ok(Dnsmasq::LogQueries),
         (name, _) => {
             let name = printable(name);
             Err(element.error(Problem::Unsupported(format!("netd has nothing that does what dnsmasq's '{name}' does"))))
@@ -224,6 +233,37 @@ fn server(element: Element<'_>, text: &str) -> Result<Dnsmasq, Error> {
     let address = (!address.is_empty()).then(|| address.parse::<IpAddr>()).transpose();
     let address = address.map_err(|_| bad(element, "server", text, form))?;
     Ok(Dnsmasq::Forwarder(DnsForwarder { address, port, domain }))
+}
+
+/// `/DOMAIN[/DOMAIN…]/[ADDRESS]`, `#` for every name. `#` as the address, "all zeroes of either family", is none.
+fn domains(element: Element<'_>, text: &str) -> Result<Vec<Dnsmasq>, Error> {
+    let form = "/DOMAIN/ and an address or nothing behind it";
+    let (names, address) = text
+        .strip_prefix('/')
+        .and_then(|rest| rest.rsplit_once('/'))
+        .ok_or_else(|| bad(element, "address", text, form))?;
+    let address = match address {
+        "" => None,
+        address => Some(address.parse::<IpAddr>().map_err(|_| bad(element, "address", text, form))?),
+    };
+    let names = names.split('/').map(|name| match name {
+        "#" => Ok(".".to_owned()),
+        name => domain_name(element, "address", name),
+    });
+    names.map(|name| Ok(Dnsmasq::Domain { name: name?, address })).collect()
+}
+
+/// `ALIAS[,ALIAS…],TARGET[,TTL]`; what is said of guests is never cached, so there is no TTL.
+fn cname(element: Element<'_>, text: &str) -> Result<Dnsmasq, Error> {
+    let mut words: Vec<&str> = text.split(',').map(str::trim).collect();
+    if words.last().is_some_and(|word| word.parse::<u32>().is_ok()) {
+        let sentence = "netd has no 'cname' with a TTL: what it knows itself is never cached".to_owned();
+        return Err(element.error(Problem::Unsupported(sentence)));
+    }
+    let target = words.pop().filter(|_| !words.is_empty());
+    let target = target.ok_or_else(|| bad(element, "cname", text, "one or more names and the one they stand for"))?;
+    let name = |word: &str| domain_name(element, "cname", word);
+    Ok(Dnsmasq::Aliases { aliases: words.into_iter().map(name).collect::<Result<_, _>>()?, target: name(target)? })
 }
 
 /// Writes them; nothing if there are none.

@@ -221,9 +221,7 @@ fn check_host_address(element: Element<'_>, address: IpNet) -> Result<(), Error>
 pub(super) fn write(out: &mut Out, subnet: &Subnet) {
     let [family, address, netmask, prefix] = address(subnet.address, subnet.spelling);
     let attributes = [family, address, netmask, prefix, ("localPtr", yes_no(subnet.local_ptr))];
-    if subnet.tftp_root.is_none() && subnet.dhcp.is_none() {
-        return out.empty("ip", &attributes);
-    }
+    // Of an element with nothing in it libvirt writes both tags too.
     out.open("ip", &attributes);
     if let Some(root) = &subnet.tftp_root {
         out.empty("tftp", &[("root", Some(root.clone()))]);

@@ -242,9 +242,7 @@ pub(super) fn write_port_group(out: &mut Out, group: &PortGroup) {
         ("default", yes_no(group.default)),
         ("trustGuestRxFilters", yes_no(group.trust_guest_rx_filters)),
     ];
-    if group.vlan.is_none() && group.bandwidth.is_none() {
-        return out.empty("portgroup", &attributes);
-    }
+    // Of an element with nothing in it libvirt writes both tags too.
     out.open("portgroup", &attributes);
     if let Some(vlan) = &group.vlan {
         write_vlan(out, vlan);

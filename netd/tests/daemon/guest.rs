@@ -231,6 +231,8 @@ fn message(mac: [u8; 6], kind: u8, options: &[(u8, &[u8])]) -> Message {
         siaddr: none,
         giaddr: none,
         chaddr,
+        sname: Vec::new(),
+        file: Vec::new(),
         options: list,
     }
 }

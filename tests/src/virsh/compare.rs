@@ -97,19 +97,14 @@ fn is_of(shape: &str, value: &str) -> bool {
     })
 }
 
-/// Are two answers to one command the same but for these differences? Gives the names of those that were needed;
+/// Are two answers to one command the same but for these differences? Gives the numbers of those that were needed;
 /// `None` if no set of them is enough.
-pub fn same(
-    command: &str,
-    theirs: &[String],
-    ours: &[String],
-    allowed: &[Difference],
-) -> Option<BTreeSet<&'static str>> {
-    let here: Vec<&Difference> = allowed.iter().filter(|difference| command.contains(difference.command)).collect();
+pub fn same(command: &str, theirs: &[String], ours: &[String], allowed: &[Difference]) -> Option<BTreeSet<usize>> {
+    let here: Vec<_> = allowed.iter().enumerate().filter(|(_, allowed)| command.contains(&allowed.command)).collect();
     fit(theirs, ours, &here)
 }
 
-fn fit(theirs: &[String], ours: &[String], allowed: &[&Difference]) -> Option<BTreeSet<&'static str>> {
+fn fit(theirs: &[String], ours: &[String], allowed: &[(usize, &Difference)]) -> Option<BTreeSet<usize>> {
     if theirs.is_empty() && ours.is_empty() {
         return Some(BTreeSet::new());
     }
@@ -119,17 +114,17 @@ fn fit(theirs: &[String], ours: &[String], allowed: &[&Difference]) -> Option<BT
     {
         return Some(used);
     }
-    allowed.iter().find_map(|difference| {
-        let theirs = after(theirs, difference.theirs)?;
-        let ours = after(ours, difference.ours)?;
+    allowed.iter().find_map(|(number, difference)| {
+        let theirs = after(theirs, &difference.theirs)?;
+        let ours = after(ours, &difference.ours)?;
         let mut used = fit(theirs, ours, allowed)?;
-        used.insert(difference.name);
+        used.insert(*number);
         Some(used)
     })
 }
 
 /// What follows these lines, if the lines begin with them.
-fn after<'a>(lines: &'a [String], patterns: &[&str]) -> Option<&'a [String]> {
+fn after<'a>(lines: &'a [String], patterns: &[String]) -> Option<&'a [String]> {
     let (begin, rest) = lines.split_at_checked(patterns.len())?;
     begin.iter().zip(patterns).all(|(line, pattern)| matches(pattern, line)).then_some(rest)
 }
@@ -145,8 +140,8 @@ fn without_what_is_the_same<'a>(theirs: &'a [String], ours: &'a [String]) -> (us
 /// Compares what was played with what was recorded; an error shows every answer that is not the same, and the
 /// differences that nobody needed.
 pub fn sessions(name: &str, virsh: Virsh, recorded: &Session, played: &Session, allowed: &[Difference]) -> Result<()> {
-    let here: Vec<Difference> = allowed.iter().filter(|difference| difference.is_for(name, virsh)).copied().collect();
-    let mut unused: BTreeSet<&str> = here.iter().map(|difference| difference.name).collect();
+    let here: Vec<Difference> = allowed.iter().filter(|difference| difference.is_for(name, virsh)).cloned().collect();
+    let mut unused: BTreeSet<usize> = (0..here.len()).filter(|number| !here[*number].sometimes).collect();
     let (mut report, mut wrong) = (String::new(), 0);
     let mut listens = "";
     for (theirs, ours) in recorded.steps.iter().zip(&played.steps) {
@@ -160,7 +155,7 @@ pub fn sessions(name: &str, virsh: Virsh, recorded: &Session, played: &Session, 
             _ => continue,
         };
         match same(command, theirs, ours, &here) {
-            Some(used) => unused.retain(|name| !used.contains(name)),
+            Some(used) => unused.retain(|number| !used.contains(number)),
             None => {
                 wrong += 1;
                 let (same, theirs, ours) = without_what_is_the_same(theirs, ours);
@@ -171,7 +166,8 @@ pub fn sessions(name: &str, virsh: Virsh, recorded: &Session, played: &Session, 
         }
     }
     ensure!(wrong == 0, "session {name}, {virsh:?}: {wrong} answers are not libvirtd's:\n{report}");
-    ensure!(unused.is_empty(), "session {name}, {virsh:?}: nobody needs these differences any more: {unused:?}");
+    let unused: Vec<&Difference> = unused.into_iter().map(|number| &here[number]).collect();
+    ensure!(unused.is_empty(), "session {name}, {virsh:?}: nobody needs these differences any more: {unused:#?}");
     Ok(())
 }
 
@@ -188,27 +184,15 @@ pub fn matches(pattern: &str, line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::virsh::differences;
 
-    const ALLOWED: [Difference; 2] = [
-        Difference {
-            name: "element",
-            why: "",
-            virsh: Virsh::Any,
-            sessions: &["s"],
-            command: "net-dumpxml",
-            theirs: &["|   <old/>"],
-            ours: &["|   <new x='*'/>", "|   <more/>"],
-        },
-        Difference {
-            name: "missing",
-            why: "",
-            virsh: Virsh::Debian13,
-            sessions: &["s"],
-            command: "",
-            theirs: &[],
-            ours: &["! warning"],
-        },
-    ];
+    fn allowed() -> Vec<Difference> {
+        differences::parse(
+            "= element\n@ s $ net-dumpxml\n- |   <old/>\n+ |   <new x='*'/>\n+ |   <more/>\n\n\
+             = missing\nvirsh 11\n@ s $ \n+ ! warning\n",
+        )
+        .unwrap()
+    }
 
     fn lines(text: &str) -> Vec<String> {
         text.lines().map(str::to_owned).collect()
@@ -229,27 +213,27 @@ mod tests {
 
     #[test]
     fn only_what_is_allowed_may_differ() {
-        let same = |command, theirs, ours| same(command, &lines(theirs), &lines(ours), &ALLOWED);
+        let same = |command, theirs, ours| same(command, &lines(theirs), &lines(ours), &allowed());
         let theirs = "| <n>\n|   <old/>\n| </n>";
         let ours = "| <n>\n|   <new x='5'/>\n|   <more/>\n| </n>";
         assert_eq!(same("x", theirs, theirs), Some(BTreeSet::new()));
-        assert_eq!(same("virsh net-dumpxml a", theirs, ours), Some(BTreeSet::from(["element"])));
+        assert_eq!(same("virsh net-dumpxml a", theirs, ours), Some(BTreeSet::from([0])));
         assert_eq!(same("virsh net-info a", theirs, ours), None);
         assert_eq!(same("virsh net-dumpxml a", theirs, "| <n>\n| </n>"), None);
-        assert_eq!(same("x", "? 1", "! warning\n? 1"), Some(BTreeSet::from(["missing"])));
+        assert_eq!(same("x", "? 1", "! warning\n? 1"), Some(BTreeSet::from([1])));
     }
 
     #[test]
     fn a_session_fails_by_one_wrong_answer_and_by_a_difference_that_is_not_needed() {
         let session = |said: &str| Session::parse(&format!("$ virsh net-dumpxml a\n{said}\n")).unwrap();
         let compare = |virsh, name, ours: &str| {
-            sessions(name, virsh, &session("|   <old/>"), &session(ours), &ALLOWED).map_err(|error| error.to_string())
+            sessions(name, virsh, &session("|   <old/>"), &session(ours), &allowed()).map_err(|error| error.to_string())
         };
         let new = "|   <new x='1'/>\n|   <more/>";
         assert_eq!(compare(Virsh::Debian12, "s", new), Ok(()));
         assert!(compare(Virsh::Debian12, "t", new).unwrap_err().contains("1 answers are not libvirtd's"));
-        assert!(compare(Virsh::Debian12, "s", "|   <old/>").unwrap_err().contains("{\"element\"}"));
-        assert!(compare(Virsh::Debian13, "s", new).unwrap_err().contains("{\"missing\"}"));
+        assert!(compare(Virsh::Debian12, "s", "|   <old/>").unwrap_err().contains("name: \"element\""));
+        assert!(compare(Virsh::Debian13, "s", new).unwrap_err().contains("name: \"missing\""));
         assert_eq!(compare(Virsh::Debian12, "t", "|   <old/>"), Ok(()));
     }
 }

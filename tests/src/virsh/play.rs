@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::{Said, Session, Step, compare::Names};
+use super::{
+    Said, Session, Step,
+    compare::Names,
+    differences::{self, Difference},
+};
 use crate::{
     paths,
     space::{Running, Space},
@@ -216,6 +220,13 @@ pub fn read(name: &str) -> Result<Session> {
     let path = sessions().join(format!("{name}.session"));
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Session::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// Where answers may differ.
+pub fn differences() -> Result<Vec<Difference>> {
+    let path = sessions().join("differences");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    differences::parse(&text).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -20,7 +23,10 @@ use super::{
     udp::{Origin, UdpPort},
 };
 use crate::{
-    dns::resolver::{Action, Ask, Resolver, Transport},
+    dns::{
+        resolver::{Action, Ask, Resolver, Transport},
+        wire::Query,
+    },
     stats::Stats,
 };
 
@@ -49,6 +55,8 @@ pub(super) struct Core {
     /// The time to wake up has come nearer.
     rearm: Notify,
     stats: Arc<Stats>,
+    /// Questions are written to the log.
+    logs: AtomicBool,
 }
 
 struct State {
@@ -65,7 +73,7 @@ impl Core {
     pub(super) fn new(resolver: Resolver<Client>, stats: Arc<Stats>) -> Core {
         let tasks = Some(JoinSet::new());
         let state = State { resolver, asks: HashMap::new(), tasks, armed: None };
-        Core { state: Mutex::new(state), rearm: Notify::new(), stats }
+        Core { state: Mutex::new(state), rearm: Notify::new(), stats, logs: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -82,8 +90,18 @@ impl Core {
         self.state().tasks.take()
     }
 
+    /// Whether questions are written to the log from now on.
+    pub(super) fn log(&self, logs: bool) {
+        self.logs.store(logs, Ordering::Relaxed);
+    }
+
     /// A client's message.
     pub(super) fn query(self: &Arc<Self>, from: IpAddr, over: Transport, to: ReplyTo, message: &[u8]) {
+        if self.logs.load(Ordering::Relaxed)
+            && let Ok(query) = Query::parse(message)
+        {
+            tracing::info!("DNS: {from} asks for {}, type {}", query.name, query.qtype);
+        }
         let client = Client { to, since: Instant::now() };
         self.change(|resolver, now, out| resolver.query(from, over, client, message, now, out));
     }

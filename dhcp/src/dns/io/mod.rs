@@ -100,6 +100,7 @@ impl Service {
         let zone = Zone::new(&config, &names.borrow());
         let resolver = Resolver::new(zone, route::forwards(&config), surroundings.limits, || rand::rng().random());
         let core = Arc::new(Core::new(resolver, surroundings.stats.clone()));
+        core.log(config.log_queries);
         let mut service = Service {
             bridge: bridge.to_owned(),
             port,
@@ -147,6 +148,7 @@ impl Service {
         for tasks in &mut gone {
             tasks.shutdown().await;
         }
+        self.core.log(config.log_queries);
         let before = self.naming.replace(&self.core, config.clone());
         let upstreams = |config: &DnsConfig| {
             let DnsConfig { listen, forward, forwarders, resolv_conf, .. } = config;

@@ -9,6 +9,10 @@ use super::{CLASS_IN, LONGEST, Name, Query, Refusal, Why, bits, extended_error, 
 pub(in super::super) enum Record {
     /// A or AAAA.
     Address(IpAddr),
+    /// What the name is another name of (RFC 1035 §3.3.1).
+    Alias(Name),
+    /// A or AAAA of what an alias stands for, under its own name.
+    Beyond(Name, IpAddr),
     /// A reverse record.
     Pointer(Name),
     /// A text (RFC 1035 §3.3.14).
@@ -25,8 +29,9 @@ impl Record {
     /// Its type.
     pub(in super::super) fn rtype(&self) -> u16 {
         match self {
-            Record::Address(IpAddr::V4(_)) => rtype::A,
-            Record::Address(IpAddr::V6(_)) => rtype::AAAA,
+            Record::Address(IpAddr::V4(_)) | Record::Beyond(_, IpAddr::V4(_)) => rtype::A,
+            Record::Address(IpAddr::V6(_)) | Record::Beyond(_, IpAddr::V6(_)) => rtype::AAAA,
+            Record::Alias(_) => rtype::CNAME,
             Record::Pointer(_) => rtype::PTR,
             Record::Text(_) => rtype::TXT,
             Record::Service { .. } => rtype::SRV,
@@ -37,16 +42,20 @@ impl Record {
 
     /// Appends the record with its owner, which is a name in full or a pointer.
     fn emit(&self, message: &mut Vec<u8>, owner: &[u8], zone: &[u8]) {
-        message.extend(owner);
+        message.extend(if let Record::Beyond(name, _) = self { name.bytes() } else { owner });
         message.extend(self.rtype().to_be_bytes());
         message.extend(CLASS_IN.to_be_bytes());
         message.extend([0; 4]);
         let length_at = message.len();
         message.extend([0; 2]);
         match self {
-            Record::Address(IpAddr::V4(address)) => message.extend(address.octets()),
-            Record::Address(IpAddr::V6(address)) => message.extend(address.octets()),
-            Record::Pointer(name) => message.extend(name.bytes()),
+            Record::Address(IpAddr::V4(address)) | Record::Beyond(_, IpAddr::V4(address)) => {
+                message.extend(address.octets());
+            }
+            Record::Address(IpAddr::V6(address)) | Record::Beyond(_, IpAddr::V6(address)) => {
+                message.extend(address.octets());
+            }
+            Record::Pointer(name) | Record::Alias(name) => message.extend(name.bytes()),
             Record::Text(text) => {
                 // One string holds 255 octets; a text without any is one empty string.
                 for piece in text.chunks(255).chain(text.is_empty().then_some(&[][..])) {

@@ -64,6 +64,7 @@ pub(super) mod rcode {
 pub(super) mod rtype {
     pub(in super::super) const A: u16 = 1;
     pub(in super::super) const NS: u16 = 2;
+    pub(in super::super) const CNAME: u16 = 5;
     pub(in super::super) const SOA: u16 = 6;
     pub(in super::super) const PTR: u16 = 12;
     pub(in super::super) const TXT: u16 = 16;

@@ -48,6 +48,8 @@ fn say(verdict: Verdict) -> String {
         Verdict::Answer { records, .. } => {
             let words = records.iter().map(|record| match record {
                 Record::Address(address) => address.to_string(),
+                Record::Alias(name) => format!("={name}"),
+                Record::Beyond(name, address) => format!("{name}:{address}"),
                 Record::Pointer(name) => name.to_string(),
                 Record::Text(text) => String::from_utf8_lossy(text).into_owned(),
                 Record::Service { priority, weight, port, target } => format!("{priority} {weight} {port} {target}"),
@@ -486,4 +488,55 @@ fn reverse_names_of_both_families_are_ours_unless_said_otherwise() {
     let mine = "3.0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa";
     assert_eq!(ask(&zone, mine, rtype::PTR), "forward");
     assert_eq!(ask(&zone, &mine.replace("0.0.0.d.f", "0.0.1.d.f"), rtype::PTR), "nxdomain d.f.ip6.arpa.");
+}
+
+#[test]
+fn an_alias_is_answered_with_what_it_stands_for_and_is_none_of_what_is_not_known() {
+    let zone = zone_with(|config| {
+        let alias = |alias: &str, target: &str| (alias.to_owned(), target.to_owned());
+        config.aliases = vec![
+            alias("www", "vm2.lab.example"),
+            alias("web.other.example", "www.lab.example"),
+            alias("gone", "nobody.lab.example"),
+            alias("a.circle.example", "b.circle.example"),
+            alias("b.circle.example", "a.circle.example"),
+        ];
+    });
+    for text in ["www", "WWW.lab.example"] {
+        assert_eq!(ask(&zone, text, rtype::A), "=vm2.lab.example. vm2.lab.example.:192.168.122.102", "{text}");
+        assert_eq!(ask(&zone, text, rtype::AAAA), "=vm2.lab.example. vm2.lab.example.:fd00::102", "{text}");
+        assert_eq!(ask(&zone, text, rtype::CNAME), "=vm2.lab.example.", "{text}");
+        assert_eq!(ask(&zone, text, TXT), "=vm2.lab.example.", "{text}");
+    }
+    let beyond = ask(&zone, "web.other.example", rtype::A);
+    assert_eq!(beyond, "=www.lab.example. www.lab.example.:192.168.122.102");
+    assert_eq!(ask(&zone, "gone.lab.example", rtype::A), "forward");
+    assert_eq!(ask(&zone, "a.circle.example", rtype::A), "forward");
+    assert_eq!(ask(&zone, "printer", rtype::A), "192.168.122.9", "a name with addresses is no alias");
+}
+
+#[test]
+fn a_domain_that_is_one_address_has_every_name_but_those_known_otherwise() {
+    let zone = zone_with(|config| {
+        let whole = |domain: &str, address: Option<&str>| (domain.to_owned(), address.map(|a| a.parse().unwrap()));
+        config.whole_domains = vec![
+            whole("shop.example", Some("10.0.0.5")),
+            whole("shop.example", Some("fd00::5")),
+            whole("not.shop.example", None),
+            whole("example", Some("10.0.0.6")),
+        ];
+    });
+    for text in ["shop.example", "Any.thing.SHOP.example"] {
+        assert_eq!(ask(&zone, text, rtype::A), "10.0.0.5", "{text}");
+        assert_eq!(ask(&zone, text, rtype::AAAA), "fd00::5", "{text}");
+        assert_eq!(ask(&zone, text, MX), format!("nodata {}.", text.to_lowercase()), "{text}");
+    }
+    assert_eq!(ask(&zone, "www.shop.example", rtype::A), "203.0.114.5", "a record of its own");
+    assert_eq!(ask(&zone, "a.not.shop.example", rtype::A), "nxdomain not.shop.example.");
+    assert_eq!(ask(&zone, "else.example", rtype::A), "10.0.0.6");
+    assert_eq!(ask(&zone, "vm1.lab.example", rtype::A), "192.168.122.101");
+    assert_eq!(ask(&zone, "nobody.lab.example", rtype::A), "forward", "the network's own domain is longer");
+    assert_eq!(ask(&zone, "example.org", rtype::A), "forward");
+    let all = zone_with(|config| config.whole_domains = vec![(".".to_owned(), Some("10.0.0.7".parse().unwrap()))]);
+    assert_eq!(ask(&all, "any.where", rtype::A), "10.0.0.7");
 }

@@ -106,7 +106,7 @@ fn list<T: std::fmt::Debug>(out: &mut String, what: &str, values: &[T]) {
 
 fn served(out: &mut String, config: &NetworkConfig) {
     if let Some(dhcp) = &config.dhcp4 {
-        let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, options } = dhcp;
+        let Dhcp4Config { server, ranges, hosts, router, dns, domain, mtu, routes, boot, options } = dhcp;
         out.push_str("\nDHCPv4:\n");
         line(out, "server", server);
         list(out, "range", ranges);
@@ -116,6 +116,7 @@ fn served(out: &mut String, config: &NetworkConfig) {
         line(out, "domain", domain);
         line(out, "mtu", mtu);
         list(out, "route", routes);
+        list(out, "boot", boot.as_slice());
         list(out, "option", options);
     }
     if let Some(Ipv6Config { prefixes, router, routes, dns, domain, mtu, dhcp }) = &config.ipv6 {

@@ -77,25 +77,25 @@ fn a_forward_follows_its_guest() {
     let (port, _) = now(verbs.add_port(&request)).unwrap();
     for last in [50, 51] {
         fake.world().leases = vec![lease(&port.mac, last, Some("whatever-it-says"))];
-        now(verbs.follow_guests());
+        now(verbs.follow_guests(None));
         assert_eq!(targets(&fake), [last]);
     }
     let calls = fake.world().calls;
-    now(verbs.follow_guests());
+    now(verbs.follow_guests(None));
     assert_eq!(fake.world().calls, calls, "nothing changed, nothing to do");
 
     fake.world().leases.clear();
-    now(verbs.follow_guests());
+    now(verbs.follow_guests(None));
     assert!(targets(&fake).is_empty());
 
     // A guest that is gone is not looked for where it was, though its lease lasts.
     fake.world().leases = vec![lease(&port.mac, 52, Some("vm1"))];
-    now(verbs.follow_guests());
+    now(verbs.follow_guests(None));
     assert_eq!(targets(&fake), [52]);
     let index = fake.world().host.link("vnet0").unwrap().index;
     fake.remove_link(index);
     now(verbs.link_gone(index, "vnet0"));
-    now(verbs.follow_guests());
+    now(verbs.follow_guests(None));
     assert!(targets(&fake).is_empty());
 }
 

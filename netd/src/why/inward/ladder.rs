@@ -231,8 +231,9 @@ fn rules<'a>(
 ) -> impl FnMut(&&'a Walk) -> Option<Finding> {
     let mut told = BTreeSet::new();
     move |walk| {
-        let key = (walk.family, walk.table.clone(), walk.base.clone());
-        if walk.table == TABLE || (!told.insert(key) && walk.verdict != Verdict::Drop) {
+        // A drop is told of each rule once: what is asked in vain is asked again.
+        let dropped = (walk.verdict == Verdict::Drop).then(|| (walk.chain.clone(), walk.rule));
+        if walk.table == TABLE || !told.insert((walk.family, walk.table.clone(), walk.base.clone(), dropped)) {
             return None;
         }
         let what = if back { "the answer" } else { "it" };

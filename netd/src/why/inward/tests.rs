@@ -119,6 +119,10 @@ fn the_guards_are_told_of_where_they_drop_the_answer() {
     let (check, says, _) = one(&question(), &seen);
     assert_eq!(check, "guards");
     assert!(says.contains("192.168.122.45 is not an address of the guest"), "{says}");
+    // It is sent again, and dropped again.
+    let again = Walk { id: 3, ..seen.facts.walks[7].clone() };
+    seen.facts.walks.push(again);
+    assert_eq!(one(&question(), &seen).0, "guards");
 }
 
 #[test]

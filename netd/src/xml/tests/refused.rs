@@ -259,8 +259,9 @@ fn options_of_dnsmasq_that_mean_nothing_here() {
         )
     };
     for (value, expected) in [
-        ("cname=a,b", "netd has nothing that does what dnsmasq's 'cname' does"),
-        ("log-queries", "netd has nothing that does what dnsmasq's 'log-queries' does"),
+        ("conf-file=/etc/more", "netd has nothing that does what dnsmasq's 'conf-file' does"),
+        ("log-queries=extra", "netd has nothing that does what dnsmasq's 'log-queries' does"),
+        ("cname=a,b,60", "netd has no 'cname' with a TTL: what it knows itself is never cached"),
         ("no-ping=1", "netd has nothing that does what dnsmasq's 'no-ping' does"),
         ("", "netd has nothing that does what dnsmasq's '' does"),
         (
@@ -283,6 +284,9 @@ fn options_of_dnsmasq_that_mean_nothing_here() {
         ("host-record=a", "host-record is 'a', which is not names and then addresses"),
         ("host-record=1.1.1.1,a", "host-record is '1.1.1.1,a', which is not names and then addresses"),
         ("srv-host=_a._tcp,b,http", "srv-host is '_a._tcp,b,http', which is not a name, a target and three numbers"),
+        ("address=10.0.0.1", "address is '10.0.0.1', which is not /DOMAIN/ and an address or nothing behind it"),
+        ("address=/a/b", "address is '/a/b', which is not /DOMAIN/ and an address or nothing behind it"),
+        ("cname=a", "cname is 'a', which is not one or more names and the one they stand for"),
         ("server=/corp", "server is '/corp', which is not an address with or without #PORT, or /DOMAIN/ before it"),
         (
             "server=dns.example",
@@ -627,7 +631,7 @@ fn dhcp_that_cannot_be() {
         ("<bootp file='a'/><bootp file='a'/>", "<bootp>: there can be only one"),
         (
             "<bootp file='a' server='tftp.example'/>",
-            "<bootp>: server is 'tftp.example', which is not an address like 192.168.122.1 or fd00::1",
+            "<bootp>: server is 'tftp.example', which is not an IPv4 address like 192.168.122.1",
         ),
         ("<host name='a' ip='10.0.1.2'/>", "<host>: address 10.0.1.2 is not in 10.0.0.0/24"),
         ("<host name='a' ip='10.0.0.1'/>", "<host>: address 10.0.0.1 is the host's own in 10.0.0.0/24"),

@@ -11,11 +11,13 @@ mod packets;
 mod peers;
 mod scale;
 mod table;
+mod virsh;
 
 use anyhow::{Result, ensure};
 use table::Table;
 
-const USAGE: &str = "usage: bench [--quick] [SUBJECT…]: subjects are network, lease, scale, packets, growth, guests";
+const USAGE: &str =
+    "usage: bench [--quick] [SUBJECT…]: subjects are network, virsh, lease, scale, packets, growth, guests";
 
 fn main() -> Result<()> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -24,13 +26,16 @@ fn main() -> Result<()> {
     }
     let quick = words.iter().any(|word| word == "--quick");
     words.retain(|word| word != "--quick");
-    let subjects = ["network", "lease", "scale", "packets", "growth", "guests"];
+    let subjects = ["network", "virsh", "lease", "scale", "packets", "growth", "guests"];
     ensure!(words.iter().all(|word| subjects.contains(&word.as_str())), USAGE);
     let wanted = |subject: &str| words.is_empty() || words.iter().any(|word| word == subject);
     let samples = |full: usize| if quick { full.min(3) } else { full };
     let mut table = Table::new();
     if wanted("network") {
         network::start_and_destroy(&mut table, samples(15))?;
+    }
+    if wanted("virsh") {
+        virsh::commands(&mut table, samples(15))?;
     }
     if wanted("lease") {
         lease::one_exchange(&mut table, if quick { 50 } else { 300 })?;
