@@ -60,6 +60,19 @@ pub struct NetworkConfig {
     pub ipv6: Option<Ipv6Config>,
     /// DNS, unless disabled.
     pub dns: Option<DnsConfig>,
+    /// TFTP, for each address that has it.
+    pub tftp: Vec<TftpConfig>,
+}
+
+/// TFTP at one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TftpConfig {
+    /// The host's address on the bridge; port 69 of it is served.
+    pub address: Ipv4Addr,
+    /// The directory whose files are to be had.
+    pub root: PathBuf,
+    /// The bridge's MTU in bytes, if it is not 1500.
+    pub mtu: Option<u16>,
 }
 
 /// DHCPv4 on one subnet.

@@ -25,6 +25,7 @@ mod stats;
 mod store;
 #[cfg(test)]
 mod testing;
+mod tftp;
 pub mod v4;
 pub mod v6;
 mod watch;

@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    config::{Mac, NetworkConfig, PortName},
+    config::{Mac, NetworkConfig, PortName, TftpConfig},
     dns,
     engine::Engine,
     io::{self, clock},
@@ -23,6 +23,7 @@ use crate::{
     row::{Row, Write},
     stats::Counts,
     store::{Job, Store, Stored, WriteFailed},
+    tftp,
     v4::policy::Policy,
     v6::{self, row::Row6},
     watch::LeaseWatch,
@@ -57,6 +58,7 @@ struct Running {
     dhcp: Option<io::server::Running>,
     ipv6: Option<io::server6::Running>,
     dns: Option<dns::Running>,
+    tftp: Vec<(TftpConfig, tftp::Running)>,
 }
 
 impl Site {
@@ -151,6 +153,16 @@ pub enum Error {
         /// What the kernel said.
         cause: std::io::Error,
     },
+    /// TFTP can't be served.
+    #[error("failed to serve the files of {} by TFTP on network '{network}': {cause}", root.display())]
+    Tftp {
+        /// Which network.
+        network: String,
+        /// The directory.
+        root: PathBuf,
+        /// What the kernel said.
+        cause: std::io::Error,
+    },
     /// The sockets for router advertisements and DHCPv6 can't be opened.
     #[error("failed to listen for IPv6 on bridge {bridge} of network '{network}': {cause}")]
     Ipv6Socket {
@@ -169,6 +181,19 @@ pub enum Error {
         /// What the DNS server said.
         cause: dns::Error,
     },
+}
+
+/// Those of one network; none if one of them can't be.
+fn serve_files(
+    network: &str,
+    bridge: &str,
+    configs: impl Iterator<Item = TftpConfig>,
+) -> Result<Vec<(TftpConfig, tftp::Running)>, Error> {
+    let serve = |config: TftpConfig| match tftp::Running::start(&config, bridge) {
+        Ok(running) => Ok((config, running)),
+        Err(cause) => Err(Error::Tftp { network: network.to_owned(), root: config.root, cause }),
+    };
+    configs.map(serve).collect()
 }
 
 impl Services {
@@ -214,12 +239,13 @@ impl Services {
     ///
     /// The bridge must exist and carry its addresses. Leases of the network outside its subnet are dropped.
     pub async fn start(&self, config: NetworkConfig) -> Result<Started, Error> {
-        let NetworkConfig { network: name, bridge, dhcp4, ipv6, dns } = config;
+        let NetworkConfig { network: name, bridge, dhcp4, ipv6, dns, tftp } = config;
         let site = self.site(&name);
         let mut running = site.running.lock().await;
         if running.is_some() {
             return Err(Error::AlreadyRunning { network: name });
         }
+        let tftp = serve_files(&name, &bridge, tftp.into_iter())?;
         let (serves_dhcp, serves_ipv6) = (dhcp4.is_some(), ipv6.is_some());
         let stray = site.network.engine().configure(dhcp4.map(Policy::new));
         if let Some((submission, writes)) = stray {
@@ -270,7 +296,7 @@ impl Services {
         } else {
             None
         };
-        *running = Some(Running { dhcp, ipv6, dns });
+        *running = Some(Running { dhcp, ipv6, dns, tftp });
         Ok(started)
     }
 
@@ -282,13 +308,15 @@ impl Services {
     /// old configuration, should it come back, finds it. One that has an address other than the one reserved for it now
     /// keeps it until it asks again.
     pub async fn reconfigure(&self, config: NetworkConfig) -> Result<Started, Error> {
-        let NetworkConfig { network: name, bridge, dhcp4, ipv6, dns } = config;
+        let NetworkConfig { network: name, bridge, dhcp4, ipv6, dns, tftp } = config;
         let not_running = || Error::NotRunning { network: name.clone() };
         let site = self.known(&name).ok_or_else(not_running)?;
         let mut guard = site.running.lock().await;
         let running = guard.as_mut().ok_or_else(not_running)?;
 
         // What may fail comes first.
+        let is_new = |config: &&TftpConfig| !running.tftp.iter().any(|(known, _)| known == *config);
+        let new_tftp = serve_files(&name, &bridge, tftp.iter().filter(is_new).cloned())?;
         let new_dhcp = match (&running.dhcp, &dhcp4) {
             (None, Some(_)) => Some(
                 io::server::Running::start(site.network.clone(), &bridge, self.inner.store.clone())
@@ -345,6 +373,11 @@ impl Services {
             if new_dns.is_some() || !serves_dns { std::mem::replace(&mut running.dns, new_dns) } else { None };
         let old_dhcp =
             if new_dhcp.is_some() || !serves_dhcp { std::mem::replace(&mut running.dhcp, new_dhcp) } else { None };
+        let old_tftp = running.tftp.extract_if(.., |(config, _)| !tftp.contains(config)).collect::<Vec<_>>();
+        running.tftp.extend(new_tftp);
+        for (_, tftp) in old_tftp {
+            tftp.stop().await;
+        }
         if let Some(dhcp) = old_dhcp {
             dhcp.stop().await;
         }
@@ -383,7 +416,10 @@ impl Services {
     pub async fn stop(&self, network: &str) {
         let Some(site) = self.known(network) else { return };
         let mut running = site.running.lock().await;
-        if let Some(Running { dhcp, ipv6, dns }) = running.take() {
+        if let Some(Running { dhcp, ipv6, dns, tftp }) = running.take() {
+            for (_, server) in tftp {
+                server.stop().await;
+            }
             if let Some(dhcp) = dhcp {
                 dhcp.stop().await;
             }

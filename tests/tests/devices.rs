@@ -2,6 +2,7 @@
 //! control` and by the sockets that `vmm run` makes. One guest does it all, because a boot is dear in the lab.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::{
@@ -77,6 +78,7 @@ fn a_stock_guest_uses_every_device_and_is_changed_while_it_runs() -> Result<()> 
         memory(&mut vm1, &control)?;
         sockets(&mut vm1, &path("vsock"))?;
         link(&mut vm1, &control)?;
+        confined(vm1.pid())?;
         let events = Command::new(paths::program("vmm")?)
             .arg("control")
             .arg(&control.0)
@@ -202,6 +204,21 @@ fn link(vm1: &mut Guest, control: &Control) -> Result<()> {
     control.ok(&["link", &mac, "up"])?;
     assert_eq!(vm1.ok("until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 1; done; echo up")?, "up");
     vm1.ok("until ping -c 1 -W 2 192.168.122.1; do :; done")?;
+    Ok(())
+}
+
+/// Every device's thread has given up what it does not need: by the process, by the CPU that started it, by itself.
+fn confined(pid: u32) -> Result<()> {
+    let mut filters = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = entry?.path();
+        let status = fs::read_to_string(path.join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:")).context("no filters")?;
+        filters.insert(fs::read_to_string(path.join("comm"))?.trim().to_owned(), line.trim().parse::<u32>()?);
+    }
+    for (name, least) in [("vcpu0", 2), ("net0", 3), ("blk1.1", 3), ("balloon0", 3), ("vsock0", 3), ("rng0", 3)] {
+        assert_eq!(filters.get(name), Some(&least), "{name}: {filters:?}");
+    }
     Ok(())
 }
 

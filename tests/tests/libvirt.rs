@@ -1,5 +1,5 @@
 //! netd-libvirtd's sockets: found without an option, never taken from anybody, handed over by systemd, for those who may;
-//! and what a client sees while netd is slow or restarted.
+//! what a client sees while netd is slow or restarted; what only newer clients ask for.
 
 use std::{
     fs,
@@ -19,6 +19,7 @@ use tests::{
     front_door::{FrontDoor, READ_ONLY, SOCKET},
     paths,
     space::{NOBODY, Running, Space, User, told},
+    trixie,
     wait::{self, PATIENCE},
 };
 
@@ -331,5 +332,49 @@ fn clients_stay_connected_while_netd_is_restarted_and_hear_of_what_happens_then(
     let said = virsh_as(door.host(), None, &["net-list"])?;
     assert!(told(&said).contains("failed to connect to netd at"), "{}", told(&said));
     door.netd.start()?;
+    door.finish()
+}
+
+#[test]
+fn titles_descriptions_and_metadata_are_kept_for_those_clients_that_know_them() -> Result<()> {
+    const URI: &str = "http://example.org/x";
+    let mut door = FrontDoor::new("metadata")?;
+    let newer = trixie::programs(door.host())?.join("virsh");
+    let newer = newer.to_str().context("UTF-8")?;
+    let say = |args: &[&str]| -> Result<String> {
+        let output = door.host().command(newer).args(args).env("HOME", "/nonexistent").output()?;
+        ensure!(output.status.success(), "virsh {}: {}", args.join(" "), told(&output));
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let heard = door.host().dir().join("heard");
+    let mut listener = door.host().command(newer);
+    listener.args(["net-event", "--loop", "--event", "metadata-change"]).stdin(Stdio::piped());
+    let listener: Child = listener.env("HOME", "/nonexistent").stdout(fs::File::create(&heard)?).spawn()?;
+    let listener = Running(listener);
+    let hears = |what: &str| {
+        wait::until_true(what, PATIENCE, || {
+            Ok(fs::read_to_string(&heard)?.contains(&format!("event 'metadata-change' for network default: {what}")))
+        })
+    };
+    wait::until_true("it listens", PATIENCE, || {
+        say(&["net-desc", "default", "--title", "A title"])?;
+        Ok(fs::read_to_string(&heard)?.contains("type title, uri <null>"))
+    })?;
+    assert_eq!(say(&["net-desc", "default"])?, "No description for network: default");
+    assert_eq!(say(&["net-desc", "default", "Some", "words"])?, "Network description updated successfully");
+    hears("type description, uri <null>")?;
+    assert_eq!(say(&["net-desc", "default"])?, "Some words");
+    assert!(say(&["net-list", "--all", "--title"])?.ends_with("A title"));
+    say(&["net-metadata", "default", URI, "--key", "x", "--set", "<a b='1'>c</a>"])?;
+    hears(&format!("type element, uri {URI}"))?;
+    say(&["net-start", "default"])?;
+    // Live and in the definition it is not the same from now on.
+    say(&["net-metadata", "default", URI, "--remove", "--live"])?;
+    assert_eq!(say(&["net-metadata", "default", URI, "--live"])?, "");
+    assert_eq!(say(&["net-metadata", "default", URI, "--config"])?, "<a b='1'>c</a>");
+    say(&["net-destroy", "default"])?;
+    let output = door.host().command(newer).args(["net-desc", "default", "--live"]).output()?;
+    assert!(told(&output).contains("Requested operation is not valid: network is not running"), "{}", told(&output));
+    drop(listener);
     door.finish()
 }

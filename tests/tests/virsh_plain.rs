@@ -20,8 +20,12 @@ use tests::{
 fn host(name: &str) -> Result<Space> {
     let host = Space::new(name)?;
     host.inside(|| {
+        // In memory: not every file system can be the upper one of an overlay.
+        let memory = host.dir().join("memory");
+        fs::create_dir_all(&memory)?;
+        mount(Some("tmpfs"), &memory, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).context("mounting memory")?;
         for directory in ["etc", "var/lib"] {
-            let [upper, work] = ["upper", "work"].map(|kind| host.dir().join(kind).join(directory));
+            let [upper, work] = ["upper", "work"].map(|kind| memory.join(kind).join(directory));
             fs::create_dir_all(&upper)?;
             fs::create_dir_all(&work)?;
             fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))?;

@@ -290,6 +290,7 @@ pub(crate) struct Words {
     pub(crate) control: Option<PathBuf>,
     pub(crate) vsock: Option<Vsock>,
     pub(crate) serial: Option<String>,
+    pub(crate) sandbox: bool,
 }
 
 /// One guest, checked.
@@ -321,6 +322,8 @@ pub(crate) struct VmConfig {
     pub(crate) serial: String,
     /// The system's UUID: always the same for a name.
     pub(crate) uuid: [u8; 16],
+    /// The process gives up what the guest does not need.
+    pub(crate) sandbox: bool,
 }
 
 impl VmConfig {
@@ -369,6 +372,7 @@ impl VmConfig {
             vsock: words.vsock,
             serial,
             uuid,
+            sandbox: words.sandbox,
         })
     }
 }

@@ -22,3 +22,4 @@ mod machine;
 mod memory;
 mod probe;
 mod run;
+mod sandbox;

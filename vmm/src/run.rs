@@ -13,7 +13,7 @@ use netd_api::{ClientError, PortRequest, blocking};
 
 use crate::{
     boot::{BootError, BootFiles},
-    config::{Disk, Mac, MemorySize, Nic, VmConfig, Vsock},
+    config::{self, Disk, Mac, MemorySize, Nic, VmConfig, Vsock},
     control::{
         End, RunError, Signals,
         answer::Guest,
@@ -25,6 +25,7 @@ use crate::{
     disk::{DiskError, RawDisk},
     kvm::{self, KvmError},
     machine::{self, DiskPart, Machine, MachineError, NicPart, Parts, Shape, VsockPart, smbios::System},
+    sandbox::{self, SandboxError},
 };
 
 /// Why a guest could not be run, or did not end well.
@@ -44,6 +45,8 @@ pub(crate) enum Error {
     Listen(#[from] ListenError),
     #[error("failed to start the control thread: {0}")]
     Control(io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Run(#[from] RunError),
     #[error("failed to block signals: {0}")]
@@ -98,6 +101,13 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     let nics = config.nics.iter().map(|nic| plug(&config.name, nic, netd)).collect::<Result<_, _>>()?;
 
     let mut machine = Machine::build(shape, Parts { kvm, boot, disks, nics, vsock: vsock_part, output })?;
+    if config.sandbox {
+        let sockets =
+            [config.control.as_deref(), config.vsock.as_ref().map(|vsock| vsock.path.as_path()), console_path(config)];
+        sandbox::enter(&sockets.into_iter().flatten().collect::<Vec<_>>())?;
+    } else {
+        tracing::warn!("the guest runs without a sandbox: --no-sandbox");
+    }
     let console = console.start(machine.com1())?;
     let control = Control::start(control).map_err(Error::Control)?;
     let guest = Guest {
@@ -110,6 +120,14 @@ pub(crate) fn run(config: &VmConfig, netd: &Path) -> Result<End, Error> {
     control.finish();
     console.finish();
     Ok(end?)
+}
+
+/// The console's socket, if it has one.
+fn console_path(config: &VmConfig) -> Option<&Path> {
+    match &config.console {
+        config::Console::Socket(path) => Some(path),
+        _ => None,
+    }
 }
 
 fn open(disk: &Disk) -> Result<DiskPart, DiskError> {

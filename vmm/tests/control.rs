@@ -22,12 +22,17 @@ struct Guest {
 impl Guest {
     /// Says one letter and then waits for ever.
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with more words for `vmm run`.
+    fn with(words: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let kernel = kernel(directory.path(), &[&say(b'!')[..], &say(b'\n'), &[0xf4, 0xeb, 0xfd]].concat());
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
         command.args(["run", "--name", "vm1", "--memory", "32M", "--kernel"]).arg(kernel);
-        command.arg("--control").arg(&socket).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(words).arg("--control").arg(&socket).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let console = BufReader::new(process.stdout.take().unwrap());
         let mut guest = Guest { process, console, socket, _directory: directory };
@@ -123,6 +128,50 @@ fn a_guest_is_asked_paused_reset_and_ended_and_every_step_is_told() {
     assert!(watcher.wait().unwrap().success());
     assert!(guest.process.wait().unwrap().success());
     assert!(!guest.socket.exists());
+}
+
+/// `Seccomp_filters` and `NoNewPrivs` of each thread, by its name.
+fn confinement(pid: u32) -> Vec<(String, u32, u32)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let path = entry.unwrap().path();
+        // A thread may end meanwhile.
+        let Ok(status) = std::fs::read_to_string(path.join("status")) else { continue };
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.trim_start_matches(':').trim().parse().unwrap()
+        };
+        let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default().trim().to_owned();
+        // KVM's own threads are the kernel's.
+        if name.starts_with("kvm-") {
+            continue;
+        }
+        found.push((name, number("Seccomp_filters"), number("NoNewPrivs")));
+    }
+    found.sort();
+    found
+}
+
+/// Waits until the guest's threads are these: a new one has its parent's name until it takes its own.
+fn becomes(guest: &Guest, expected: &[(String, u32, u32)]) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while confinement(guest.process.id()) != expected {
+        assert!(std::time::Instant::now() < deadline, "{:?}", confinement(guest.process.id()));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn every_thread_has_its_filters_unless_the_user_says_otherwise() {
+    let guest = Guest::start();
+    let two = |name: &str| (name.to_owned(), 2, 1);
+    let expected = [two("console"), two("control"), two("vcpu0"), ("vmm".to_owned(), 1, 1)];
+    becomes(&guest, &expected);
+    // After a reset the CPUs are new threads.
+    guest.ok(&["reset"]);
+    becomes(&guest, &expected);
+    let guest = Guest::with(&["--no-sandbox"]);
+    assert!(confinement(guest.process.id()).iter().all(|(_, filters, privs)| (*filters, *privs) == (0, 0)));
 }
 
 #[test]

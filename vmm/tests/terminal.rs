@@ -17,6 +17,16 @@ use nix::{
     sys::termios::{LocalFlags, Termios, tcgetattr},
 };
 
+/// A guest's process, killed when dropped: a test that fails leaves none behind.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 struct Terminal {
     user: File,
     ours: std::os::fd::OwnedFd,
@@ -36,7 +46,7 @@ impl Terminal {
     }
 
     /// Starts vmm in a session of its own with this as its terminal.
-    fn run(&self, program: &[u8], directory: &Path) -> Child {
+    fn run(&self, program: &[u8], directory: &Path) -> Running {
         let stdio = || Stdio::from(self.ours.try_clone().unwrap());
         let mut command = Command::new(env!("CARGO_BIN_EXE_vmm"));
         command.args(["run", "--name", "vm1", "--memory", "32M", "--kernel"]).arg(kernel(directory, program));
@@ -52,7 +62,7 @@ impl Terminal {
                 }
             });
         }
-        command.spawn().unwrap()
+        Running(command.spawn().unwrap())
     }
 
     fn read(&mut self, text: &[u8]) {
@@ -68,7 +78,7 @@ fn the_terminal_is_raw_while_the_guest_runs_and_ctrl_c_twice_ends_it_restored() 
     let mut terminal = Terminal::new();
     let run_for_ever = [0xf4, 0xeb, 0xfd];
     let mut child = terminal.run(&[&say(b'!')[..], &run_for_ever].concat(), directory.path());
-    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    let mut errors = BufReader::new(child.0.stderr.take().unwrap());
     terminal.read(b"!");
     let raw = terminal.now().local_flags;
     assert!(!raw.intersects(LocalFlags::ICANON | LocalFlags::ECHO) && raw.contains(LocalFlags::ISIG));
@@ -77,10 +87,10 @@ fn the_terminal_is_raw_while_the_guest_runs_and_ctrl_c_twice_ends_it_restored() 
     let mut line = String::new();
     errors.read_line(&mut line).unwrap();
     assert!(line.contains("asking the guest to power off"), "{line}");
-    assert_eq!(child.try_wait().unwrap(), None);
+    assert_eq!(child.0.try_wait().unwrap(), None);
 
     terminal.user.write_all(b"\x03").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
     assert_eq!(terminal.now(), terminal.before);
 }
 
@@ -100,8 +110,8 @@ fn what_is_typed_reaches_the_guest_and_a_crash_restores_the_terminal() {
     terminal.user.write_all(b"\x1a").unwrap(); // Ctrl-Z is the guest's
     terminal.read(b"\x1a");
     let mut errors = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    child.0.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(1));
     assert!(errors.contains("error: the guest stopped: a triple fault"), "{errors}");
     assert_eq!(terminal.now(), terminal.before);
 }

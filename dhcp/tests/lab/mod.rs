@@ -191,6 +191,7 @@ pub(crate) fn config() -> NetworkConfig {
         }),
         ipv6: None,
         dns: None,
+        tftp: Vec::new(),
     }
 }
 

@@ -11,7 +11,10 @@ use crate::{
     AddressSource, Addresses, AdoptedPort, Capture, ChangeReply, DEFAULT_SOCKET, Error, Explanation, Flow, Forms,
     Forward, ForwardReply, Forwards, Imported, Lease, Leases, Metadata, MetadataKind, Monitor, NetworkPortReply,
     NetworkPorts, NetworkReply, Networks, Port, PortDetails, PortReply, Ports, Protocol, SOCKET_VARIABLE, Update, Xml,
-    calls::{DeleteForward, Explain, GetMetadata, SetMetadata},
+    calls::{
+        ApplyNetwork, CreateNetworkPort, DeleteForward, Explain, GetMetadata, NewNetwork, SetMetadata, UpdateNetwork,
+    },
+    large::{self, LARGE},
 };
 
 #[zlink::proxy("io.netd.Networks")]
@@ -126,13 +129,14 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     connection: unix::Connection,
+    path: PathBuf,
 }
 
 impl Client {
     /// Connects to the daemon's socket.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         match unix::connect(path).await {
-            Ok(connection) => Ok(Client { connection }),
+            Ok(connection) => Ok(Client { connection, path: path.to_owned() }),
             Err(cause) => Err(ClientError::Connect { path: path.to_owned(), cause }),
         }
     }
@@ -149,11 +153,17 @@ impl Client {
 
     /// Stores a definition; the network is not started.
     pub async fn define_network(&mut self, xml: String) -> Result<NetworkReply, ClientError> {
+        if xml.len() > LARGE {
+            return large::call(&self.path, "DefineNetwork", &NewNetwork { xml }).await;
+        }
         flatten(self.connection.define_network(xml).await)
     }
 
     /// Starts a network that has no definition on disk.
     pub async fn create_network(&mut self, xml: String) -> Result<NetworkReply, ClientError> {
+        if xml.len() > LARGE {
+            return large::call(&self.path, "CreateNetwork", &NewNetwork { xml }).await;
+        }
         flatten(self.connection.create_network(xml).await)
     }
 
@@ -190,6 +200,9 @@ impl Client {
 
     /// Sets or removes it.
     pub async fn set_metadata(&mut self, request: SetMetadata) -> Result<NetworkReply, ClientError> {
+        if request.text.as_ref().is_some_and(|text| text.len() > LARGE) {
+            return large::call(&self.path, "SetMetadata", &request).await;
+        }
         let SetMetadata { network, kind, uri, key, text, forms } = request;
         flatten(self.connection.set_metadata(network, kind, uri, key, text, forms).await)
     }
@@ -216,6 +229,10 @@ impl Client {
 
     /// Makes a port that stays until it is deleted, from libvirt's XML.
     pub async fn create_network_port(&mut self, network: &str, xml: String) -> Result<NetworkPortReply, ClientError> {
+        if xml.len() > LARGE {
+            let port = CreateNetworkPort { network: network.to_owned(), xml };
+            return large::call(&self.path, "CreateNetworkPort", &port).await;
+        }
         flatten(self.connection.create_network_port(network.to_owned(), xml).await)
     }
 
@@ -314,11 +331,17 @@ impl Client {
         dry_run: bool,
         confirm: Option<u32>,
     ) -> Result<ChangeReply, ClientError> {
+        if xml.len() > LARGE {
+            return large::call(&self.path, "ApplyNetwork", &ApplyNetwork { xml, dry_run, confirm }).await;
+        }
         flatten(self.connection.apply_network(xml, dry_run, confirm).await)
     }
 
     /// Edits one section of a network.
     pub async fn update_network(&mut self, update: Update) -> Result<ChangeReply, ClientError> {
+        if update.xml.len() > LARGE {
+            return large::call(&self.path, "UpdateNetwork", &UpdateNetwork { update }).await;
+        }
         flatten(self.connection.update_network(update).await)
     }
 

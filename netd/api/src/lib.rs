@@ -7,6 +7,7 @@
 pub mod calls;
 mod client;
 mod events;
+mod large;
 mod metadata;
 mod monitor;
 

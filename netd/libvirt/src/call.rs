@@ -22,6 +22,7 @@ use crate::{
 pub(crate) struct Front {
     pub(crate) netd: Rc<Netd>,
     pub(crate) events: Rc<Events>,
+    pub(crate) host: host::Recent,
 }
 
 /// What a frame means.
@@ -123,8 +124,8 @@ async fn answer(front: &Front, session: &Rc<Session>, header: &Header, payload: 
         Procedure::ConnectRegisterCloseCallback => connection::register_close_callback(session),
         Procedure::ConnectUnregisterCloseCallback => connection::unregister_close_callback(session),
 
-        Procedure::NodeGetInfo => done(node::write_info(&host::read()?, ret)),
-        Procedure::ConnectGetCapabilities => done(ret.string(&node::capabilities(&host::read()?))),
+        Procedure::NodeGetInfo => done(node::write_info(&front.host.get()?, ret)),
+        Procedure::ConnectGetCapabilities => done(ret.string(&node::capabilities(&front.host.get()?))),
         Procedure::ConnectNumOfDomains
         | Procedure::ConnectNumOfDefinedDomains
         | Procedure::ConnectNumOfStoragePools

@@ -1,6 +1,10 @@
-//! EDGE: what procfs and sysfs say of the host, read anew each time.
+//! EDGE: what procfs and sysfs say of the host, as it was at most a second ago.
 
-use std::fs;
+use std::{
+    cell::RefCell,
+    fs,
+    time::{Duration, Instant},
+};
 
 use nix::sys::utsname::uname;
 
@@ -9,8 +13,30 @@ use crate::{
     node::{self, Host, Processor},
 };
 
-/// The host as it is now.
-pub(crate) fn read() -> Result<Host, RemoteError> {
+/// Reading takes the kernel a while, and all clients wait: nobody can have it done more often than once in this time.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// The host as it was read last.
+#[derive(Debug, Default)]
+pub(crate) struct Recent(RefCell<Option<(Instant, Host)>>);
+
+impl Recent {
+    /// The host as it is, or was a moment ago.
+    pub(crate) fn get(&self) -> Result<Host, RemoteError> {
+        let now = Instant::now();
+        let mut last = self.0.borrow_mut();
+        match &*last {
+            Some((when, host)) if now < *when + RECENT => Ok(host.clone()),
+            _ => {
+                let host = read()?;
+                *last = Some((now, host.clone()));
+                Ok(host)
+            }
+        }
+    }
+}
+
+fn read() -> Result<Host, RemoteError> {
     let meminfo = need("/proc/meminfo")?;
     let cpuinfo = need("/proc/cpuinfo")?;
     let online = node::list(&need("/sys/devices/system/cpu/online")?);

@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::{
     call::Front,
+    host,
     listen::{self, ListenError, Listening},
     netd::{Netd, RESTART},
     socket::{self, Chunk},
@@ -57,6 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<(), ServerError> {
         sockets.push(listen::listen(&options.read_only_socket, &options.group, true)?);
         sockets.push(listen::listen(&options.socket, &options.group, false)?);
     }
+    give_back_memory();
     // One thread: what is done here is to pass on messages, and all who wait cost no more than what they wait for.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, live(options, sockets))
@@ -65,7 +67,11 @@ pub(crate) fn run(options: &Options) -> Result<(), ServerError> {
 async fn live(options: &Options, sockets: Vec<Listening>) -> Result<(), ServerError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     raise_descriptor_limit();
-    let front = Rc::new(Front { netd: Rc::new(Netd::new(&options.netd, RESTART)), events: Rc::default() });
+    let front = Rc::new(Front {
+        netd: Rc::new(Netd::new(&options.netd, RESTART)),
+        events: Rc::default(),
+        host: host::Recent::default(),
+    });
     let chunk = Rc::default();
     for socket in &sockets {
         let listener = UnixListener::from_std(socket.listener.try_clone()?)?;
@@ -81,6 +87,12 @@ async fn live(options: &Options, sockets: Vec<Listening>) -> Result<(), ServerEr
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())
+}
+
+/// Memory of a message that was long goes back to the system with it, and is not kept for the next.
+fn give_back_memory() {
+    // SAFETY: it sets a number of the allocator's, and no other thread runs yet.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10) };
 }
 
 /// As many descriptors as the system lets us have: each client is one.

@@ -4,13 +4,13 @@ use std::fmt::{Debug, Display};
 
 use dhcp::config::{
     Boot4, Dhcp4Config, Dhcp6Config, DnsConfig, DnsForwarder, DnsService, Ipv6Config, LeaseTime, NetworkConfig,
-    Option4, Prefix6, Range4, Range6, Reservation4, Reservation6,
+    Option4, Prefix6, Range4, Range6, Reservation4, Reservation6, TftpConfig,
 };
 
 /// One phrase per difference.
 pub(super) fn differences(from: &NetworkConfig, to: &NetworkConfig) -> Vec<String> {
     // Every field, so that a new one is not forgotten.
-    let NetworkConfig { network: _, bridge: _, dhcp4, ipv6, dns } = to;
+    let NetworkConfig { network: _, bridge: _, dhcp4, ipv6, dns, tftp } = to;
     let mut said = Vec::new();
     match (&from.dhcp4, dhcp4) {
         (None, Some(_)) => said.push("start DHCP".to_owned()),
@@ -30,6 +30,9 @@ pub(super) fn differences(from: &NetworkConfig, to: &NetworkConfig) -> Vec<Strin
         (Some(from), Some(to)) => dns_differences(from, to, &mut said),
         (None, None) => {}
     }
+    lists("TFTP servers", &from.tftp, tftp, &mut said, |verb, TftpConfig { address, root, mtu: _ }| {
+        format!("{verb} TFTP at {address} of {}", root.display())
+    });
     said
 }
 

@@ -16,7 +16,6 @@ pub struct NotYet {
 type Test = fn(&Network) -> bool;
 
 const LIST: &[(&str, Test, &str)] = &[
-    ("ip/tftp", |n| n.subnets.iter().any(|s| s.tftp_root.is_some()), "this version of netd has no TFTP server"),
     (
         "@trustGuestRxFilters",
         |n| {
@@ -51,10 +50,7 @@ mod tests {
     use crate::xml;
 
     /// What each of the list is about, on line 2 of a network.
-    const INSIDE: &[&str] = &[
-        "<ip address='10.0.0.1'><tftp root='/'/></ip>",
-        "<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>",
-    ];
+    const INSIDE: &[&str] = &["<forward mode='passthrough' dev='eth0'/><vlan><tag id='5'/></vlan>"];
 
     #[test]
     fn what_is_not_carried_out_is_refused_by_name_and_line() {

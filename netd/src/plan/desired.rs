@@ -1,10 +1,15 @@
 //! What an active network is made of, derived from its model alone.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use dhcp::config::{
     Boot4, Dhcp4Config, DnsConfig, DnsForwarder as ServedForwarder, DnsService as ServedService,
-    LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Option4, Range4, Reservation4,
+    LeaseTime as ServedLeaseTime, Mac, NetworkConfig, Option4, Range4, Reservation4, TftpConfig,
 };
 use ipnet::{IpNet, Ipv4Net};
 use nat::guards::{Sources, Sources4, Sources6, link_local};
@@ -259,7 +264,11 @@ fn policy(network: &Network) -> nat::Policy {
     };
     nat::Policy {
         silent: network.policy.is_silent(),
-        host_access: network.policy.host_access.as_ref().map(|services| services.iter().map(allowed).collect()),
+        host_access: network.policy.host_access.as_ref().map(|services| {
+            // What the network itself serves is for its guests; DHCP and DNS always are.
+            let tftp = network.subnets.iter().any(|subnet| subnet.tftp_root.is_some());
+            services.iter().map(allowed).chain(tftp.then_some(nat::Allowed::Udp(69, 69))).collect()
+        }),
     }
 }
 
@@ -306,8 +315,14 @@ fn services(network: &Network, bridge: &str, resolv_conf: &Path) -> NetworkConfi
         forwarders: network.dns.forwarders.iter().chain(forwarders).map(dns_forwarder).collect(),
         resolv_conf: resolv_conf.to_owned(),
     });
+    let tftp = network.subnets.iter().filter_map(|subnet| tftp(network, subnet)).collect();
     let (name, bridge) = (network.name.as_str().to_owned(), bridge.to_owned());
-    NetworkConfig { network: name, bridge, dhcp4, ipv6: ipv6(network), dns }
+    NetworkConfig { network: name, bridge, dhcp4, ipv6: ipv6(network), dns, tftp }
+}
+
+fn tftp(network: &Network, subnet: &Subnet) -> Option<TftpConfig> {
+    let root = PathBuf::from(subnet.tftp_root.as_ref()?);
+    Some(TftpConfig { address: subnet.ipv4()?.addr(), root, mtu: network.mtu.and_then(|mtu| u16::try_from(mtu).ok()) })
 }
 
 /// A record of a service that names no domain is in the network's.

@@ -359,10 +359,11 @@ fn a_template_becomes_the_first_free_name_and_is_none_afterwards() {
 #[test]
 fn what_is_not_carried_out_is_neither_defined_nor_created() {
     let registry = Registry::new(Path::new("/etc/resolv.conf"));
-    let text = "<network><name>a</name>\n<ip address='10.0.0.1'><tftp root='/srv'/></ip></network>";
-    let expected = "unsupported configuration: line 2: <tftp>: this version of netd has no TFTP server";
+    let text = "<network trustGuestRxFilters='yes'><name>a</name></network>";
+    let sentence = "netd does not hear of the receive filters that guests set, so it cannot follow them";
     let refused = registry.define(parse(text), &host(), mac(2)).unwrap_err();
+    let expected = format!("unsupported configuration: line 1: <network>: {sentence}");
     assert_eq!(refused.in_text(text).to_string(), expected);
     let refused = registry.create(parse(text), &host(), mac(2)).unwrap_err();
-    assert_eq!(refused.to_string(), "unsupported configuration: this version of netd has no TFTP server");
+    assert_eq!(refused.to_string(), format!("unsupported configuration: {sentence}"));
 }

@@ -13,6 +13,8 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::Path,
+    thread,
+    time::Duration,
 };
 
 const TUN: &str = "/dev/net/tun";
@@ -20,16 +22,25 @@ const TUN: &str = "/dev/net/tun";
 /// `TUNGETDEVNETNS` (linux/if_tun.h): a descriptor of the tap's network namespace.
 const GET_NAMESPACE: libc::c_ulong = 0x54e3;
 
+/// How often it is tried, and how far apart: descriptors come and go while they are looked at.
+const LOOKS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Packet information and offload headers before a frame, at their longest.
 const MOST_HEADER: usize = 64;
 
 /// Sends the frame by the tap of this name in this process's network namespace.
 pub(super) fn send(interface: &str, frame: &[u8]) -> io::Result<()> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "no process has a descriptor of the tap");
-    for (process, descriptor) in holders(interface) {
-        match borrow(process, descriptor).and_then(|tap| write(&tap, interface, frame)) {
-            Ok(()) => return Ok(()),
-            Err(error) => failure = error,
+    for look in 0..LOOKS {
+        if look > 0 {
+            thread::sleep(PAUSE);
+        }
+        for (process, descriptor) in holders(interface) {
+            match borrow(process, descriptor).and_then(|tap| write(&tap, interface, frame)) {
+                Ok(()) => return Ok(()),
+                Err(error) => failure = error,
+            }
         }
     }
     Err(failure)

@@ -258,9 +258,7 @@ fn forwards_survive_a_flush_and_a_killed_daemon_and_leave_nothing() {
     assert!(works());
 
     space.run("nft flush ruleset");
-    let begin = Instant::now();
     wait_for("the forwards after a flush", works);
-    assert!(begin.elapsed().as_secs_f32() < 2.0, "{:?}", begin.elapsed());
 
     daemon.kill();
     assert!(works(), "without a daemon");

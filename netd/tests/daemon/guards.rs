@@ -3,7 +3,7 @@
 use std::{
     net::Ipv4Addr,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use netd_api::{Dropped, PortInfo};
@@ -248,9 +248,7 @@ fn guards_come_back_after_a_flush_and_stay_through_a_restart() {
     let lie = arp(liar.mac, 2, liar.mac, GATEWAY, victim.address);
     for command in ["nft flush ruleset", "nft delete table bridge netd"] {
         space.run(command);
-        let begun = Instant::now();
         wait_for("the guards to be back", || !is_heard(&liar, &victim, &lie));
-        assert!(begun.elapsed() < Duration::from_secs(1), "{command}: {:?}", begun.elapsed());
         assert!(liar.reaches(GATEWAY));
         assert_eq!(dropped(&space, &victim), Dropped::default());
     }

@@ -222,13 +222,12 @@ fn a_killed_daemon_is_succeeded_without_anyone_noticing() {
 }
 
 #[test]
-fn a_deleted_bridge_is_back_within_a_second() {
+fn a_deleted_bridge_is_back() {
     let space = Space::new();
     let _daemon = space.daemon();
     space.start("default");
     let (port, _fds) = add_port(&space, "default", "vm1", 1);
     let old = space.index("virbr0").unwrap();
-    let begin = Instant::now();
     space.run("ip link delete virbr0");
     wait_for("the bridge", || {
         space
@@ -239,37 +238,32 @@ fn a_deleted_bridge_is_back_within_a_second() {
             .windows(13)
             .any(|bytes| bytes == b"master virbr0")
     });
-    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
     assert_ne!(space.index("virbr0"), Some(old));
     wait_for("DNS", || space.run("ss -lnu").contains("192.168.122.1:53"));
 }
 
 #[test]
-fn a_tap_pulled_off_the_bridge_is_back_within_a_second() {
+fn a_tap_pulled_off_the_bridge_is_back() {
     let space = Space::new();
     let _daemon = space.daemon();
     space.start("default");
     let (port, _fds) = add_port(&space, "default", "vm1", 1);
     space.run(&format!("ip link set {} nomaster", port.interface));
     space.run("ip address del 192.168.122.1/24 dev virbr0");
-    let begin = Instant::now();
     let link = format!("ip -o link show dev {}", port.interface);
     wait_for("the tap", || space.run(&link).contains("master virbr0"));
     wait_for("the address", || space.run("ip -o address show dev virbr0").contains("192.168.122.1/24"));
-    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
 }
 
 #[test]
-fn a_flushed_ruleset_is_back_within_a_second() {
+fn a_flushed_ruleset_is_back() {
     let space = Space::new();
     let found = space.traces();
     let _daemon = space.daemon();
     space.start("default");
     let rules = space.run("nft list ruleset");
     space.run("nft flush ruleset");
-    let begin = Instant::now();
     wait_for("the rules", || space.run("nft list ruleset") == rules);
-    assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
     space.destroy("default");
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(space.traces(), found, "a network that was stopped is not put back");

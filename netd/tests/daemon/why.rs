@@ -38,7 +38,7 @@ impl Ladder {
 
     /// Title, reason and mend of the only stage that failed.
     fn failure(&self) -> (&str, &str, &str) {
-        assert!(!self.success);
+        assert!(!self.success, "{:#?}", self.stages);
         let failed: Vec<&Value> = self.stages.iter().filter(|stage| stage["verdict"] == "fail").collect();
         let [stage] = failed.as_slice() else { panic!("{:#?}", self.stages) };
         let text = |key: &str| stage[key].as_str().unwrap_or_default();

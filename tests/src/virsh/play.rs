@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +24,9 @@ use crate::{
 
 /// A bridge with spanning tree lets nobody through for a while.
 const BRIDGE_PATIENCE: Duration = Duration::from_secs(40);
+
+/// Who has heard nothing for so long has heard it all.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Somebody at a terminal of a host, in a directory of their own.
 #[derive(Debug)]
@@ -81,7 +84,7 @@ impl<'a> Terminal<'a> {
                     self.listen(probe, command).with_context(|| command.clone())?;
                     step.clone()
                 }
-                Step::Heard(_) => Step::Heard(told(self.heard()?)),
+                Step::Heard(recorded) => Step::Heard(told(self.heard(recorded)?)),
             };
             steps.push(played);
         }
@@ -137,14 +140,17 @@ impl<'a> Terminal<'a> {
     }
 
     /// Ends what listens as Ctrl-C does, if it has not ended by itself; of the probe it says once that it heard it.
-    fn heard(&mut self) -> Result<Said> {
+    fn heard(&mut self, recorded: &[String]) -> Result<Said> {
         let mut listening = self.listening.take().context("nothing listens")?;
-        // What it was told last may still be on its way: one that listens to all hears of a network made to tell.
-        wait::until_true("nothing more is heard", PATIENCE, || {
-            let length = || Ok::<_, anyhow::Error>(fs::metadata(&listening.out)?.len());
-            let before = length()?;
-            std::thread::sleep(Duration::from_millis(500));
-            Ok(length()? == before)
+        // What it was told last may still be on its way. What was heard before tells how much is to come.
+        let expected = recorded.iter().filter(|line| line.contains("event '")).count();
+        let begun = Instant::now();
+        wait::until_true("nothing more is heard", PATIENCE * 2, || {
+            let before = fs::read_to_string(&listening.out)?;
+            std::thread::sleep(QUIET);
+            let events = probes_once(&before).lines().filter(|line| line.contains("event '")).count();
+            let same = fs::read_to_string(&listening.out)? == before;
+            Ok(same && (events >= expected || begun.elapsed() > PATIENCE))
         })?;
         if listening.process.0.try_wait()?.is_none() {
             listening.process.signal(Signal::SIGINT);

@@ -108,6 +108,9 @@ pub(super) struct RunWords {
     /// A socket to create for `vmm control`: ask, pause, reset, change and watch the guest while it runs.
     #[arg(long, value_name = "SOCKET", help_heading = "Devices")]
     control: Option<PathBuf>,
+    /// Do without the sandbox: seccomp filters for each thread, landlock, no_new_privs.
+    #[arg(long, help_heading = "Machine")]
+    no_sandbox: bool,
     /// netd's socket [default: $NETD_SOCKET, else /run/netd/netd.sock].
     #[arg(long, value_name = "PATH", help_heading = "Devices")]
     netd_socket: Option<PathBuf>,
@@ -127,6 +130,7 @@ impl RunWords {
             networks: parse_all(&self.networks)?,
             console: self.console.parse()?,
             control: self.control,
+            sandbox: !self.no_sandbox,
             serial: self.system_serial,
             vsock: self.vsock.as_deref().map(str::parse).transpose()?,
         };

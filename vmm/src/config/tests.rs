@@ -14,6 +14,7 @@ fn words() -> Words {
         networks: Vec::new(),
         control: None,
         vsock: None,
+        sandbox: true,
         serial: None,
         console: Console::Stdio,
     }

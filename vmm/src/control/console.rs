@@ -8,7 +8,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::net::UnixStream,
+        unix::net::{UnixListener, UnixStream},
     },
     sync::{
         Arc,
@@ -30,6 +30,7 @@ use super::{
 use crate::{
     config::Console as Kind,
     machine::serial::{Com1, Output},
+    sandbox::{self, Role},
 };
 
 /// Output kept for a client that comes later, in bytes.
@@ -79,13 +80,16 @@ impl Console {
 
     /// Connects the console to the guest.
     pub(crate) fn start(self, com1: &Arc<Com1>) -> Result<Running, ConsoleError> {
-        let (side, terminal): (Box<dyn Side>, _) = match self {
-            Console::None => return Ok(Running { thread: None, _terminal: None }),
+        let (side, terminal, listener): (Box<dyn Side>, _, _) = match self {
+            Console::None => return Ok(Running { thread: None, _terminal: None, _listener: None }),
             Console::Stdio => {
                 let terminal = RawTerminal::new().map_err(ConsoleError::Terminal)?;
-                (Box::new(Stdio::new(terminal.is_some())), terminal)
+                (Box::new(Stdio::new(terminal.is_some())), terminal, None)
             }
-            Console::Socket(listener) => (Box::new(Clients::new(listener)), None),
+            Console::Socket(listener) => {
+                let socket = listener.socket.try_clone().map_err(ConsoleError::Start)?;
+                (Box::new(Clients::new(socket)), None, Some(listener))
+            }
         };
         let stop = Arc::new(Wake::new().map_err(ConsoleError::Start)?);
         let (done, ended) = channel::<()>();
@@ -93,11 +97,14 @@ impl Console {
         std::thread::Builder::new()
             .name("console".to_owned())
             .spawn(move || {
-                worker.run();
+                match sandbox::take(Role::Console) {
+                    Ok(()) => worker.run(),
+                    Err(error) => tracing::error!(%error, "the console's thread cannot enter its sandbox; it ends"),
+                }
                 drop(done);
             })
             .map_err(ConsoleError::Start)?;
-        Ok(Running { thread: Some((stop, ended)), _terminal: terminal })
+        Ok(Running { thread: Some((stop, ended)), _terminal: terminal, _listener: listener })
     }
 }
 
@@ -107,6 +114,8 @@ pub(crate) struct Running {
     thread: Option<(Arc<Wake>, Receiver<()>)>,
     /// Restored when this is dropped.
     _terminal: Option<RawTerminal>,
+    /// Removed when this is dropped; the thread may not.
+    _listener: Option<Listener>,
 }
 
 impl Running {
@@ -279,7 +288,7 @@ fn read_some(fd: BorrowedFd<'_>, typed: &mut VecDeque<u8>) -> nix::Result<usize>
 
 /// The clients of a console socket.
 struct Clients {
-    listener: Listener,
+    listener: UnixListener,
     clients: Vec<Client>,
     recent: VecDeque<u8>,
 }
@@ -291,12 +300,12 @@ struct Client {
 }
 
 impl Clients {
-    fn new(listener: Listener) -> Self {
+    fn new(listener: UnixListener) -> Self {
         Clients { listener, clients: Vec::new(), recent: VecDeque::new() }
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.listener.socket.accept() {
+        while let Ok((stream, _)) = self.listener.accept() {
             if self.clients.len() < MAX_CLIENTS && stream.set_nonblocking(true).is_ok() {
                 self.clients.push(Client { stream, waiting: self.recent.clone(), gone: false });
             }
@@ -310,7 +319,7 @@ impl Side for Clients {
             let out = if client.waiting.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
             PollFd::new(client.stream.as_fd(), PollFlags::POLLIN | out)
         });
-        std::iter::once(PollFd::new(self.listener.socket.as_fd(), PollFlags::POLLIN)).chain(clients).collect()
+        std::iter::once(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)).chain(clients).collect()
     }
 
     fn serve(&mut self, ready: &[PollFlags], typed: &mut VecDeque<u8>) {

@@ -25,6 +25,8 @@ use tokio::{
 };
 use zlink::{Connection, tokio::unix::Stream, varlink_service};
 
+use crate::sandbox::{self, Role};
+
 use super::{
     Wake,
     api::{Asked, Call, Event, RawCall, Refusal, Reply, Told},
@@ -59,6 +61,8 @@ pub(crate) struct Control {
     wake: Arc<Wake>,
     events: broadcast::Sender<Event>,
     thread: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    /// Removed when this is dropped; the thread may not.
+    _listener: Option<Listener>,
 }
 
 impl Control {
@@ -67,18 +71,22 @@ impl Control {
         let (sender, questions) = channel();
         let (events, _) = broadcast::channel(BACKLOG);
         let wake = Arc::new(Wake::new()?);
-        let mut control = Control { questions, wake: wake.clone(), events: events.clone(), thread: None };
-        if let Some(listener) = listener {
+        let mut control =
+            Control { questions, wake: wake.clone(), events: events.clone(), thread: None, _listener: None };
+        if let Some(listener) = &listener {
+            let socket = listener.socket.try_clone()?;
             let (stop, stopped) = watch::channel(false);
             let machine = Machine { questions: sender, wake, events, stopped };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
-                if let Err(error) = runtime.block_on(serve(&listener, &machine)) {
+                let served = sandbox::take(Role::Control).and_then(|()| runtime.block_on(serve(socket, &machine)));
+                if let Err(error) = served {
                     tracing::error!(%error, "the control socket is not served any more");
                 }
             })?;
             control.thread = Some((stop, thread));
         }
+        control._listener = listener;
         Ok(control)
     }
 
@@ -101,7 +109,7 @@ impl Control {
 
     /// Lets the last answers and events out, and ends the thread.
     pub(crate) fn finish(self) {
-        let Control { questions, events, thread, .. } = self;
+        let Control { questions, events, thread, _listener, .. } = self;
         // Whoever still waits for an answer hears that there is none.
         drop((questions, events));
         if let Some((stop, thread)) = thread {
@@ -122,8 +130,8 @@ struct Machine {
     stopped: watch::Receiver<bool>,
 }
 
-async fn serve(listener: &Listener, machine: &Machine) -> io::Result<()> {
-    let socket = UnixListener::from_std(listener.socket.try_clone()?)?;
+async fn serve(socket: std::os::unix::net::UnixListener, machine: &Machine) -> io::Result<()> {
+    let socket = UnixListener::from_std(socket)?;
     let mut clients = JoinSet::new();
     let mut stopped = machine.stopped.clone();
     loop {

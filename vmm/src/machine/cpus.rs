@@ -21,7 +21,10 @@ use super::{
     buses::{Buses, Next},
     events::{Event, Events},
 };
-use crate::kvm::vcpu::{Stopper, Vcpu};
+use crate::{
+    kvm::vcpu::{Stopper, Vcpu},
+    sandbox::{self, Role},
+};
 
 /// The running CPUs of a guest.
 #[derive(Debug)]
@@ -185,6 +188,10 @@ struct Runner {
 
 impl Runner {
     fn run(mut self) {
+        if let Err(error) = sandbox::take(Role::Vcpu) {
+            let why = format!("vcpu{} cannot enter its sandbox: {error}", self.index);
+            return self.events.send(Event::Crash(why));
+        }
         let _report = ReportPanic { index: self.index, events: self.events.clone() };
         loop {
             let next = self.buses.handle(self.vcpu.run());

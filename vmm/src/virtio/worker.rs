@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::queue::{QueueError, VirtQueue};
 use super::throttle::Throttle;
+use crate::sandbox::{self, Role};
 
 /// A running thread. Dropping it ends and joins it.
 #[derive(Debug)]
@@ -20,9 +21,17 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts `body` on a thread called `name`. `body` returns soon after the descriptor it is given becomes readable.
     pub(crate) fn start(name: &str, body: impl FnOnce(EventFd) + Send + 'static) -> io::Result<Self> {
+        Self::start_as(Role::Device, name, body)
+    }
+
+    /// The same for a thread that does more than devices' threads do.
+    pub(crate) fn start_as(role: Role, name: &str, body: impl FnOnce(EventFd) + Send + 'static) -> io::Result<Self> {
         let exit = EventFd::new(libc::EFD_NONBLOCK)?;
         let theirs = exit.try_clone()?;
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || body(theirs))?;
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || match sandbox::take(role) {
+            Ok(()) => body(theirs),
+            Err(error) => tracing::error!(%error, "a device's thread cannot enter its sandbox; it ends"),
+        })?;
         Ok(Self { exit, thread: Some(thread) })
     }
 

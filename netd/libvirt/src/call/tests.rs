@@ -38,7 +38,11 @@ unsafe impl GlobalAlloc for Noting {
 static ALLOCATOR: Noting = Noting;
 
 fn front() -> Front {
-    Front { netd: Rc::new(Netd::new(Path::new("/nonexistent/netd.sock"), Duration::ZERO)), events: Rc::default() }
+    Front {
+        netd: Rc::new(Netd::new(Path::new("/nonexistent/netd.sock"), Duration::ZERO)),
+        events: Rc::default(),
+        host: host::Recent::default(),
+    }
 }
 
 fn here<T>(future: impl Future<Output = T>) -> T {

@@ -119,6 +119,10 @@ fn served(out: &mut String, config: &NetworkConfig) {
         list(out, "boot", boot.as_slice());
         list(out, "option", options);
     }
+    if !config.tftp.is_empty() {
+        out.push_str("\nTFTP:\n");
+        list(out, "files", &config.tftp);
+    }
     if let Some(Ipv6Config { prefixes, router, routes, dns, domain, mtu, dhcp }) = &config.ipv6 {
         out.push_str("\nRouter advertisements:\n");
         list(out, "prefix", prefixes);

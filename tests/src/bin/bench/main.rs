@@ -5,6 +5,7 @@
 
 mod clients;
 mod guests;
+mod healing;
 mod lease;
 mod network;
 mod packets;
@@ -16,8 +17,8 @@ mod virsh;
 use anyhow::{Result, ensure};
 use table::Table;
 
-const USAGE: &str =
-    "usage: bench [--quick] [SUBJECT…]: subjects are network, virsh, lease, scale, packets, growth, guests";
+const USAGE: &str = "usage: bench [--quick] [SUBJECT…]: subjects are network, virsh, lease, scale, packets, growth, healing, \
+     guests";
 
 fn main() -> Result<()> {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -26,7 +27,7 @@ fn main() -> Result<()> {
     }
     let quick = words.iter().any(|word| word == "--quick");
     words.retain(|word| word != "--quick");
-    let subjects = ["network", "virsh", "lease", "scale", "packets", "growth", "guests"];
+    let subjects = ["network", "virsh", "lease", "scale", "packets", "growth", "healing", "guests"];
     ensure!(words.iter().all(|word| subjects.contains(&word.as_str())), USAGE);
     let wanted = |subject: &str| words.is_empty() || words.iter().any(|word| word == subject);
     let samples = |full: usize| if quick { full.min(3) } else { full };
@@ -53,6 +54,9 @@ fn main() -> Result<()> {
     if wanted("growth") {
         let (networks, ports) = if quick { (100, 2) } else { (1_000, 5) };
         scale::growth(&mut table, networks, ports)?;
+    }
+    if wanted("healing") {
+        healing::repairs(&mut table, samples(15))?;
     }
     let guests = if wanted("guests") { guests::boots(&mut table, samples(4)) } else { Ok(()) };
     table.print();

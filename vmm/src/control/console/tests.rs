@@ -1,11 +1,6 @@
 //! A real socket in a directory of its own, with a serial port at the other end.
 
-use std::{
-    fs,
-    io::Read,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
-    path::PathBuf,
-};
+use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use super::*;
 use crate::kvm::vm::IrqLine;

@@ -22,6 +22,7 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RIN
 use self::device::Device;
 use super::worker::Worker;
 use super::{Activation, DeviceConfig, VirtioDevice};
+use crate::sandbox::Role;
 
 /// Entries of each queue.
 const RING: u16 = 256;
@@ -83,7 +84,7 @@ impl VirtioDevice for Vsock {
         let name = self.name();
         let (listener, path) = (self.listener.clone(), self.path.clone());
         let device = Device::new(name.clone(), u64::from(self.cid), receive, transmit, listener, path)?;
-        self.worker = Some(Worker::start(&name, move |exit| device.run(&exit))?);
+        self.worker = Some(Worker::start_as(Role::Sockets, &name, move |exit| device.run(&exit))?);
         Ok(())
     }
 
