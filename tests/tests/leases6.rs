@@ -150,7 +150,9 @@ fn reservations_and_prefixes_change_under_guests() -> Result<()> {
     wait::until_true("the address to work for its owner", PATIENCE, || {
         Ok(addresses(&guest)?.len() == 1 && works(&guest)?)
     })?;
-    assert!(!works(&other)?, "it is not the first user's any more");
+    let dropped = || anyhow::Ok(!netd.ok(&["port-info", "vm2"])?.contains("IP 0,"));
+    assert!(!dropped()?);
+    assert!(!works(&other)? && dropped()?, "it is not the first user's any more");
     drop((first, other));
     netd.ok(&["net-update", "six", "delete", "ip-dhcp-host", host, "--live", "--parent-index", "0"])?;
     let range = "<range start='2001:db8:ca2:2:2::10' end='2001:db8:ca2:2:2::10'/>";
