@@ -279,6 +279,28 @@ fn a_deleted_bridge_is_put_back_with_its_ports() {
 }
 
 #[test]
+fn a_link_has_only_its_own_network_looked_at() {
+    let (fake, directory) = (Fake::new(), directory());
+    let verbs = daemon(&fake, &directory).unwrap();
+    now(verbs.start("default")).unwrap();
+    let other = "<network><name>other</name><bridge name='virbr7'/><ip address='10.7.0.1' prefix='24'/></network>";
+    now(verbs.create(other)).unwrap();
+    now(verbs.add_port(&port("default", "vm1", None))).unwrap();
+    let down = |fake: &Fake| -> Vec<String> {
+        let links = fake.world().host.links.clone();
+        let bridges = links.into_iter().filter(|link| link.name.starts_with("virbr") && !link.up);
+        bridges.map(|link| link.name).collect()
+    };
+    for links in [["virbr0"], ["vnet0"]] {
+        fake.world().host.links.iter_mut().for_each(|link| link.up &= !link.name.starts_with("virbr"));
+        now(verbs.reconcile_links(&links.map(str::to_owned).into())).unwrap();
+        assert_eq!(down(&fake), ["virbr7"], "{links:?}");
+    }
+    now(verbs.reconcile_links(&["eth0".to_owned()].into())).unwrap();
+    assert_eq!(down(&fake), ["virbr7"], "a link of nobody");
+}
+
+#[test]
 fn what_is_pulled_off_a_running_network_is_put_back() {
     let (fake, directory) = (Fake::new(), directory());
     let verbs = daemon(&fake, &directory).unwrap();
