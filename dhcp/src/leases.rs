@@ -100,6 +100,8 @@ struct Offer {
 struct Unsettled {
     last: Ticket,
     on_disk: Option<Binding>,
+    /// What is on its way there, in ticket order.
+    coming: Vec<(Ticket, Binding)>,
 }
 
 /// The table.
@@ -113,8 +115,8 @@ pub(crate) struct Table {
     offered: HashMap<Ipv4Addr, Mac>,
     quarantine: HashMap<Ipv4Addr, Duration>,
     unsettled: HashMap<Mac, Unsettled>,
-    /// The addresses of `on_disk` of everyone unsettled.
-    kept: BTreeSet<(Ipv4Addr, Mac)>,
+    /// The addresses of `on_disk` and `coming` of everyone unsettled, with how often each is among them.
+    kept: BTreeMap<(Ipv4Addr, Mac), usize>,
 }
 
 impl Table {
@@ -188,10 +190,14 @@ impl Table {
         if let Some(mac) = change.binding_of() {
             let on_disk = self.bindings.get(&mac);
             let unsettled = self.unsettled.entry(mac).or_insert_with(|| {
-                self.kept.extend(on_disk.map(|binding| (binding.address, mac)));
-                Unsettled { last: ticket, on_disk: on_disk.cloned() }
+                on_disk.into_iter().for_each(|binding| keep(&mut self.kept, binding));
+                Unsettled { last: ticket, on_disk: on_disk.cloned(), coming: Vec::new() }
             });
             unsettled.last = ticket;
+            if let Change::Bind(binding) = &change {
+                keep(&mut self.kept, binding);
+                unsettled.coming.push((ticket, binding.clone()));
+            }
         }
         match change {
             Change::Offer { mac, address, until } => {
@@ -218,21 +224,25 @@ impl Table {
     pub(crate) fn settle(&mut self, change: &Change, ticket: Ticket, written: bool) {
         let Some(mac) = change.binding_of() else { return };
         let Some(unsettled) = self.unsettled.get_mut(&mac) else { return };
+        let came = match change {
+            Change::Bind(_) => unsettled.coming.iter().position(|(coming, _)| *coming == ticket),
+            _ => None,
+        };
+        let came = came.map(|at| unsettled.coming.remove(at).1);
         if written {
-            if let Some(before) = unsettled.on_disk.take() {
-                self.kept.remove(&(before.address, mac));
+            // What came is kept for being on disk now.
+            if let Some(before) = std::mem::replace(&mut unsettled.on_disk, came) {
+                unkeep(&mut self.kept, &before);
             }
-            if let Change::Bind(binding) = change {
-                self.kept.insert((binding.address, mac));
-                unsettled.on_disk = Some(binding.clone());
-            }
+        } else if let Some(failed) = came {
+            unkeep(&mut self.kept, &failed);
         }
         if unsettled.last > ticket {
             return;
         }
         let on_disk = self.unsettled.remove(&mac).and_then(|unsettled| unsettled.on_disk);
         if let Some(binding) = &on_disk {
-            self.kept.remove(&(binding.address, mac));
+            unkeep(&mut self.kept, binding);
         }
         if written {
             return;
@@ -253,12 +263,15 @@ impl Table {
         self.quarantine.retain(|_, until| *until > now);
     }
 
-    /// The client whose live lease of the address is on disk, while a change of it is on its way there.
+    /// The client whose live lease of the address is on disk or on its way there, while later changes of it are: it has
+    /// been told of it, or will be.
     fn kept_for(&self, address: Ipv4Addr, now: Duration) -> Option<Mac> {
         let candidates = self.kept.range((address, Mac([0; 6]))..=(address, Mac([0xff; 6])));
-        candidates.map(|(_, mac)| *mac).find(|mac| {
-            let unsettled = self.unsettled.get(mac).and_then(|unsettled| unsettled.on_disk.as_ref());
-            unsettled.is_some_and(|binding| binding.is_live(now))
+        candidates.map(|((_, mac), _)| *mac).find(|mac| {
+            let Some(unsettled) = self.unsettled.get(mac) else { return false };
+            let coming = unsettled.coming.iter().map(|(_, binding)| binding);
+            let mut kept = unsettled.on_disk.iter().chain(coming);
+            kept.any(|binding| binding.address == address && binding.is_live(now))
         })
     }
 
@@ -295,6 +308,18 @@ impl Table {
         if let Some(ends) = binding.ends {
             self.ends.remove(&(ends, mac));
         }
+    }
+}
+
+fn keep(kept: &mut BTreeMap<(Ipv4Addr, Mac), usize>, binding: &Binding) {
+    *kept.entry((binding.address, binding.mac)).or_default() += 1;
+}
+
+fn unkeep(kept: &mut BTreeMap<(Ipv4Addr, Mac), usize>, binding: &Binding) {
+    let place = (binding.address, binding.mac);
+    match kept.get_mut(&place) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => drop(kept.remove(&place)),
     }
 }
 

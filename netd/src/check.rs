@@ -74,7 +74,7 @@ impl Conflict {
 
 /// What keeps `new` from existing beside `others`. The one of them with its name *and* UUID is `new` as it was, and
 /// no conflict.
-pub fn conflicts(new: &Network, others: &[Network]) -> Vec<Conflict> {
+pub fn conflicts<'a>(new: &Network, others: impl IntoIterator<Item = &'a Network>) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     for other in others {
         match (new.name == other.name, new.uuid == other.uuid) {
@@ -107,7 +107,13 @@ pub fn conflicts(new: &Network, others: &[Network]) -> Vec<Conflict> {
 }
 
 fn forwarded_by_both(new: &Network, other: &Network) -> Option<HostPort> {
-    if new.forwards.is_empty() || other.forwards.is_empty() {
+    let ends = |network: &Network| {
+        let ports = || network.forwards.iter().map(|forward| forward.at().ports);
+        ports().map(|ports| ports.first()).min().zip(ports().map(|ports| ports.last()).max())
+    };
+    // Those of most networks are not even near each other.
+    let ((first, last), (other_first, other_last)) = (ends(new)?, ends(other)?);
+    if last < other_first || other_last < first {
         return None;
     }
     let mut taken = Taken::default();

@@ -209,7 +209,8 @@ impl HostState {
     }
 }
 
-fn is_specific(destination: IpNet) -> bool {
+/// Whether it is more than a default route by another name.
+pub(crate) fn is_specific(destination: IpNet) -> bool {
     let shortest = match destination {
         IpNet::V4(_) => SHORTEST_SPECIFIC_PREFIX,
         IpNet::V6(_) => SHORTEST_SPECIFIC_PREFIX_6,

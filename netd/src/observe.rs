@@ -8,6 +8,7 @@ pub mod listeners;
 pub(crate) mod rules;
 mod shapes;
 pub(crate) mod sysctls;
+mod users;
 pub mod way;
 
 use std::{

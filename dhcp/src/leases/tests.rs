@@ -1,12 +1,12 @@
 //! The table against random operations, and what it does that no packet shows.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
     time::Duration,
 };
 
-use super::{Binding, Change, Holder, Table};
+use super::{Binding, Change, Holder, Table, keep};
 use crate::{
     config::{LeaseTime, Mac},
     testing::Random,
@@ -111,6 +111,21 @@ fn an_address_is_nobody_elses_until_its_release_is_on_disk() {
     assert_eq!(table.holder(address(6), NOW), Holder::Nobody);
 }
 
+#[test]
+fn an_address_on_its_way_to_the_disk_is_nobody_elses_though_its_client_has_moved_on() {
+    let mut table = Table::load([binding(1, 5, 100)]);
+    let (first, second) = (Change::Bind(binding(1, 6, 100)), Change::Bind(binding(1, 7, 100)));
+    table.apply(first.clone(), 1);
+    table.apply(second.clone(), 2);
+    // Its client will be told of it, and has it again if the second write fails.
+    assert_eq!(table.holder(address(6), NOW), Holder::Leased(mac(1)));
+    table.settle(&first, 1, true);
+    assert_eq!(table.holder(address(6), NOW), Holder::Leased(mac(1)));
+    table.settle(&second, 2, true);
+    assert_eq!(table.holder(address(6), NOW), Holder::Nobody);
+    assert_eq!(table.holder(address(7), NOW), Holder::Leased(mac(1)));
+}
+
 /// Every index says the same as the bindings.
 fn check(table: &Table) {
     assert_eq!(table.by_address.len(), table.bindings.len());
@@ -122,8 +137,12 @@ fn check(table: &Table) {
     for mac in table.by_name.values() {
         assert!(table.bindings.contains_key(mac));
     }
-    let on_disk = table.unsettled.iter().filter_map(|(mac, one)| Some((one.on_disk.as_ref()?.address, *mac)));
-    assert_eq!(on_disk.collect::<BTreeSet<_>>(), table.kept);
+    let mut kept = BTreeMap::new();
+    for one in table.unsettled.values() {
+        let coming = one.coming.iter().map(|(_, binding)| binding);
+        one.on_disk.iter().chain(coming).for_each(|binding| keep(&mut kept, binding));
+    }
+    assert_eq!(kept, table.kept);
     assert_eq!(table.offers.len(), table.offered.len());
     for (mac, offer) in &table.offers {
         assert_eq!(table.offered.get(&offer.address), Some(mac));

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, pin::pin};
 
 use futures_util::TryStreamExt;
-use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily,
     route::{RouteAttribute, RouteMessage},
 };
 
-use super::{Netlink, ObserveError, address, forwarding, link_and_vlan, route};
-use crate::host::{Focus, HostState, Link, LinkKind, overlap};
+use super::{Netlink, ObserveError, address, forwarding, link_and_vlan, route, users};
+use crate::host::{Focus, HostState, Link, LinkKind};
 
 impl Netlink {
     /// What [`HostState::around`] leaves of the whole host.
@@ -19,11 +18,9 @@ impl Netlink {
         let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         let mut indices = focus.indices.clone();
         if !focus.subnets.is_empty() {
-            let near = |net: &IpNet| focus.subnets.iter().any(|subnet| overlap(subnet.trunc(), *net));
-            addresses = self.collect("addresses", || self.handle.address().get().execute(), address).await?;
-            routes = self.routes().await?;
-            indices.extend(addresses.iter().filter(|address| near(&address.address)).map(|address| address.link));
-            indices.extend(routes.iter().filter(|route| near(&route.destination)).filter_map(|route| route.link));
+            let users = users::of(&focus.subnets).map_err(ObserveError::Socket)?;
+            indices.extend(users.links);
+            routes = users.nowhere;
         }
         let mut host = HostState { forwarding, forwarding6, ..HostState::default() };
         for name in &focus.names {
@@ -34,7 +31,7 @@ impl Netlink {
                 self.look_at(&mut host, None, index).await?;
             }
         }
-        if focus.subnets.is_empty() {
+        {
             for link in &host.links {
                 let get = self.strict.address().get().set_link_index_filter(link.index);
                 addresses.extend(self.collect("addresses", || get.execute(), address).await?);

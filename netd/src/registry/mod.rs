@@ -137,10 +137,9 @@ impl Registry {
     /// The network of this UUID or name, tried in this order.
     pub fn find(&self, key: &str) -> Result<(&NetworkName, &Entry), Refusal> {
         let by_uuid = Uuid::try_parse(key).ok().filter(|_| key.len() == 36);
-        self.networks
-            .iter()
-            .find(|(_, entry)| by_uuid.is_some() && entry.network().map(|network| network.uuid) == by_uuid)
-            .or_else(|| self.networks.iter().find(|(name, _)| name.as_str() == key))
+        by_uuid
+            .and_then(|uuid| self.networks.iter().find(|(_, entry)| entry.network().is_some_and(|n| n.uuid == uuid)))
+            .or_else(|| self.networks.get_key_value(&key.parse::<NetworkName>().ok()?))
             .ok_or_else(|| Refusal::NoNetwork(key.to_owned()))
     }
 
@@ -483,18 +482,17 @@ impl Registry {
     }
 
     fn refuse_conflicts(&self, network: &Network, counts: impl Fn(&Conflict) -> bool) -> Result<(), Refusal> {
-        let forms: Vec<Network> = self.networks.values().flat_map(Entry::forms).cloned().collect();
-        let mut found: Vec<Conflict> = conflicts(network, &forms).into_iter().filter(counts).collect();
+        let forms = self.networks.values().flat_map(Entry::forms);
+        let mut found: Vec<Conflict> = conflicts(network, forms).into_iter().filter(counts).collect();
         // Whoever has the UUID is named before whoever has the name, as libvirt does.
         found.sort_by_key(|conflict| !matches!(conflict, Conflict::Uuid { .. }));
         found.into_iter().next().map_or(Ok(()), |conflict| Err(conflict.into()))
     }
 
     fn refuse_live_conflicts(&self, network: &Network) -> Result<(), Refusal> {
-        let live: Vec<Network> =
-            self.networks.values().filter_map(|entry| entry.live.as_ref()).map(|live| live.network.clone()).collect();
+        let live = self.networks.values().filter_map(|entry| entry.live.as_ref()).map(|live| &live.network);
         let matters = |c: &Conflict| matches!(c, Conflict::Mac { .. } | Conflict::Forward { .. });
-        let conflict = conflicts(network, &live).into_iter().find(matters);
+        let conflict = conflicts(network, live).into_iter().find(matters);
         conflict.map_or(Ok(()), |conflict| Err(conflict.into()))
     }
 }

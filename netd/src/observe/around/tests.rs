@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, process::Command, thread};
 
 use nix::sched::{CloneFlags, unshare};
 
+use ipnet::IpNet;
+
 use super::*;
 
 fn run(program: &str, arguments: &str) {
