@@ -135,7 +135,7 @@ fn a_port_forward_is_followed_from_outside_and_from_the_host_in_both_families() 
     for (words, said) in [
         (["::1", "[::1]:8080"], "connections to ::1 cannot be forwarded"),
         ([&WEB.to_string(), &format!("{HOST}:8081")], "tcp/8081 is not forwarded there"),
-        ([&WEB.to_string(), "192.168.91.77:80"], "192.168.91.77 is no guest's address"),
+        ([&WEB.to_string(), "192.168.91.177:80"], "192.168.91.177 is no guest's address"),
         ([&WEB.to_string(), "fd00:91::a"], "an IPv4 address, as the sender's is"),
         ([&WEB.to_string(), "vm2:22"], "no port or guest with matching name 'vm2'"),
     ] {

@@ -14,14 +14,18 @@ const GROUPS: u32 = 1 << (24 - 1) | 1 << (25 - 1);
 /// `RTM_NEWNETCONF`.
 const NEW_NETCONF: u16 = 80;
 
-/// `NETCONFA_FORWARDING` (linux/netconf.h).
+/// `NETCONFA_IFINDEX` and `NETCONFA_FORWARDING` (linux/netconf.h).
+const INTERFACE: u16 = 1;
 const FORWARDING: u16 = 2;
+
+/// `NETCONFA_IFINDEX_ALL`: the host's setting, not one interface's, which every new one is told of too.
+const ALL: u32 = -1_i32 as u32;
 
 /// `struct nlmsghdr`, and with `struct netconfmsg` behind it, padded.
 const HEADER: usize = 16;
 const PREAMBLE: usize = HEADER + 4;
 
-/// One item whenever forwarding was turned off anywhere, or the kernel could not tell us all that happened.
+/// One item whenever forwarding was turned off for the host, or the kernel could not tell us all that happened.
 pub(super) fn losses_of_forwarding() -> io::Result<impl Stream<Item = ()> + Send> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
@@ -40,13 +44,14 @@ pub(super) fn losses_of_forwarding() -> io::Result<impl Stream<Item = ()> + Send
     }))
 }
 
-/// Whether one of these messages, one behind the other, says that something is not forwarded from now on.
+/// Whether one of these messages, one behind the other, says that the host does not forward from now on.
 fn turns_off(mut bytes: &[u8]) -> bool {
     while let Some(header) = bytes.get(..HEADER) {
         let length = number(header, 0).map_or(HEADER, |length| (length as usize).max(HEADER));
         let kind = header.get(4..6).and_then(|bytes| bytes.try_into().ok()).map(u16::from_ne_bytes);
         let body = bytes.get(PREAMBLE..length).unwrap_or_default();
-        if kind == Some(NEW_NETCONF) && forwarding(body) == Some(0) {
+        let says = |attribute, value| find(body, attribute) == Some(value);
+        if kind == Some(NEW_NETCONF) && says(INTERFACE, ALL) && says(FORWARDING, 0) {
             return true;
         }
         bytes = bytes.get(length.saturating_add(3) & !3..).unwrap_or_default();
@@ -55,12 +60,12 @@ fn turns_off(mut bytes: &[u8]) -> bool {
 }
 
 /// The value of the attribute, among others.
-fn forwarding(mut attributes: &[u8]) -> Option<u32> {
+fn find(mut attributes: &[u8], wanted: u16) -> Option<u32> {
     loop {
         let head = number(attributes, 0)?.to_ne_bytes();
         let [a, b, c, d] = head;
         let (length, kind) = (u16::from_ne_bytes([a, b]) as usize, u16::from_ne_bytes([c, d]));
-        if kind == FORWARDING {
+        if kind == wanted {
             return number(attributes, 4);
         }
         attributes = attributes.get(length.max(4).saturating_add(3) & !3..)?;
@@ -97,17 +102,19 @@ mod tests {
 
     #[test]
     fn forwarding_turned_off_is_told_from_on_and_from_other_settings() {
-        let off = message(NEW_NETCONF, &[(1, 7), (FORWARDING, 0)]);
-        let on = message(NEW_NETCONF, &[(1, 7), (FORWARDING, 1)]);
+        let off = message(NEW_NETCONF, &[(INTERFACE, ALL), (FORWARDING, 0)]);
+        let on = message(NEW_NETCONF, &[(INTERFACE, ALL), (FORWARDING, 1)]);
+        let off_for_one = message(NEW_NETCONF, &[(INTERFACE, 7), (FORWARDING, 0)]);
         assert!(turns_off(&[on.clone(), off].concat()));
         assert!(!turns_off(&on));
-        assert!(!turns_off(&message(NEW_NETCONF, &[(1, 7), (3, 0)])));
+        assert!(!turns_off(&off_for_one));
+        assert!(!turns_off(&message(NEW_NETCONF, &[(INTERFACE, ALL), (3, 0)])));
         assert!(!turns_off(&message(16, &[(FORWARDING, 0)])));
     }
 
     #[test]
     fn nonsense_ends() {
-        let whole = message(NEW_NETCONF, &[(1, 7), (FORWARDING, 0)]);
+        let whole = message(NEW_NETCONF, &[(INTERFACE, ALL), (FORWARDING, 0)]);
         for end in 0..whole.len() {
             turns_off(&whole[..end]);
         }

@@ -2,11 +2,17 @@
 
 use std::{
     fs, io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
 };
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::{
+    socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, socket},
+    stat::{Mode, fchmod},
+};
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +42,13 @@ impl Listener {
     /// `what` is the option that names the path.
     pub(crate) fn bind(what: &'static str, path: &Path) -> Result<Self, ListenError> {
         let failed = |cause| ListenError::Bind { what, path: path.to_owned(), cause };
-        let bind = || {
-            let before = umask(Mode::from_bits_truncate(0o177));
-            let bound = UnixListener::bind(path);
-            umask(before);
-            bound
+        let bind = || -> io::Result<UnixListener> {
+            let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            // The file gets what the socket has: it is never anyone else's, and no other thread's umask is touched.
+            fchmod(&socket, Mode::from_bits_truncate(0o600))?;
+            socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+            socket::listen(&socket, Backlog::MAXCONN)?;
+            Ok(socket.into())
         };
         let socket = match bind() {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
