@@ -31,18 +31,16 @@ impl Netlink {
                 self.look_at(&mut host, None, index).await?;
             }
         }
-        {
-            for link in &host.links {
-                let get = self.strict.address().get().set_link_index_filter(link.index);
-                addresses.extend(self.collect("addresses", || get.execute(), address).await?);
-                for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-                    // Nothing else may be said, or the kernel looks for that too.
-                    let mut of_link = RouteMessage::default();
-                    of_link.header.address_family = family;
-                    of_link.attributes.push(RouteAttribute::Oif(link.index));
-                    let get = self.strict.route().get(of_link);
-                    routes.extend(self.collect("routes", || get.execute(), route).await?);
-                }
+        for link in &host.links {
+            let get = self.strict.address().get().set_link_index_filter(link.index);
+            addresses.extend(self.collect("addresses", || get.execute(), address).await?);
+            for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+                // Nothing else may be said, or the kernel looks for that too.
+                let mut of_link = RouteMessage::default();
+                of_link.header.address_family = family;
+                of_link.attributes.push(RouteAttribute::Oif(link.index));
+                let get = self.strict.route().get(of_link);
+                routes.extend(self.collect("routes", || get.execute(), route).await?);
             }
         }
         host.shapes = self.shapes_of(&host.links).await?;
