@@ -14,8 +14,8 @@ use crate::{
     socket::Socket,
 };
 
-/// A way to the table that takes as long whatever is in it already: a netlink socket, in the network namespace it was
-/// opened in.
+/// A way to the table for which nothing is read that is in it already: a netlink socket, in the network namespace it was
+/// opened in. The kernel still looks through the table for loops of chains, once for each change.
 ///
 /// Where the kernel refuses a change, because there is no table yet or for any other reason, `nft` is given the whole of
 /// it: it makes what all networks stand on, and it has the words for what is wrong.

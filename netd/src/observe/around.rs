@@ -1,4 +1,4 @@
-//! EDGE: reads what of the host one network is about: what it costs depends on little else that the host has.
+//! EDGE: reads what of the host one network is about, and of the rest no more than who uses its subnets.
 
 use std::{collections::BTreeMap, pin::pin};
 
